@@ -1,0 +1,38 @@
+"""beftkit: fine-tune, score and inspect the bias terms of language models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from beftkit.diff import score as score
+    from beftkit.diff import score_all as score_all
+    from beftkit.errors import BeftError as BeftError
+    from beftkit.inspection import Inspection as Inspection
+    from beftkit.inspection import inspect as inspect
+    from beftkit.scores import Scores as Scores
+
+_HOMES = {
+    "BeftError": "errors",
+    "Inspection": "inspection",
+    "Scores": "scores",
+    "inspect": "inspection",
+    "score": "diff",
+    "score_all": "diff",
+}
+__all__ = ["BeftError", "Inspection", "Scores", "__version__", "inspect", "score", "score_all"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for, so that ``import beftkit`` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'beftkit' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"beftkit.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,5 @@
+"""``python -m beftkit``."""
+
+from beftkit.app import main
+
+main()

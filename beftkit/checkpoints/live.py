@@ -1,0 +1,64 @@
+"""A model or state dict in memory, seen as a checkpoint: names, shapes, bytes when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from beftkit.biases import Cut
+from beftkit.checkpoints.checkpoint import Checkpoint
+from beftkit.checkpoints.header import TensorInfo
+from beftkit.checkpoints.pickles import DTYPES, raw_bytes
+from beftkit.errors import BeftError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class LiveCheckpoint(Checkpoint):
+    """Tensors that lie in memory, on any device.
+
+    Args:
+        source: a `torch.nn.Module`, whose ``config`` is used if it has one, or a state dict.
+    """
+
+    def __init__(self, source: Any) -> None:
+        state = source.state_dict() if hasattr(source, "state_dict") else source
+        if not isinstance(state, Mapping) or not all(hasattr(t, "detach") for t in state.values()):
+            raise BeftError(
+                f"a {type(source).__name__} was given; expected a path, a module or a state dict"
+            )
+        config: Any = getattr(source, "config", None)
+        super().__init__(
+            f"<{type(source).__name__} in memory>",
+            [],
+            {name: _info(tensor) for name, tensor in state.items()},
+            config.to_dict() if hasattr(config, "to_dict") else None,
+        )
+        self.state: Mapping[str, torch.Tensor] = state
+
+    @property
+    def bytes_read(self) -> int:
+        """Nothing is read from anywhere."""
+        return 0
+
+    def read(self, names: Iterable[str]) -> dict[str, bytes]:
+        """The tensors' bytes, copied from their device."""
+        return {name: raw_bytes(self.state[name]) for name in names}
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether its tensors lie on an accelerator that Triton serves (CUDA or ROCm)."""
+        return any(tensor.is_cuda for tensor in self.state.values())
+
+    def vector(self, name: str, cut: Cut | None) -> torch.Tensor:
+        """A bias where it lies, ``[D]``; a fused one is cut."""
+        whole = self.state[name].detach()
+        if cut is None:
+            return whole
+        part = whole.view(cut.view).narrow(cut.axis, cut.start, cut.stop - cut.start)
+        return part.reshape(-1)
+
+
+def _info(tensor: torch.Tensor) -> TensorInfo:
+    return TensorInfo(DTYPES.get(str(tensor.dtype), str(tensor.dtype)), tuple(tensor.shape), 0, 0)

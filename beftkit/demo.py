@@ -1,0 +1,329 @@
+"""A pre/post pair made here and now: a small BERT, a made-up language, bias-only fine-tuning.
+
+Offline, deterministic, in well under a minute on two cores. The language is synthetic on purpose:
+nothing is downloaded, and nobody should read its target as advice for a real task.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from beftkit.errors import BeftError
+
+if TYPE_CHECKING:
+    import torch
+
+MARKER = "beftkit-demo.json"
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_FUNCTION = ("the", "was", "were", "not", "very", "and", "but", "it", "they")
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How much of everything; tests take less."""
+
+    layers: int = 4
+    hidden: int = 64
+    corpus: int = 16000
+    pretraining_steps: int = 1200
+    train_examples: int = 384
+    eval_examples: int = 500
+    epochs: int = 16
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Where the pair lies and what training did to accuracy on unseen sentences."""
+
+    pre: Path
+    post: Path
+    accuracy_before: float
+    accuracy_after: float
+    majority: float
+    train_examples: int
+    eval_examples: int
+    seconds: float
+
+
+class Language:
+    """A small language with moods. "not" turns an adjective round, "and" joins two predicates of
+    one mood, after "but" the mood turns and the last one counts; noun, "was" and pronoun agree
+    in number. Common words are common: frequencies follow Zipf's law, as in real text.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        syllables = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
+        stems = [a + b for a in syllables for b in syllables]
+        self.rng.shuffle(stems)
+        take = iter(stems)
+        self.nouns = [next(take) for _ in range(8)]
+        self.adjectives = [[next(take) for _ in range(6)] for _ in range(2)]
+        self.verbs = [[next(take) for _ in range(3)] for _ in range(2)]
+        self.exclamations = [next(take) for _ in range(2)]
+
+    def words(self) -> list[str]:
+        """The vocabulary, special tokens first."""
+        plurals = [noun + "s" for noun in self.nouns]
+        moody = [word for group in (*self.adjectives, *self.verbs) for word in group]
+        return [*_SPECIAL, *_FUNCTION, *self.nouns, *plurals, *moody, *self.exclamations]
+
+    def statement(self, mood: int) -> list[str]:
+        """``the X was [not|very] Y [and|but [not|very] Y]``, in mood 0 or 1."""
+        several = self.rng.random() < 0.5
+        words = ["the", self._choose(self.nouns) + ("s" if several else "")]
+        words.append("were" if several else "was")
+        chance = self.rng.random()
+        if chance < 0.15:
+            words += [*self._predicate(mood), "and"]
+        elif chance < 0.3:
+            words += [*self._predicate(1 - mood), "but"]
+        return words + self._predicate(mood)
+
+    def text(self, mood: int) -> list[str]:
+        """A statement, an exclamation of its mood before it, and at times a verb of its mood
+        behind. Guessing these from the statement is how pretraining comes to know the moods; where
+        the verb told always, it would never need "not".
+        """
+        words = [self.exclamations[mood], *self.statement(mood)]
+        if self.rng.random() < 0.3:
+            words += ["they" if "were" in words else "it", self._choose(self.verbs[mood])]
+        return words
+
+    def _predicate(self, mood: int) -> list[str]:
+        if self.rng.random() < 0.35:
+            return ["not", self._choose(self.adjectives[1 - mood])]
+        very = ["very"] if self.rng.random() < 0.3 else []
+        return [*very, self._choose(self.adjectives[mood])]
+
+    def _choose(self, words: list[str]) -> str:
+        return self.rng.choices(words, weights=[1 / (i + 1) for i in range(len(words))])[0]
+
+
+def make_demo_pair(
+    output: Path,
+    *,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+    size: DemoSize | None = None,
+) -> DemoResult:
+    """Pretrain, fine-tune all biases, and write ``output/pre`` and ``output/post``.
+
+    Args:
+        output: folder to make; a former demo's is replaced, anything else is refused.
+        seed: seed of the language, the model and both trainings.
+        progress: called with a line now and then.
+        size: how much of everything.
+
+    Returns:
+        Where the two ordinary Hugging Face model folders lie, and accuracies.
+
+    Raises:
+        BeftError: the folder holds something else, or cannot be written.
+    """
+    _check_free(output)
+    size = size or DemoSize()
+    from safetensors import SafetensorError
+
+    say = progress or (lambda line: None)
+    started = time.perf_counter()
+    try:
+        output.absolute().parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=output.absolute().parent, prefix=f".{output.name}."))
+    except OSError as error:
+        raise BeftError(f"{output}: cannot be made ({error.strerror}); give --output") from None
+    try:
+        with _calm(seed):
+            numbers = _train_and_save(work, seed, size, say)
+        result = DemoResult(
+            output / "pre", output / "post", *numbers, size.train_examples, size.eval_examples,
+            round(time.perf_counter() - started, 1),
+        )  # fmt: skip
+        record = {
+            "seed": seed, "size": asdict(size), "versions": _versions(), "data": "synthetic",
+            "accuracy_before": numbers[0], "accuracy_after": numbers[1], "majority": numbers[2],
+        }  # fmt: skip
+        (work / MARKER).write_text(json.dumps(record, indent=2) + "\n")
+        _move_in(work, output)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BeftError(f"{output}: cannot be written ({reason}); give another --output") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return result
+
+
+def _move_in(work: Path, output: Path) -> None:
+    """Put the new pair in place; what a user keeps beside a former one stays."""
+    for file in work.rglob("*.safetensors"):
+        file.chmod(0o644)  # safetensors' own 0600 would keep other users out
+    output.mkdir(exist_ok=True)
+    for new in sorted(work.iterdir()):
+        old = output / new.name
+        if old.is_dir():
+            shutil.rmtree(old)
+        new.rename(old)
+
+
+def _check_free(output: Path) -> None:
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise BeftError(f"{output}: is a file; expected a folder to make, give another --output")
+    if any(output.iterdir()) and not (output / MARKER).is_file():
+        raise BeftError(
+            f"{output}: holds something that is not a former demo; give another --output"
+        )
+
+
+def _versions() -> dict[str, str]:
+    import torch
+    import transformers
+
+    return {"torch": torch.__version__, "transformers": transformers.__version__}
+
+
+@contextmanager
+def _calm(seed: int) -> Iterator[None]:
+    """Seeded and quiet while it lasts; the caller's generators and settings come back after."""
+    import torch
+    from transformers.utils import logging
+
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    verbosity = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    torch.set_num_threads(1)  # faster than two for so small a model, and the same everywhere
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed a GPU as well
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_rng_state(state)
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _train_and_save(
+    work: Path, seed: int, size: DemoSize, say: Callable[[str], None]
+) -> tuple[float, float, float]:
+    """The whole run; returns accuracy before and after, and that of the commoner label."""
+    from transformers import (
+        BertConfig,
+        BertForMaskedLM,
+        BertForSequenceClassification,
+        BertTokenizer,
+    )
+
+    language = Language(seed)
+    vocabulary = {word: index for index, word in enumerate(language.words())}
+    tokenizer = BertTokenizer(vocab=vocabulary, model_max_length=32)  # a file's name goes unread
+    texts = [" ".join(language.text(number % 2)) for number in range(size.corpus)]
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=size.hidden, num_hidden_layers=size.layers,
+        num_attention_heads=4, intermediate_size=2 * size.hidden, max_position_embeddings=32,
+        initializer_range=0.1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1},
+    )  # fmt: skip
+    masked = BertForMaskedLM(config)
+    say(f"pretraining a {size.layers}-layer BERT on a made-up language, e.g. {texts[1]!r}")
+    loss = _pretrain(masked, tokenizer(texts, padding=True, return_tensors="pt"), size)
+    say(f"  masked-word loss after {size.pretraining_steps} steps: {loss:.2f}")
+    masked.save_pretrained(work / "pre")
+    examples, labels = _examples(language, size)
+    rows = tokenizer(examples, padding=True, return_tensors="pt")
+    model = BertForSequenceClassification(config)
+    model.bert.load_state_dict(masked.bert.state_dict(), strict=False)  # it has a pooler besides
+    unseen = slice(size.train_examples, None)
+    before = _accuracy(model, rows, labels, unseen)
+    say(f"fine-tuning all biases on {size.train_examples} sentences")
+    _tune_biases(model, rows, labels, size)
+    after = _accuracy(model, rows, labels, unseen)
+    model.save_pretrained(work / "post")
+    for side in ("pre", "post"):
+        tokenizer.save_pretrained(work / side)
+    share = float(labels[unseen].float().mean())
+    return before, after, max(share, 1 - share)
+
+
+def _examples(language: Language, size: DemoSize) -> tuple[list[str], torch.Tensor]:
+    """Distinct statements with their moods; the words that give the mood away are left out."""
+    import torch
+
+    found: dict[str, int] = {}
+    while len(found) < size.train_examples + size.eval_examples:
+        mood = len(found) % 2
+        found.setdefault(" ".join(language.statement(mood)), mood)
+    return list(found), torch.tensor(list(found.values()))
+
+
+def _pretrain(model: Any, rows: Any, size: DemoSize) -> float:
+    """Masked language modelling, a quarter of the words hidden; returns the last losses' mean."""
+    import torch
+
+    steps = size.pretraining_steps
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-3, betas=(0.9, 0.98), fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / 100, (steps - step) / (0.4 * steps))
+    )
+    ids, mask = rows["input_ids"], rows["attention_mask"]
+    lengths = mask.sum(1)
+    batches = lengths.argsort(stable=True).split(32)  # equal lengths together: little padding
+    losses = []
+    model.train()
+    for _ in range(steps):
+        batch = batches[int(torch.randint(len(batches), ()))]
+        length = int(lengths[batch].max())
+        words = ids[batch, :length]
+        hidden = (torch.rand(words.shape) < 0.25) & (words >= len(_SPECIAL))
+        loss = model(
+            input_ids=words.masked_fill(hidden, _SPECIAL.index("[MASK]")),
+            attention_mask=mask[batch, :length],
+            labels=words.masked_fill(~hidden, -100),
+        ).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    return float(sum(losses[-100:]) / len(losses[-100:]))
+
+
+def _tune_biases(model: Any, rows: Any, labels: torch.Tensor, size: DemoSize) -> None:
+    """Every bias, the pooler's included, and the classifier; all other weights stay as they are."""
+    import torch
+
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.endswith(".bias") or name.startswith("classifier"))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3, eps=1e-6, weight_decay=0.0)  # as published
+    model.train()
+    for _ in range(size.epochs):
+        for batch in torch.randperm(size.train_examples).split(16):
+            loss = model(**{key: value[batch] for key, value in rows.items()}, labels=labels[batch])
+            optimizer.zero_grad()
+            loss.loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+    model.eval()
+
+
+def _accuracy(model: Any, rows: Any, labels: torch.Tensor, part: slice) -> float:
+    import torch
+
+    model.eval()
+    with torch.no_grad():
+        logits = model(**{key: value[part] for key, value in rows.items()}).logits
+    return float((logits.argmax(-1) == labels[part]).float().mean())

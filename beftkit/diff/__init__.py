@@ -1,0 +1,185 @@
+"""PRE against POST: open both, match their sites, score the pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from beftkit.biases import choose_tower, in_tower, load_table, match_sites
+from beftkit.checkpoints import BiasSet, load_config
+from beftkit.diff.compare import (
+    check_finite,
+    check_pairs,
+    inert_notes,
+    refuse_empty,
+    score_pairs,
+    settle_candidates,
+)
+from beftkit.diff.sides import Reference, Sides, expand_runs
+from beftkit.errors import BeftError
+from beftkit.scores import METHODS, Coverage, Scores, choose_target, rank_roles
+
+__all__ = ["score", "score_all"]
+_THREADS = 4  # POSTs read side by side; each holds its biases alone, so memory stays flat
+
+
+def score(
+    pre: Reference | None,
+    post: Reference,
+    *,
+    candidates: Sequence[str] | None = None,
+    method: str = "projection",
+    tower: str | None = None,
+    model_config: str | Path | None = None,
+    families: str | Path | None = None,
+    allow_inert: bool = False,
+    allow_nonfinite: bool = False,
+    download: bool = False,
+) -> Scores:
+    """Score how far each bias of POST moved from PRE, per site and per role.
+
+    Reads the headers and the bias bytes of both checkpoints, nothing else; all arithmetic is in
+    float64. A role's figures are means over all its sites.
+
+    Args:
+        pre: a ``.safetensors`` file, an index of shards, a model folder, one on the hub
+            (``owner/name[@revision]``), a pickled ``.bin`` or ``.pt``, or a module or state dict
+            in memory. None: the base that POST, an adapter, names.
+        post: the same after fine-tuning, or a PEFT adapter (BEFT, or LoRA with biases), which
+            means PRE with the adapter merged into it.
+        candidates: roles among which the target is chosen; default q, k, v.
+        method: what ranks: ``projection``, ``magnitude`` (= ``magnitude_l1``), ``magnitude_l2``,
+            ``magnitude_l1_mean``, ``magnitude_l2_mean`` or ``angle``.
+        tower: which tower of several (``text``, ``vision``, ``text.encoder``, ``all``); default
+            the text tower.
+        model_config: a ``config.json`` to use for both instead of those beside the weights.
+        families: a TOML file with rows for families that beftkit does not know.
+        allow_inert: let a bias that softmax ignores be the target.
+        allow_nonfinite: score tensors that hold NaN or infinity as undefined, not as an error.
+        download: fetch whole weight files from the hub into its cache, not parts of them.
+
+    Returns:
+        The scores; ``.target`` is the bias to fine-tune.
+
+    Raises:
+        BeftError: unreadable or damaged checkpoints, nothing to compare, shapes that differ.
+
+    Example:
+        >>> scores = score("bert-base", "bert-base-sst2")  # doctest: +SKIP
+        >>> scores.target, scores.roles["v"].figures["projection"]  # doctest: +SKIP
+        ('v', 0.35)
+    """
+    [found] = score_all(
+        pre, [post], candidates=candidates, method=method, tower=tower, model_config=model_config,
+        families=families, allow_inert=allow_inert, allow_nonfinite=allow_nonfinite,
+        download=download, expand=False,
+    )  # fmt: skip
+    return found
+
+
+def score_all(
+    pre: Reference | None,
+    posts: Sequence[Reference],
+    *,
+    candidates: Sequence[str] | None = None,
+    method: str = "projection",
+    tower: str | None = None,
+    model_config: str | Path | None = None,
+    families: str | Path | None = None,
+    allow_inert: bool = False,
+    allow_nonfinite: bool = False,
+    download: bool = False,
+    expand: bool = True,
+) -> list[Scores]:
+    """Score several POSTs against one PRE, reading them side by side.
+
+    Args:
+        pre: as for `score`.
+        posts: as for `score`; with ``expand``, the folder of a run stands for the checkpoints in
+            it (``checkpoint-100``, ``checkpoint-200``, ..., or snapshots), in natural order.
+        expand: whether folders of runs are expanded.
+
+    The other arguments, and what is raised: as for `score`.
+
+    Returns:
+        One result for each POST, in order.
+    """
+    if method not in METHODS:
+        raise BeftError(f"method {method!r}: expected one of {', '.join(METHODS)}")
+    given = load_config(model_config) if model_config else None
+    sides = Sides(pre, given, load_table(families), download)
+    one = partial(
+        _score_one, sides, candidates=candidates, method=method, tower=tower,
+        allow_inert=allow_inert, allow_nonfinite=allow_nonfinite,
+    )  # fmt: skip
+    wanted = expand_runs(posts) if expand else list(posts)
+    first = [one(post) for post in wanted[:1]]  # opens PRE, once for all
+    if len(wanted) == 1:
+        return first
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return first + list(pool.map(one, wanted[1:]))
+
+
+def _score_one(
+    sides: Sides,
+    post: Reference,
+    *,
+    candidates: Sequence[str] | None,
+    method: str,
+    tower: str | None,
+    allow_inert: bool,
+    allow_nonfinite: bool,
+) -> Scores:
+    left, right = sides.pair(post)
+    refuse_empty(left, right)
+    notes = list(dict.fromkeys([*left.recognition.notes, *right.recognition.notes]))
+    families = [one.recognition.family for one in (left, right)]
+    if families[0] != families[1] and not any("by its names" in name for name in families):
+        notes.append(f"PRE is a {families[0]}, POST a {families[1]}: matched by their names alone")
+    pairs, only_pre, only_post = match_sites(left.sites, right.sites)
+    check_pairs(pairs, left, right)
+    notes += check_finite(left, right, allow_nonfinite)
+    chosen, tower_notes = choose_tower([a.tower for a, _ in pairs], tower)
+    notes += tower_notes
+    pairs = [pair for pair in pairs if in_tower(pair[0].tower, chosen)]
+    sites, changed, rounding = score_pairs(pairs, left, right)
+    roles = rank_roles(sites, method)
+    wanted = settle_candidates(candidates, roles)
+    target, target_notes = choose_target(roles, method, wanted, allow_inert)
+    if not changed:
+        notes.append("PRE and POST hold equal biases: nothing changed, so there is no target")
+    elif rounding:
+        notes.append("rounding only: every change is within the rounding of the coarser dtype")
+    notes += target_notes + inert_notes(roles, wanted)
+    if len({(site.tower, site.attention) for site in sites}) > 1:
+        notes.append("a role's score is the mean over all its sites, of every tower and attention")
+    return Scores(
+        pre=left.identity(),
+        post=right.identity(),
+        family=left.recognition.family,
+        tower=chosen,
+        method=method,
+        candidates=tuple(wanted),
+        target=target,
+        roles=roles,
+        coverage=Coverage(
+            matched=len(pairs),
+            only_pre=tuple(sorted({site.name for site in only_pre})),
+            only_post=tuple(sorted({site.name for site in only_post})),
+            unscored=tuple(sorted({*left.recognition.unscored, *right.recognition.unscored})),
+        ),
+        notes=tuple(notes),
+        changed=changed,
+        bytes_read=_bytes_read(left, right),
+    )
+
+
+def _bytes_read(*sides: BiasSet) -> int:
+    opened = {id(side.checkpoint): side.checkpoint for side in sides}
+    for side in sides:
+        base = getattr(side, "base", None)
+        if base is not None:
+            opened[id(base.checkpoint)] = base.checkpoint
+    return sum(checkpoint.bytes_read for checkpoint in opened.values())

@@ -1,0 +1,167 @@
+"""Score matched pairs of biases: figures per site, whether anything changed, what must be noted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from beftkit.biases import ROLES, Site, bias_free, nearest_names
+from beftkit.checkpoints import BiasSet
+from beftkit.errors import BeftError
+from beftkit.scores import DEFAULT_CANDIDATES, RoleScore, SiteScore
+from beftkit.scores.statistics import Stats, metrics, pair_stats, stats_from_sums, within_rounding
+
+Pair = tuple[Site, Site]
+_BATCH = 1 << 16  # elements per side of one batch: half a MiB in float64, in a core's cache
+
+
+def refuse_empty(*sides: BiasSet) -> None:
+    """Say what a checkpoint without any role's bias holds instead."""
+    for one in sides:
+        if one.sites:
+            continue
+        reference, found = one.checkpoint.reference, one.recognition
+        if found.without_bias or not found.biases:
+            raise BeftError(f"{reference}: {bias_free(found)}")
+        raise BeftError(
+            f"{reference}: no bias of an attention block among its {found.biases} biases; nearest "
+            f"names: {', '.join(nearest_names(found.unscored))}"
+        )
+
+
+def _refuse_unmatched(left: BiasSet, right: BiasSet) -> BeftError:
+    mine, theirs = (
+        ", ".join(nearest_names(dict.fromkeys(site.name for site in one.sites), 3))
+        for one in (left, right)
+    )
+    return BeftError(
+        f"no bias of {left.checkpoint.reference} matches one of {right.checkpoint.reference}: "
+        f"PRE has {mine}; POST has {theirs}; are these the same architecture?"
+    )
+
+
+def check_pairs(pairs: Sequence[Pair], left: BiasSet, right: BiasSet) -> None:
+    """Refuse checkpoints that have nothing in common, or shapes that differ."""
+    if not pairs:
+        raise _refuse_unmatched(left, right)
+    for a, b in pairs:
+        if a.width != b.width:
+            raise BeftError(
+                f"{a.name}: {a.width} elements in {left.checkpoint.reference}, but {b.width} in "
+                f"{right.checkpoint.reference} ({b.name}); these are not the same architecture"
+            )
+
+
+def check_finite(left: BiasSet, right: BiasSet, allowed: bool) -> list[str]:
+    """Refuse NaN and infinity by name, or note them where they are allowed."""
+    notes = []
+    for one in (left, right):
+        names = one.nonfinite()
+        if names and not allowed:
+            raise BeftError(
+                f"{one.checkpoint.reference}: {names[0]} holds NaN or infinity"
+                f"{f' (and {len(names) - 1} more)' if len(names) > 1 else ''}; the checkpoint is "
+                "damaged or diverged; --allow-nonfinite scores the rest"
+            )
+        if names:
+            notes.append(f"not finite in {one.checkpoint.reference}: {', '.join(names)}")
+    return notes
+
+
+def score_pairs(
+    pairs: Sequence[Pair], left: BiasSet, right: BiasSet
+) -> tuple[list[SiteScore], bool, bool]:
+    """Score the pairs in batches of equal width; also: did any change, was all of it rounding."""
+    by_width: dict[int, list[int]] = {}
+    for index, (a, _) in enumerate(pairs):
+        by_width.setdefault(a.width, []).append(index)
+    figures: dict[int, dict[str, float | None]] = {}
+    changed, rounding = False, True
+    on_device = left.on_gpu and right.on_gpu
+    for width, members in by_width.items():
+        step = max(1, _BATCH // max(width, 1))
+        for begin in range(0, len(members), step):
+            batch = members[begin : begin + step]
+            pre = np.stack([left.vector(pairs[index][0]) for index in batch])
+            post = np.stack([right.vector(pairs[index][1]) for index in batch])
+            if on_device:
+                stats = _device_stats([pairs[index] for index in batch], left, right)
+            else:
+                stats = pair_stats(pre, post)
+            columns = metrics(stats)
+            for row, index in enumerate(batch):
+                figures[index] = {name: _plain(values[row]) for name, values in columns.items()}
+                dtypes = left.dtype(pairs[index][0]), right.dtype(pairs[index][1])
+                if not np.array_equal(pre[row], post[row], equal_nan=True):
+                    changed = True
+                    rounding = rounding and within_rounding(pre[row], post[row], *dtypes)
+    sites = [_site_score(pair, figures[index]) for index, pair in enumerate(pairs)]
+    return sites, changed, rounding
+
+
+def _device_stats(
+    pairs: Sequence[Pair], left: BiasSet, right: BiasSet, backend: str = "auto"
+) -> Stats:
+    """The same statistics from two live models, computed where their tensors lie."""
+    from beftkit_kernels import projection_stats
+
+    sums = projection_stats(
+        [left.tensor(a) for a, _ in pairs], [right.tensor(b) for _, b in pairs], backend=backend
+    )
+    return stats_from_sums(sums.cpu().numpy(), pairs[0][0].width)
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _site_score(pair: Pair, figures: Mapping[str, float | None]) -> SiteScore:
+    pre, post = pair
+    return SiteScore(
+        name=pre.name,
+        role=pre.role,
+        layer=pre.layer,
+        tower=pre.tower,
+        attention=pre.attention,
+        width=pre.width,
+        dtype_pre=pre.dtype,
+        dtype_post=post.dtype,
+        slice=None if pre.cut is None else str(pre.cut),
+        uses=pre.uses,
+        module=_shorter(pre.module, post.module),
+        inert=pre.inert,
+        figures=figures,
+    )
+
+
+def _shorter(pre: str | None, post: str | None) -> str | None:
+    """Of two names of one module the one without a prefix: it fits bare and task models alike."""
+    if pre and post:
+        return pre if post.endswith(pre) else post
+    return pre or post
+
+
+def settle_candidates(given: Sequence[str] | None, roles: Mapping[str, RoleScore]) -> list[str]:
+    """The roles among which the target is chosen, checked against what is there."""
+    raw = [role for role in roles if role not in ROLES]
+    if given is None:
+        usual = any(role in roles for role in DEFAULT_CANDIDATES)
+        return [*DEFAULT_CANDIDATES] if usual or not raw else raw
+    unknown = [role for role in given if role not in ROLES and role not in raw]
+    if unknown or not given:
+        shown = ", ".join(unknown) or "none"
+        raise BeftError(f"candidates: {shown} given; expected some of {', '.join([*ROLES, *raw])}")
+    return list(dict.fromkeys(given))
+
+
+def inert_notes(roles: Mapping[str, RoleScore], candidates: Iterable[str]) -> list[str]:
+    """Say what is left open where inertness is unknown."""
+    unknown = [role for role in candidates if role in roles and roles[role].inert == "unknown"]
+    if not unknown:
+        return []
+    return [
+        f"{', '.join(unknown)}: unknown whether inert; under plain softmax attention a key bias "
+        "cannot learn and its score means nothing; the model's config.json would tell "
+        "(--model-config PATH)"
+    ]

@@ -1,0 +1,139 @@
+"""What the user gave for PRE and POST, turned into biases: files, hub, adapters, live models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from beftkit.biases import Table
+from beftkit.checkpoints import (
+    AdaptedBiasSet,
+    BiasSet,
+    Checkpoint,
+    open_checkpoint,
+    recognise_checkpoint,
+)
+from beftkit.errors import BeftError, UsageError
+
+#: a path or a hub reference, a module, or a state dict
+Reference = Any
+_RUN = re.compile(r"(?:checkpoint|epoch|step|snapshot)s?[-_]?\d+", re.IGNORECASE)
+
+
+@dataclass
+class Sides:
+    """Opens both sides under the same options, and PRE only once for many POSTs.
+
+    Attributes:
+        pre: what was given for PRE; None: the base that each adapter names.
+        given: the configuration to use for all, or None.
+        table: the families.
+        download: whether hub files are fetched whole.
+    """
+
+    pre: Reference | None
+    given: dict[str, Any] | None
+    table: Table
+    download: bool
+    _bases: dict[str, Checkpoint] = field(default_factory=dict)
+    _sets: dict[tuple[int, int], BiasSet] = field(default_factory=dict)
+
+    def pair(self, post: Reference) -> tuple[BiasSet, BiasSet]:
+        """The biases of PRE and of one POST."""
+        after = self._open(post)  # not kept: memory stays flat over many POSTs
+        if self.pre is not None:
+            before = self.kept(self.pre)
+        elif after.adapter is not None:
+            before = self.base_of(after)
+        else:
+            raise UsageError(
+                f"{after.reference}: is no adapter that names its base, so PRE is needed as well: "
+                "beftkit score PRE POST"
+            )
+        # A snapshot without a configuration is read by that of its other side.
+        own = before.config if before.adapter is None else self.base_of(before).config
+        config = self.given or own or after.config
+        left = self.biases(before, config)
+        if after.adapter is None:
+            return left, self._read(after, self.given or after.config or own)
+        plain = left if before.adapter is None else self.biases(self.base_of(after), config)
+        return left, AdaptedBiasSet(plain, after)
+
+    def kept(self, reference: Reference) -> Checkpoint:
+        """PRE or an adapter's base, opened once for all POSTs."""
+        key = str(reference) if isinstance(reference, (str, Path)) else f"live {id(reference)}"
+        if key not in self._bases:
+            self._bases[key] = self._open(reference)
+        return self._bases[key]
+
+    def base_of(self, adapter: Checkpoint) -> Checkpoint:
+        """The model that an adapter was trained on, as it names it."""
+        name = (adapter.adapter or {}).get("base_model_name_or_path")
+        if not isinstance(name, str) or not name:
+            raise BeftError(f"{adapter.reference}: does not name its base model; give it as PRE")
+        if "/" not in name and not Path(name).exists():  # bert-base-uncased, without an owner
+            name = f"hf://{name}"
+        found = self.kept(name)
+        if found.adapter is not None:
+            raise BeftError(f"{adapter.reference}: its base {name} is an adapter itself")
+        return found
+
+    def biases(self, checkpoint: Checkpoint, config: dict[str, Any] | None) -> BiasSet:
+        """The biases of PRE or a base, read once for each configuration they are seen by."""
+        key = (id(checkpoint), id(config))
+        if key not in self._sets:
+            if checkpoint.adapter is not None:
+                base = self.biases(self.base_of(checkpoint), config)
+                self._sets[key] = AdaptedBiasSet(base, checkpoint)
+            else:
+                self._sets[key] = self._read(checkpoint, config)
+        return self._sets[key]
+
+    def _open(self, reference: Reference) -> Checkpoint:
+        if isinstance(reference, (str, Path)):
+            return open_checkpoint(reference, download=self.download)
+        from beftkit.checkpoints.live import LiveCheckpoint
+
+        return LiveCheckpoint(reference)
+
+    def _read(self, checkpoint: Checkpoint, config: dict[str, Any] | None) -> BiasSet:
+        return BiasSet(checkpoint, recognise_checkpoint(checkpoint, config, self.table))
+
+
+def expand_runs(posts: Iterable[Reference]) -> list[Reference]:
+    """Replace each folder of a run by the checkpoints in it, in natural order.
+
+    A run's folder holds no model itself, but folders such as ``checkpoint-500``, or bias snapshots
+    ``*.safetensors`` of several steps.
+    """
+    result: list[Reference] = []
+    for post in posts:
+        found = _members(Path(post)) if isinstance(post, (str, Path)) else []
+        result += found or [post]
+    return result
+
+
+def _members(folder: Path) -> list[Path]:
+    try:
+        entries = list(folder.iterdir()) if folder.is_dir() else []
+    except (OSError, ValueError):
+        return []
+    if any(entry.name in ("model.safetensors", "adapter_config.json") for entry in entries) or any(
+        entry.name.endswith(".index.json") for entry in entries
+    ):
+        return []
+    folders = [entry for entry in entries if entry.is_dir() and _RUN.fullmatch(entry.name)]
+    files = [
+        entry for entry in entries
+        if entry.suffix == ".safetensors" and _RUN.fullmatch(entry.stem)
+    ]  # fmt: skip
+    return sorted(folders or files, key=natural)
+
+
+def natural(path: Path) -> list[tuple[int, str | int]]:
+    """A sorting key under which ``checkpoint-200`` comes before ``checkpoint-1000``."""
+    words: Sequence[str] = re.split(r"(\d+)", path.name)
+    return [(1, int(word)) if word.isdecimal() else (0, word) for word in words if word]

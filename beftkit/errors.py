@@ -1,0 +1,15 @@
+"""The errors that a user's input can raise."""
+
+from __future__ import annotations
+
+
+class BeftError(ValueError):
+    """Something is wrong with what was given, not with beftkit.
+
+    The message is one line: what was given, what was expected, what to do next. The command
+    line prints it and exits with 1, without a traceback.
+    """
+
+
+class UsageError(BeftError):
+    """The command was called in a way that cannot mean anything; exit code 2."""

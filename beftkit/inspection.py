@@ -1,0 +1,168 @@
+"""What biases a checkpoint has, by role, without a second one to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from beftkit.biases import ROLES, Site, bias_free, load_table
+from beftkit.checkpoints import BiasSet, load_config, open_checkpoint, recognise_checkpoint
+from beftkit.scores import Inert, combine_inert
+
+
+@dataclass(frozen=True)
+class RoleSummary:
+    """All sites of one role in one tower and attention; norms are l2, None where not finite."""
+
+    role: str
+    tower: str
+    attention: str
+    count: int
+    layers: int
+    widths: tuple[int, ...]
+    dtypes: tuple[str, ...]
+    fused: bool
+    norm_mean: float | None
+    norm_min: float | None
+    norm_max: float | None
+    inert: Inert
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "tower": self.tower, "attention": self.attention, "count": self.count,
+            "layers": self.layers, "width": list(self.widths), "dtype": list(self.dtypes),
+            "fused": self.fused, "norm_mean": self.norm_mean, "norm_min": self.norm_min,
+            "norm_max": self.norm_max, "inert": self.inert,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The biases of one checkpoint.
+
+    Attributes:
+        checkpoint: reference and sha256 of the bias bytes.
+        family: what the biases were recognised as.
+        layers: layers per tower.
+        roles: one summary per role, tower and attention, in the order of the roles.
+        unscored: biases that have none of the roles (embeddings, heads).
+        bias_free: whether no attention block has a bias.
+        notes: sentences that a reader needs.
+    """
+
+    checkpoint: Mapping[str, Any]
+    family: str
+    layers: Mapping[str, int]
+    roles: tuple[RoleSummary, ...]
+    unscored: tuple[str, ...]
+    bias_free: bool
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document of ``beftkit inspect --format json``."""
+        roles: dict[str, list[dict[str, Any]]] = {}
+        for summary in self.roles:
+            roles.setdefault(summary.role, []).append(summary.to_dict())
+        return {
+            "schema_version": 1,
+            "checkpoint": dict(self.checkpoint),
+            "family": self.family,
+            "layers": dict(self.layers),
+            "bias_free": self.bias_free,
+            "roles": roles,
+            "unscored": list(self.unscored),
+            "notes": list(self.notes),
+        }
+
+
+def inspect(
+    checkpoint: str | Path,
+    *,
+    model_config: str | Path | None = None,
+    families: str | Path | None = None,
+    download: bool = False,
+) -> Inspection:
+    """List a checkpoint's biases by role: how many, how wide, dtype, norms, inert or not.
+
+    Args:
+        checkpoint: a ``.safetensors`` file, an index of shards, a model folder, or one on the hub
+            (``owner/name[@revision]``).
+        model_config: a ``config.json`` to use instead of the one beside the weights.
+        families: a TOML file with rows for families that beftkit does not know.
+        download: fetch whole weight files from the hub into its cache, not parts of them.
+
+    Raises:
+        BeftError: unreadable or damaged, or fused biases that need a configuration to be cut.
+
+    Example:
+        >>> inspect("bert-base").layers  # doctest: +SKIP
+        {'text': 12}
+    """
+    opened = open_checkpoint(checkpoint, download=download)
+    config = load_config(model_config) if model_config else opened.config
+    biases = BiasSet(opened, recognise_checkpoint(opened, config, load_table(families)))
+    recognition = biases.recognition
+    groups: dict[tuple[str, str, str], list[Site]] = {}
+    for site in recognition.sites:
+        groups.setdefault((site.role, site.tower, site.attention), []).append(site)
+    notes = list(recognition.notes)
+    if recognition.without_bias or not groups:
+        notes.append(bias_free(recognition))
+    if config is None and groups:
+        notes.append("without a config.json it is unknown whether k is inert (--model-config PATH)")
+    return Inspection(
+        checkpoint=biases.identity(),
+        family=recognition.family,
+        layers={
+            tower: sum(
+                uses
+                for *_, uses in {
+                    (s.stack, s.indices, s.uses) for s in recognition.sites if s.tower == tower
+                }
+            )
+            for tower in dict.fromkeys(site.tower for site in recognition.sites)
+        },
+        roles=tuple(_summary(key, sites, biases) for key, sites in sorted_groups(groups)),
+        unscored=recognition.unscored,
+        bias_free=not groups,
+        notes=tuple(notes),
+    )
+
+
+def sorted_groups(
+    groups: Mapping[tuple[str, str, str], list[Site]],
+) -> list[tuple[tuple[str, str, str], list[Site]]]:
+    """Order by tower, then attention, then role in the order of `ROLES`."""
+    place = {role: number for number, role in enumerate(ROLES)}
+
+    def order(key: tuple[str, str, str]) -> tuple[str, bool, str, int, str]:
+        role, tower, attention = key
+        return tower, attention != "self", attention, place.get(role, len(place)), role
+
+    return [(key, groups[key]) for key in sorted(groups, key=order)]
+
+
+def _summary(key: tuple[str, str, str], sites: list[Site], biases: BiasSet) -> RoleSummary:
+    role, tower, attention = key
+    with np.errstate(over="ignore"):
+        norms = [float(np.linalg.norm(biases.vector(site))) for site in sites]
+    finite = bool(np.isfinite(norms).all())
+    return RoleSummary(
+        role=role,
+        tower=tower,
+        attention=attention,
+        count=len(sites),
+        layers=sum(site.uses for site in sites),
+        widths=tuple(sorted({site.width for site in sites})),
+        dtypes=tuple(sorted({site.dtype for site in sites})),
+        fused=any(site.cut for site in sites),
+        norm_mean=float(np.mean(norms)) if finite else None,
+        norm_min=min(norms) if finite else None,
+        norm_max=max(norms) if finite else None,
+        inert=combine_inert(sites),
+    )

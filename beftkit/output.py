@@ -1,0 +1,74 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from beftkit.errors import BeftError
+
+
+def check_writable(path: str | Path) -> Path:
+    """Refuse an output path before any work is done for it.
+
+    Raises:
+        BeftError: its folder is missing or cannot be written to, or it is a folder itself.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise BeftError(f"{path}: is a folder; expected a file to write to")
+        if not path.parent.is_dir():
+            raise BeftError(f"{path}: its folder does not exist; make it first")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise BeftError(f"{path}: cannot be written to; choose another place")
+        if path.is_file() or not path.exists():
+            _try_folder(path.parent)
+    except OSError as error:
+        raise BeftError(f"{path}: cannot be written ({error.strerror})") from None
+    return path
+
+
+def same_file(path: Path, other: str) -> bool:
+    """Whether both name one existing file or folder."""
+    try:
+        return path.samefile(other)
+    except (OSError, ValueError):
+        return False
+
+
+def write_whole(path: str | Path, data: bytes) -> None:
+    """Write to a temporary file beside ``path``, then rename it into place.
+
+    Raises:
+        BeftError: the path cannot be written; nothing is left behind.
+    """
+    import tempfile
+
+    path = check_writable(path)
+    try:
+        if path.exists() and not path.is_file():  # /dev/stdout, a pipe: there is no renaming
+            path.write_bytes(data)
+            return
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".beftkit-")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+            umask = os.umask(0)
+            os.umask(umask)
+            mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask
+            Path(name).chmod(mode)  # mkstemp's 0600 would surprise
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise BeftError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _try_folder(folder: Path) -> None:
+    """Make a file there and drop it: access rights alone say little to root or of /proc."""
+    import tempfile
+
+    with tempfile.TemporaryFile(dir=folder):
+        pass

@@ -1,0 +1,115 @@
+"""The demo's model: trained for real, but small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import beftkit
+from beftkit.demo import MARKER, DemoResult, DemoSize, Language, make_demo_pair
+from beftkit.errors import BeftError
+
+TINY = DemoSize(
+    layers=1, hidden=16, corpus=50, pretraining_steps=4, train_examples=32, eval_examples=16,
+    epochs=1,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
+    return make_demo_pair(tmp_path_factory.mktemp("demo") / "out")
+
+
+@pytest.mark.slow
+def test_it_learns(made: DemoResult) -> None:
+    assert made.majority == 0.5
+    assert made.accuracy_after > 0.8 > made.accuracy_before + 0.1
+
+
+@pytest.mark.slow
+def test_both_sides_are_ordinary_models(made: DemoResult) -> None:
+    from transformers import (
+        AutoModelForMaskedLM,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+    )
+
+    assert AutoModelForMaskedLM.from_pretrained(made.pre).config.model_type == "bert"
+    model = AutoModelForSequenceClassification.from_pretrained(made.post)
+    assert model.config.id2label == {0: "bad", 1: "good"}
+    tokenizer = AutoTokenizer.from_pretrained(made.post)
+    words = " ".join(Language(0).statement(1))
+    assert tokenizer.unk_token_id not in tokenizer(words)["input_ids"]
+    model(**tokenizer(words, return_tensors="pt"))
+
+
+@pytest.mark.slow
+def test_only_biases_moved(made: DemoResult) -> None:
+    pre, post = (load_file(folder / "model.safetensors") for folder in (made.pre, made.post))
+    shared = [name for name in pre if name.startswith("bert.") and name in post]
+    assert len(shared) > 50
+    for name in shared:
+        equal = torch.equal(pre[name], post[name])
+        assert equal != name.endswith(".bias"), name
+
+
+@pytest.mark.slow
+def test_the_method_sees_an_inert_key_and_a_learning_value(made: DemoResult) -> None:
+    scores = beftkit.score(made.pre, made.post)
+    figures = {role: score.figures["projection"] for role, score in scores.roles.items()}
+    assert scores.target == "v"
+    assert scores.roles["k"].inert == "yes"
+    assert figures["v"] > figures["q"] > 10 * figures["k"]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    made = [
+        make_demo_pair(tmp_path / str(i), seed=seed, size=TINY) for i, seed in enumerate((3, 3, 4))
+    ]
+    assert torch.equal(before, torch.get_rng_state()), "the caller's generator is left alone"
+    files = [(one.post / "model.safetensors").read_bytes() for one in made]
+    assert files[0] == files[1] != files[2]
+
+
+def test_a_former_demo_is_replaced_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    make_demo_pair(out, size=TINY)
+    (out / "mine.txt").write_text("kept")
+    (out / "post" / "stale.txt").write_text("replaced with its folder")
+    make_demo_pair(out, seed=1, size=TINY)
+    assert json.loads((out / MARKER).read_text())["seed"] == 1
+    assert sorted(path.name for path in out.iterdir()) == [MARKER, "mine.txt", "post", "pre"]
+    assert not (out / "post" / "stale.txt").exists()
+    assert (out / "post" / "model.safetensors").stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    other = tmp_path / "mine"
+    other.mkdir()
+    (other / "thesis.txt").write_text("precious")
+    with pytest.raises(BeftError, match="not a former demo"):
+        make_demo_pair(other, size=TINY)
+    assert (other / "thesis.txt").read_text() == "precious"
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BeftError, match="is a file"):
+        make_demo_pair(tmp_path / "file", size=TINY)
+    with pytest.raises(BeftError, match="cannot be made"):
+        make_demo_pair(tmp_path / "file" / "below", size=TINY)
+
+
+def test_nothing_is_left_of_a_run_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("beftkit.demo._tune_biases", fail)
+    with pytest.raises(KeyboardInterrupt):
+        make_demo_pair(tmp_path / "out", size=TINY)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,138 @@
+"""A module imports only from floors below its own, wherever in the module the import stands."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {"beftkit": ROOT / "beftkit", "beftkit_kernels": ROOT / "kernels" / "beftkit_kernels"}
+
+# Room -> floor. A room is a module, or a package whose modules are free among themselves.
+FLOORS: dict[str, float] = {
+    "beftkit_kernels": 0,
+    "beftkit.errors": 0,
+    "beftkit.output": 1,
+    "beftkit.scores": 1,
+    "beftkit.biases": 1,
+    "beftkit.adapters": 1,
+    "beftkit.checkpoints": 2,
+    "beftkit.diff": 3,
+    "beftkit.inspection": 3,
+    "beftkit.tuning": 3,
+    "beftkit.tasks": 3,
+    "beftkit.fisher": 4,
+    "beftkit.evaluation": 4,
+    "beftkit.merging": 4,
+    "beftkit.state": 4.5,  # the trainer's own, one step below it
+    "beftkit.trainer": 5,
+    "beftkit.selection": 6,
+    "beftkit.report": 7,
+    "beftkit.plots": 7,
+    "beftkit.demo": 7,
+    "beftkit.app": 8,
+    "beftkit.__main__": 9,  # a launcher
+}
+# beftkit/__init__.py hands on names from every floor below the app's, so only the app may use it.
+FRONT_DOOR = 7
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of both packages, as (dotted name, file)."""
+    for package, folder in PACKAGES.items():
+        for file in sorted(folder.rglob("*.py")):
+            parts = file.relative_to(folder).with_suffix("").parts
+            yield ".".join((package, *(p for p in parts if p != "__init__"))), file
+
+
+def room(name: str) -> str | None:
+    """The room a dotted name lies in; None for the front door and for a module without a floor."""
+    parts = name.split(".")
+    prefixes = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+    return next((p for p in prefixes if p in FLOORS), None)
+
+
+def imported(tree: ast.AST, package: str) -> Iterator[str]:
+    """Every name the source imports, made absolute; relative imports start from `package`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = [*above, node.module or ""] if node.level else [node.module or ""]
+            yield from (".".join(filter(None, [*base, alias.name])) for alias in node.names)
+
+
+def breaches(module: str, source: str, *, is_package: bool = False) -> list[str]:
+    """What is wrong with a module's place and imports; empty when nothing is."""
+    home = room(module)
+    if home is None:
+        return [f"{module} has no floor: give it one in FLOORS"]
+    package = module if is_package else module.rpartition(".")[0]
+    found = []
+    for name in imported(ast.parse(source), package):
+        if name.split(".")[0] not in PACKAGES or name == "beftkit.__version__":
+            continue
+        there = room(name)
+        floor = FLOORS[there] if there else FRONT_DOOR
+        if there != home and floor >= FLOORS[home]:
+            found.append(f"{module} (floor {FLOORS[home]}) imports {name} (floor {floor})")
+    return found
+
+
+ROOMS = [(name, file) for name, file in modules() if name != "beftkit"]
+
+
+@pytest.mark.parametrize(("module", "file"), ROOMS, ids=[name for name, _ in ROOMS])
+def test_module_imports_only_from_floors_below(module: str, file: Path) -> None:
+    is_package = file.name == "__init__.py"
+    assert breaches(module, file.read_text("utf-8"), is_package=is_package) == []
+
+
+def test_front_door_imports_nothing_of_weight() -> None:
+    """At import time: the standard library only. Names are handed on when they are asked for."""
+    tree = ast.parse((ROOT / "beftkit" / "__init__.py").read_text("utf-8"))
+    lazy = [n for n in tree.body if isinstance(n, ast.FunctionDef) or is_type_checking(n)]
+    tree.body = [n for n in tree.body if n not in lazy]
+    eager = {name.split(".")[0] for name in imported(tree, "beftkit")}
+    assert eager - set(sys.stdlib_module_names) == set()
+
+
+def is_type_checking(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("beftkit.scores", "from beftkit.report import table"),
+        ("beftkit.scores", "from beftkit import report"),
+        ("beftkit.scores", "import beftkit.report as r"),
+        ("beftkit.scores", "from . import report"),
+        ("beftkit.scores", "from .report import table"),
+        ("beftkit.scores", "def late():\n    from beftkit.app import main"),
+        ("beftkit.scores", "from beftkit.adapters import read"),  # the same floor
+        ("beftkit.scores", "from beftkit import score"),  # the front door
+        ("beftkit.biases.families", "from ..checkpoints import header"),
+        ("beftkit_kernels.track", "from beftkit.errors import BeftError"),
+        ("beftkit.unheard_of", ""),
+    ],
+)
+def test_a_breach_is_seen(module: str, source: str) -> None:
+    assert len(breaches(module, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("beftkit.scores", "import numpy\nfrom beftkit.errors import BeftError"),
+        ("beftkit.scores", "from beftkit import __version__"),
+        ("beftkit.biases.families", "from .roles import Role\nfrom . import roles"),
+        ("beftkit.diff", "from beftkit import checkpoints, scores"),
+        ("beftkit.app", "from beftkit import score"),
+    ],
+)
+def test_traffic_downwards_is_free(module: str, source: str) -> None:
+    assert breaches(module, source) == []
