@@ -1,0 +1,251 @@
+"""`projection_stats` on every backend, against float64, exact pairs of doubles, and definitions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from beftkit.scores.statistics import metrics, pair_stats
+from beftkit_kernels import COLUMNS, Pairs, pack, projection_ratio, projection_stats, reference
+from tests.conftest import INTERPRETED, TOLERANCE
+from tests.kernels_cases import (
+    DTYPES,
+    EPS,
+    LENGTHS,
+    ULP,
+    as_numpy,
+    assert_close,
+    one_ulp_moves,
+    pairs,
+    randn,
+)
+
+pytestmark = pytest.mark.usefixtures("poisoned")
+Place = tuple[str, str]
+
+
+def columns_close(found: Tensor, pre: list[Tensor], post: list[Tensor], dtype: str) -> None:
+    """Every column on its own, so that small sums are not hidden by large ones; then the scores."""
+    wanted = reference.projection_stats(pre, post)
+    assert found.shape == wanted.shape == (len(pre), len(COLUMNS))
+    for column in range(len(COLUMNS)):
+        assert_close(found[:, column], wanted[:, column], TOLERANCE[dtype].rms)
+    ratios = projection_ratio(wanted).cpu()
+    torch.testing.assert_close(
+        projection_ratio(found).cpu(), ratios, rtol=1e-12, atol=0, equal_nan=True
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_against_the_reference(dtype: str, place: Place) -> None:
+    backend, device = place
+    pre, post = pairs(LENGTHS, device=device, pre=dtype)
+    columns_close(projection_stats(pre, post, backend=backend), pre, post, dtype)
+
+
+@pytest.mark.parametrize("dtypes", [("float32", "bfloat16"), ("float16", "float64")])
+def test_two_dtypes(dtypes: tuple[str, str], place: Place) -> None:
+    backend, device = place
+    pre, post = pairs([5, 768, 4099], device=device, pre=dtypes[0], post=dtypes[1])
+    columns_close(projection_stats(pre, post, backend=backend), pre, post, "float32")
+
+
+def test_all_dtypes_in_one_call(place: Place) -> None:
+    backend, device = place
+    pre, post = [], []
+    for i, dtype in enumerate(DTYPES):
+        a, b = pairs([17 + i, 1024], device=device, pre=dtype, post=DTYPES[-i])
+        pre, post = pre + a, post + b
+    columns_close(projection_stats(pre, post, backend=backend), pre, post, "float32")
+
+
+def test_scattered_anyhow(place: Place) -> None:
+    """Unaligned, strided, transposed, of several dimensions: each counts as a vector."""
+    backend, device = place
+    base = randn(3000, seed=1, device=device)
+    pre = [base[1:770], base[::3][:900], base[:600].view(20, 30).T, base[5:6], base[:8]]
+    post = [x.contiguous() + 0.25 for x in pre]
+    columns_close(projection_stats(pre, post, backend=backend), pre, post, "float32")
+    columns_close(projection_stats(post, pre, backend=backend), post, pre, "float32")
+
+
+@pytest.mark.parametrize("dtype", list(ULP))
+def test_one_ulp(dtype: str, place: Place) -> None:
+    """The score and the sums behind it where the formula as printed is pure noise."""
+    backend, device = place
+    a, b = one_ulp_moves(6000, dtype=dtype, device=device)
+    stats = projection_stats([a], [b], backend=backend)
+    ours = pair_stats(as_numpy(a)[None], as_numpy(b)[None])  # in pairs of doubles
+    scale = 4.0 ** int(ours.exponent[0])
+    x, d = as_numpy(a), as_numpy(b) - as_numpy(a)
+    for column, name, side in ((2, "pre_d", x), (3, "post_d", x + d)):
+        error = abs(float(stats[0, column]) - getattr(ours, name)[0] * scale)
+        assert error <= 64 * EPS * np.abs(side * d).sum()
+    wanted = metrics(ours)["projection"][0]
+    assert float(projection_ratio(stats)) == pytest.approx(
+        wanted, rel=TOLERANCE[dtype].score, abs=0
+    )
+
+
+def test_two_coordinates_that_change_places(place: Place) -> None:
+    """<pre, d> is -(one ulp)^2: in float32, or by the formula as printed, nothing is left of it."""
+    backend, device = place
+    ulp = ULP["float32"]
+    a = torch.tensor([1 + ulp, 1.0, 3.0, 1e-3], device=device)
+    b = torch.tensor([1.0, 1 + ulp, 3.0, 1e-3], device=device)
+    stats = projection_stats([a], [b], backend=backend)
+    assert float(stats[0, 2]) == -(ulp**2)
+    assert float(projection_ratio(stats)) == pytest.approx(
+        ulp**2 / float(stats[0, 0]), rel=TOLERANCE["float32"].score, abs=0
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20, 3e-39])
+def test_far_from_one(scale: float, place: Place) -> None:
+    """Squares that float32 does not have, and inputs that are subnormal there."""
+    backend, device = place
+    (a,), (b,) = pairs([1000], device="cpu", pre="float64")
+    pre, post = [(a * scale).float().to(device)], [(b * scale).float().to(device)]
+    stats = projection_stats(pre, post, backend=backend)
+    columns_close(stats, pre, post, "float32")
+    wanted = metrics(pair_stats(as_numpy(pre[0])[None], as_numpy(post[0])[None]))
+    assert float(projection_ratio(stats)) == pytest.approx(
+        wanted["projection"][0], rel=1e-12, abs=0
+    )
+    assert float(stats[0, 0].sqrt()) == pytest.approx(wanted["norm_pre"][0], rel=1e-12, abs=0)
+
+
+def test_landmarks(place: Place) -> None:
+    backend, device = place
+    a, zero = randn(65, seed=4, device=device), torch.zeros(65, device=device)
+    pre, post = [a, a, zero, zero, a, a[:0]], [a, zero, a, zero, -a, a[:0]]
+    ratios = projection_ratio(projection_stats(pre, post, backend=backend))
+    assert ratios.tolist() == [0, 1, 1, 0, 2, 0]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_stays_in_its_row(bad: float, place: Place) -> None:
+    backend, device = place
+    pre, post = pairs([9, 9, 5000, 5000], device=device)
+    pre[1][8], post[2][4500] = bad, bad
+    found = projection_stats(pre, post, backend=backend).cpu()
+    torch.testing.assert_close(
+        found, reference.projection_stats(pre, post).cpu(), rtol=1e-12, atol=0, equal_nan=True
+    )
+    assert projection_ratio(found).isnan().tolist() == [False, True, True, False]
+
+
+@pytest.mark.parametrize("length", [63, 64, 65, 1024, 1025, 64 * 40 + 5])
+def test_split_vectors(length: int, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small items, so that many are added up: more than a tile at a time, or by growing items."""
+    backend, device = place
+    if backend == "triton":
+        from beftkit_kernels import projection
+
+        monkeypatch.setattr(projection, "TILE", 128)  # 32 rows
+        monkeypatch.setattr(projection, "CHUNK", 64)
+        monkeypatch.setattr(projection, "SPLITS", 16 if length < 2000 else 1024)
+    pre, post = pairs([5, length, 0, 64], device=device)
+    columns_close(projection_stats(pre, post, backend=backend), pre, post, "float32")
+
+
+def test_the_same_every_time(place: Place) -> None:
+    """To the bit, and after each call the table is ready for the next."""
+    backend, device = place
+    vectors = pairs([768, 9000, 4097], device=device)
+    found = Pairs(*vectors, backend=backend)
+    first = found.stats().clone()
+    for _ in range(2 if INTERPRETED else 20):
+        assert torch.equal(found.stats(), first)
+    assert torch.equal(projection_stats(*vectors, backend=backend), first)
+
+
+def test_pairs_follow_their_tensors(place: Place) -> None:
+    """Contiguous or not: what was changed in place is seen."""
+    backend, device = place
+    whole = randn(24, seed=1, device=device)
+    pre, post = [torch.ones(8, device=device)] * 2, [whole[:8], whole[8:].view(8, 2)[:, 0]]
+    found = Pairs(pre, post, backend=backend)
+    assert len(found) == 2
+    for value in (1.0, 2.0):
+        whole.fill_(value)
+        assert found.stats()[:, 1].tolist() == [8 * value**2] * 2
+
+
+@pytest.mark.parametrize("lengths", [[768] * 3, [3, 0, 8, 100, 4099], []])
+def test_packed(lengths: list[int], place: Place) -> None:
+    backend, device = place
+    pre, post = pairs(lengths, device=device, pre="bfloat16")
+    (values, offsets), (moved, _) = pack(pre), pack(post)
+    found = projection_stats(values.to(device), moved.to(device), offsets, backend=backend)
+    columns_close(found, pre, post, "bfloat16")
+    ends = torch.tensor([0, *lengths]).cumsum(0)  # tightly: most vectors are unaligned
+    nothing = torch.zeros(0, dtype=torch.bfloat16, device=device)
+    tight = [torch.cat([nothing, *side]) for side in (pre, post)]
+    columns_close(projection_stats(*tight, ends, backend=backend), pre, post, "bfloat16")
+
+
+def test_out_is_filled(place: Place) -> None:
+    backend, device = place
+    pre, post = pairs([3, 5], device=device)
+    out = torch.full((2, 6), float("nan"), dtype=torch.float64, device=device)
+    found = Pairs(pre, post, backend=backend)
+    assert found.stats(out=out) is out
+    columns_close(out, pre, post, "float32")
+    for bad, message in (
+        (out.float(), r"out is torch.float32 \[2, 6\]"),
+        (out[:1], r"\[1, 6\].*expected torch.float64 \[2, 6\]"),
+        (out.T.contiguous().T, "not contiguous"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            found.stats(out=bad)
+
+
+def test_parameters_and_no_vectors(place: Place) -> None:
+    backend, device = place
+    parameter = torch.nn.Parameter(torch.ones(3, device=device))
+    found = projection_stats([parameter], [parameter], backend=backend)
+    assert not found.requires_grad
+    assert found.tolist() == [[3, 3, 0, 0, 0, 0]]
+    assert projection_stats([], [], backend="torch").shape == (0, 6)
+
+
+BAD: list[tuple[Any, Any, Any, type[Exception], str]] = [
+    ([torch.ones(1)], [torch.ones(1)] * 2, None, ValueError, "1 vectors in pre, 2 in post"),
+    ([torch.ones(2)], [torch.ones(3)], None, ValueError, "pair 0: 2 elements in pre, 3 in post"),
+    ([torch.ones(2).int()], [torch.ones(2)], None, TypeError, "torch.int32; expected float32"),
+    (torch.ones(2), torch.ones(2), None, TypeError, "two tensors and offsets"),
+    ([torch.ones(2)], [torch.ones(2)], [0, 2], TypeError, "two sequences of tensors"),
+    (torch.ones(4), torch.ones(4), [0, 5], ValueError, "at most 4 values"),
+    (torch.ones(4), torch.ones(4), [0, 3, 2], ValueError, "offsets have to rise"),
+    (torch.ones(4), torch.ones(4), [0.0, 4.0], ValueError, "integers"),
+]
+
+
+@pytest.mark.parametrize(("pre", "post", "offsets", "error", "message"), BAD)
+def test_bad_input(pre: Any, post: Any, offsets: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        projection_stats(pre, post, offsets)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="counts launches of the interpreted kernel")
+def test_one_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the vectors are: ragged, mixed, split."""
+    from beftkit_kernels import projection
+
+    launches = []
+    kernel = projection.pair_sums_kernel
+
+    class Counting:
+        def __getitem__(self, grid: tuple[int, ...]) -> Any:
+            launches.append(grid)
+            return kernel[grid]
+
+    monkeypatch.setattr(projection, "pair_sums_kernel", Counting())
+    pre, post = pairs([3, 9000, 768], device="cpu", post="bfloat16")
+    Pairs(pre, post, backend="triton").stats()
+    assert launches == [(1 + 3 + 1,)]
