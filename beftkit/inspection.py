@@ -11,6 +11,7 @@ import numpy as np
 
 from beftkit.biases import ROLES, Site, bias_free, load_table
 from beftkit.checkpoints import BiasSet, load_config, open_checkpoint, recognise_checkpoint
+from beftkit.errors import BeftError
 from beftkit.scores import Inert, combine_inert
 
 
@@ -97,13 +98,19 @@ def inspect(
         download: fetch whole weight files from the hub into its cache, not parts of them.
 
     Raises:
-        BeftError: unreadable or damaged, or fused biases that need a configuration to be cut.
+        BeftError: unreadable or damaged, an adapter, or fused biases that need a configuration to
+            be cut.
 
     Example:
         >>> inspect("bert-base").layers  # doctest: +SKIP
         {'text': 12}
     """
     opened = open_checkpoint(checkpoint, download=download)
+    if opened.adapter is not None:
+        raise BeftError(
+            f"{opened.reference}: a PEFT adapter, which has no biases of its own; inspect its base "
+            f"({opened.adapter.get('base_model_name_or_path')}), or score the adapter"
+        )
     config = load_config(model_config) if model_config else opened.config
     biases = BiasSet(opened, recognise_checkpoint(opened, config, load_table(families)))
     recognition = biases.recognition

@@ -138,6 +138,12 @@ def test_biases_that_the_base_has_not_are_noted(tmp_path: Path) -> None:
     assert any("adds 1 biases that the base has not" in note for note in notes)
 
 
+def test_inspecting_an_adapter_points_to_its_base(tmp_path: Path) -> None:
+    base, adapter, _ = saved(tmp_path, "bert-bare", peft.BeftConfig(target_modules=["value"]))
+    with pytest.raises(BeftError, match=rf"a PEFT adapter.*inspect its base \({base}\)"):
+        beftkit.inspect(adapter)
+
+
 def test_names_and_scales() -> None:
     prefix = "base_model.model.bert.encoder.layer.0."
     changes, rest = bias_changes(

@@ -89,6 +89,7 @@ def test_rounding_is_told_from_training(tmp_path: Path) -> None:
     scores = beftkit.score(pre, post)
     assert scores.changed
     assert any(note.startswith("rounding only") for note in scores.notes)
+    assert scores.target is None, "noise names no bias to fine-tune"
     trained = beftkit.score(*pair(tmp_path / "more", "bert", "query.bias", dtype="F16"))
     assert not any(note.startswith("rounding only") for note in trained.notes)
 

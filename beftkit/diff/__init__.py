@@ -151,7 +151,11 @@ def _score_one(
     if not changed:
         notes.append("PRE and POST hold equal biases: nothing changed, so there is no target")
     elif rounding:
-        notes.append("rounding only: every change is within the rounding of the coarser dtype")
+        target, target_notes = None, []
+        notes.append(
+            "rounding only: every change is within the rounding of the coarser dtype, so there is "
+            "no target"
+        )
     notes += target_notes + inert_notes(roles, wanted)
     if len({(site.tower, site.attention) for site in sites}) > 1:
         notes.append("a role's score is the mean over all its sites, of every tower and attention")
