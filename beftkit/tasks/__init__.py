@@ -1,0 +1,69 @@
+"""Tasks: the registry, data from the hub and from files, batches, losses and metrics.
+
+Importing this costs next to nothing: a name is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from beftkit.tasks.batches import plan as plan
+    from beftkit.tasks.batches import plan_evaluation as plan_evaluation
+    from beftkit.tasks.data import Data as Data
+    from beftkit.tasks.data import Split as Split
+    from beftkit.tasks.data import subsample as subsample
+    from beftkit.tasks.encoding import Batch as Batch
+    from beftkit.tasks.encoding import Encoded as Encoded
+    from beftkit.tasks.encoding import encode as encode
+    from beftkit.tasks.files import load_files as load_files
+    from beftkit.tasks.metrics import METRIC_NAMES as METRIC_NAMES
+    from beftkit.tasks.metrics import compute_metrics as compute_metrics
+    from beftkit.tasks.metrics import higher_is_better as higher_is_better
+    from beftkit.tasks.metrics import load_metric as load_metric
+    from beftkit.tasks.objective import Classification as Classification
+    from beftkit.tasks.objective import Objective as Objective
+    from beftkit.tasks.objective import Regression as Regression
+    from beftkit.tasks.objective import objective_for as objective_for
+    from beftkit.tasks.registry import REGIMES as REGIMES
+    from beftkit.tasks.registry import TASKS as TASKS
+    from beftkit.tasks.registry import Regime as Regime
+    from beftkit.tasks.registry import Task as Task
+    from beftkit.tasks.sources import load_task as load_task
+
+_HOMES = {
+    "Batch": "encoding",
+    "Classification": "objective",
+    "Data": "data",
+    "Encoded": "encoding",
+    "METRIC_NAMES": "metrics",
+    "Objective": "objective",
+    "REGIMES": "registry",
+    "Regime": "registry",
+    "Regression": "objective",
+    "Split": "data",
+    "TASKS": "registry",
+    "Task": "registry",
+    "compute_metrics": "metrics",
+    "encode": "encoding",
+    "higher_is_better": "metrics",
+    "load_files": "files",
+    "load_metric": "metrics",
+    "load_task": "sources",
+    "objective_for": "objective",
+    "plan": "batches",
+    "plan_evaluation": "batches",
+    "subsample": "data",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'beftkit.tasks' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"beftkit.tasks.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOMES)

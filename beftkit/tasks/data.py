@@ -1,0 +1,76 @@
+"""What a source hands on: texts and targets of the splits, and where they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from beftkit.errors import BeftError
+
+Targets = npt.NDArray[np.int64] | npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """N examples.
+
+    Attributes:
+        texts: for each text field (one or two) its N strings.
+        targets: [N], class ids as int64, or values as float32.
+    """
+
+    texts: tuple[list[str], ...]
+    targets: Targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def take(self, indices: npt.ArrayLike) -> Split:
+        """The examples of these numbers, in this order."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        texts = tuple([column[i] for i in chosen.tolist()] for column in self.texts)
+        return Split(texts, self.targets[chosen])
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A task's data.
+
+    Attributes:
+        name: of the task, or of the user's files.
+        labels: names in id order; empty for regression.
+        metrics: names of `beftkit.tasks.metrics`; the first one picks the best epoch.
+        train: None where only the validation was asked for.
+        validation: by name of the split: one, two for MNLI, none where the user gave none.
+        source: what was read, as plain JSON: ``kind`` (``hub``, ``folder`` or ``files``), the
+            repository and its revision or the files by split, and ``examples`` by split.
+        notes: what a user should be told about the reading, one line each.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    train: Split | None
+    validation: Mapping[str, Split]
+    source: Mapping[str, Any]
+    notes: tuple[str, ...] = field(default=())
+
+
+def subsample(split: Split, count: int, seed: int) -> Split:
+    """Draw ``count`` examples without replacement, in the order drawn.
+
+    The draw is the start of the permutation that ``numpy.random.Generator(PCG64(seed))`` gives, so
+    it is the same on every machine, and a smaller draw of a seed is the beginning of a larger one.
+
+    Raises:
+        BeftError: there are not that many, or count or seed make no sense.
+    """
+    if not 0 < count <= len(split):
+        raise BeftError(f"{count} examples asked for, but there are {len(split)} to draw from")
+    if seed < 0:
+        raise BeftError(f"seed {seed}: expected a whole number from 0")
+    return split.take(np.random.Generator(np.random.PCG64(seed)).permutation(len(split))[:count])

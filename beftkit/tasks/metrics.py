@@ -1,0 +1,119 @@
+"""Metrics by name: those shipped here, and any other of the ``evaluate`` library.
+
+``evaluate`` is slow to import (it brings most of transformers), so it waits until a metric is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from beftkit.errors import BeftError
+
+if TYPE_CHECKING:
+    import evaluate
+
+METRIC_NAMES = (
+    "accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "mse", "mae",
+)  # fmt: skip
+_ERRORS = ("mse", "mae")
+
+
+def higher_is_better(name: str) -> bool:
+    """Whether more is better: yes but for mean errors. Metrics of others are taken for yes."""
+    return name not in _ERRORS
+
+
+def compute_metrics(
+    metrics: Sequence[str | evaluate.EvaluationModule],
+    predictions: npt.ArrayLike,
+    references: npt.ArrayLike,
+) -> dict[str, float]:
+    """Compute several metrics.
+
+    Args:
+        metrics: names of `METRIC_NAMES`, or what `load_metric` returned.
+        predictions, references: [N], class ids or values; arrays or CPU tensors.
+
+    Returns:
+        Name -> value, in the order of ``metrics``; NaN where a metric is not defined (a correlation
+        with a constant). The number of a metric of others stands under its name, several under
+        ``name_key``.
+
+    Raises:
+        BeftError: nothing to compare, or a metric that does not fit the labels.
+    """
+    predicted, expected = np.asarray(predictions), np.asarray(references)
+    if len(predicted) != len(expected) or not len(expected):
+        raise BeftError(f"{len(predicted)} predictions for {len(expected)} examples: no metric")
+    result: dict[str, float] = {}
+    for given in metrics:
+        metric = load_metric(given) if isinstance(given, str) else given
+        name = given if isinstance(given, str) else metric.name
+        try:
+            found = metric.compute(predictions=predicted, references=expected)
+        except Exception as error:  # code of others may raise anything
+            raise BeftError(f"metric {name}: {_line(error)}") from error
+        result |= _numbers(name, found)
+    return result
+
+
+def load_metric(name: str, *, trust_remote_code: bool = False) -> evaluate.EvaluationModule:
+    """A metric that keeps its predictions in memory.
+
+    Args:
+        name: one of `METRIC_NAMES`, the path of a script (or of a folder with a script of its name)
+            that defines an ``evaluate.Metric``, or a metric of the hub. Its ``name`` is then the
+            last part of this, without ``.py``.
+        trust_remote_code: allow the last: it downloads and runs code.
+
+    Raises:
+        BeftError: no such metric, or not without ``trust_remote_code``.
+    """
+    if name in METRIC_NAMES:
+        from beftkit.tasks.task_metric import TaskMetric
+
+        return TaskMetric(config_name=name, keep_in_memory=True)
+    path = Path(name)
+    script = path / f"{path.name}.py" if path.is_dir() else path
+    local = script.is_file() and script.suffix == ".py"
+    if not local and (path.exists() or path.suffix == ".py" or name.count("/") > 1):
+        raise BeftError(
+            f"metric {name}: no script there; expected FILE.py or a folder with its own"
+        )
+    if not local and not trust_remote_code:
+        raise BeftError(
+            f"metric {name}: not one of {', '.join(METRIC_NAMES)} nor a local script; a metric of"
+            " the hub is code that would be run: allow it with --trust-remote-code"
+        )
+    import evaluate
+
+    try:
+        metric = evaluate.load(str(script) if local else name, keep_in_memory=True)
+    except Exception as error:  # importing the script, or its packages, may raise anything
+        raise BeftError(f"metric {name}: cannot be loaded ({_line(error)})") from error
+    metric.info.module_name = path.stem  # what was asked for, not the name of its class
+    return metric
+
+
+def _numbers(name: str, found: Any) -> dict[str, float]:
+    """The numbers a metric answered with, and nothing else."""
+    numbers = {
+        key: float(value)
+        for key, value in (found or {}).items()
+        if isinstance(value, int | float | np.number)
+    }
+    if not numbers:
+        raise BeftError(f"metric {name}: gives no number")
+    if len(numbers) == 1:
+        return {name: next(iter(numbers.values()))}
+    return {f"{name}_{key}": value for key, value in numbers.items()}
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error's message, or its class where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,125 @@
+"""A task's data, from a folder as GLUE or SuperGLUE ship it, or from the hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from beftkit.errors import BeftError
+from beftkit.tasks.data import Data, Split
+from beftkit.tasks.readers import read_jsonl, read_tsv
+from beftkit.tasks.registry import TASKS, Layout, Task
+from beftkit.tasks.table import Table, class_ids, listed, needed, texts, values
+
+
+def load_task(
+    name: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    revision: str | None = None,
+    train: bool = True,
+) -> Data:
+    """Load a task's training and validation splits.
+
+    Args:
+        name: a key of `TASKS`.
+        data_dir: a folder in the original layout: the one that holds ``SST-2/`` and the like, in
+            any usual spelling, or the task's own. None: the hub, through ``datasets``, which heeds
+            HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and its cache.
+        revision: another commit, tag or branch of the dataset on the hub than the pinned one.
+        train: False: the validation splits alone.
+
+    Raises:
+        BeftError: an unknown task, data that cannot be had, or bad data, with file and line.
+    """
+    task = TASKS.get(name)
+    if task is None:
+        raise BeftError(f"task {name!r}: expected one of {', '.join(TASKS)}")
+    if data_dir is None:
+        from beftkit.tasks.hub import read_hub
+
+        tables, source = read_hub(task, revision or task.hub.revision, train=train)
+        layout = Layout(folder="", train="", validation=(), kind="tsv")  # as the hub names things
+    elif revision is not None:
+        raise BeftError(f"revision {revision}: only the hub has revisions, not {data_dir}")
+    else:
+        layout, tables, source = _read_folder(task, Path(data_dir), train=train)
+    splits = {split: _split(task, layout, table) for split, table in tables.items()}
+    return Data(
+        name=name,
+        labels=task.labels,
+        metrics=task.metrics,
+        train=splits.pop("train", None),
+        validation=splits,
+        source={**source, "examples": {split: len(table) for split, table in tables.items()}},
+        notes=tuple(
+            f"{table.where}: {table.skipped} rows lack columns and are left out"
+            for table in tables.values()
+            if table.skipped
+        ),
+    )
+
+
+def _split(task: Task, layout: Layout, table: Table) -> Split:
+    fields = tuple(texts(table, field, layout.renamed) for field in task.fields)
+    if not task.labels:
+        return Split(fields, values(table, layout.label))
+    return Split(fields, class_ids(table, layout.label, task.labels, layout.raw_labels))
+
+
+def _read_folder(
+    task: Task, root: Path, *, train: bool
+) -> tuple[Layout, dict[str, Table], dict[str, Any]]:
+    folder, layout = _find(task, root)
+    files = dict(zip(task.validation, layout.validation, strict=True))
+    if train:
+        files = {"train": layout.train, **files}
+    paths = {split: folder / file for split, file in files.items()}
+    tables: dict[str, Table] = {}
+    for split, path in paths.items():
+        columns = (layout.renamed.get(column, column) for column in task.columns)
+        choose = needed(str(path), (*columns, layout.label, *layout.held_out_by))
+        if layout.kind == "tsv":
+            table = read_tsv(path, choose, header=layout.header, skip_short=layout.skip_short)
+        else:
+            table = read_jsonl(path, choose)
+        tables[split] = _part(table, split, layout, folder) if layout.held_out else table
+    source = {"kind": "folder", "files": {split: str(path) for split, path in paths.items()}}
+    return layout, tables, source
+
+
+def _part(table: Table, split: str, layout: Layout, folder: Path) -> Table:
+    """The rows of a split, where one file holds training and validation examples."""
+    listing = read_tsv(folder / layout.held_out, lambda names: names, header=layout.held_out_by)
+    held_out = set(zip(*listing.columns.values(), strict=True))
+    keys = zip(*(table.columns[name] for name in layout.held_out_by), strict=True)
+    rows = [row for row, key in enumerate(keys) if (key in held_out) == (split != "train")]
+    if not rows:
+        raise BeftError(f"{table.where}: no {split} examples beside {layout.held_out}")
+    return table.only(rows)
+
+
+def _find(task: Task, root: Path) -> tuple[Path, Layout]:
+    """The folder of the task and the layout of its files."""
+    try:
+        below = sorted(path for path in root.iterdir() if path.is_dir())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BeftError(f"{root}: cannot be listed ({reason}); expected a folder of data") from None
+    own = {_plain(layout.folder) for layout in task.layouts} | {task.name}
+    for folder in (*(path for path in below if _plain(path.name) in own), root):
+        for layout in task.layouts:
+            if any((folder / file).exists() for file in (layout.train, *layout.validation)):
+                return folder, layout
+    layout = task.layouts[0]
+    files = " and ".join((layout.train, *layout.validation))
+    there = listed(sorted(path.name for path in root.iterdir())) or "nothing"
+    raise BeftError(
+        f"{root}: no data of {task.name}; expected a folder {layout.folder} with {files} in it,"
+        f" or that folder itself; there is {there}"
+    )
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).lower()
