@@ -12,17 +12,34 @@ if TYPE_CHECKING:
     from beftkit.errors import BeftError as BeftError
     from beftkit.inspection import Inspection as Inspection
     from beftkit.inspection import inspect as inspect
+    from beftkit.results import TrainResult as TrainResult
+    from beftkit.runs import evaluate as evaluate
+    from beftkit.runs import train as train
     from beftkit.scores import Scores as Scores
 
 _HOMES = {
     "BeftError": "errors",
     "Inspection": "inspection",
     "Scores": "scores",
+    "TrainResult": "results",
+    "evaluate": "runs",
     "inspect": "inspection",
     "score": "diff",
     "score_all": "diff",
+    "train": "runs",
 }
-__all__ = ["BeftError", "Inspection", "Scores", "__version__", "inspect", "score", "score_all"]
+__all__ = [
+    "BeftError",
+    "Inspection",
+    "Scores",
+    "TrainResult",
+    "__version__",
+    "evaluate",
+    "inspect",
+    "score",
+    "score_all",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

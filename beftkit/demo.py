@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from beftkit.errors import BeftError
 
 if TYPE_CHECKING:
-    import torch
+    from beftkit.results import TrainResult
 
 MARKER = "beftkit-demo.json"
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -219,12 +219,11 @@ def _train_and_save(
     work: Path, seed: int, size: DemoSize, say: Callable[[str], None]
 ) -> tuple[float, float, float]:
     """The whole run; returns accuracy before and after, and that of the commoner label."""
-    from transformers import (
-        BertConfig,
-        BertForMaskedLM,
-        BertForSequenceClassification,
-        BertTokenizer,
-    )
+    from transformers import BertConfig, BertForMaskedLM, BertTokenizer
+
+    from beftkit.loading import load_classifier
+    from beftkit.merging import apply_adapter
+    from beftkit.runs import train
 
     language = Language(seed)
     vocabulary = {word: index for index, word in enumerate(language.words())}
@@ -234,38 +233,53 @@ def _train_and_save(
         vocab_size=len(tokenizer), hidden_size=size.hidden, num_hidden_layers=size.layers,
         num_attention_heads=4, intermediate_size=2 * size.hidden, max_position_embeddings=32,
         initializer_range=0.1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-        id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1},
     )  # fmt: skip
     masked = BertForMaskedLM(config)
     say(f"pretraining a {size.layers}-layer BERT on a made-up language, e.g. {texts[1]!r}")
     loss = _pretrain(masked, tokenizer(texts, padding=True, return_tensors="pt"), size)
     say(f"  masked-word loss after {size.pretraining_steps} steps: {loss:.2f}")
     masked.save_pretrained(work / "pre")
-    examples, labels = _examples(language, size)
-    rows = tokenizer(examples, padding=True, return_tensors="pt")
-    model = BertForSequenceClassification(config)
-    model.bert.load_state_dict(masked.bert.state_dict(), strict=False)  # it has a pooler besides
-    unseen = slice(size.train_examples, None)
-    before = _accuracy(model, rows, labels, unseen)
+    tokenizer.save_pretrained(work / "pre")
+    labels = _write_examples(work, language, size)
+    settings: dict[str, Any] = {
+        "train_file": str(work / "train.jsonl"), "validation_file": str(work / "validation.jsonl"),
+        "bias": "all", "lr": 1e-3, "seeds": (seed,), "metric": ("accuracy",), "max_length": 32,
+        "device": "cpu",
+    }  # fmt: skip
+    before = _accuracy(train(work / "pre", epochs=0, **settings))
     say(f"fine-tuning all biases on {size.train_examples} sentences")
-    _tune_biases(model, rows, labels, size)
-    after = _accuracy(model, rows, labels, unseen)
-    model.save_pretrained(work / "post")
-    for side in ("pre", "post"):
-        tokenizer.save_pretrained(work / side)
-    share = float(labels[unseen].float().mean())
+    run = work / "run"
+    after = _accuracy(train(work / "pre", epochs=size.epochs, output=str(run), **settings))
+    loaded = load_classifier(str(work / "pre"), ("bad", "good"), seed=seed)
+    apply_adapter(loaded.model, run / "adapter")
+    loaded.model.save_pretrained(work / "post")
+    tokenizer.save_pretrained(work / "post")
+    shutil.rmtree(run)  # its adapter names a folder that is about to be renamed
+    share = sum(labels) / len(labels)
     return before, after, max(share, 1 - share)
 
 
-def _examples(language: Language, size: DemoSize) -> tuple[list[str], torch.Tensor]:
-    """Distinct statements with their moods; the words that give the mood away are left out."""
-    import torch
+def _accuracy(result: TrainResult) -> float:
+    last = result.runs[0].last
+    assert last is not None
+    return float(last["metrics"]["accuracy"])
 
+
+def _write_examples(work: Path, language: Language, size: DemoSize) -> list[int]:
+    """Distinct statements with their moods, as files; the words that give the mood away are left
+    out. Returns the moods of the unseen ones.
+    """
     found: dict[str, int] = {}
     while len(found) < size.train_examples + size.eval_examples:
         mood = len(found) % 2
         found.setdefault(" ".join(language.statement(mood)), mood)
-    return list(found), torch.tensor(list(found.values()))
+    rows = [{"text": text, "label": ("bad", "good")[mood]} for text, mood in found.items()]
+    for name, part in (
+        ("train", rows[: size.train_examples]), ("validation", rows[size.train_examples :])
+    ):  # fmt: skip
+        lines = "".join(f"{json.dumps(row)}\n" for row in part)
+        (work / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    return list(found.values())[size.train_examples :]
 
 
 def _pretrain(model: Any, rows: Any, size: DemoSize) -> float:
@@ -299,31 +313,3 @@ def _pretrain(model: Any, rows: Any, size: DemoSize) -> float:
         schedule.step()
         losses.append(loss.item())
     return float(sum(losses[-100:]) / len(losses[-100:]))
-
-
-def _tune_biases(model: Any, rows: Any, labels: torch.Tensor, size: DemoSize) -> None:
-    """Every bias, the pooler's included, and the classifier; all other weights stay as they are."""
-    import torch
-
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.endswith(".bias") or name.startswith("classifier"))
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-3, eps=1e-6, weight_decay=0.0)  # as published
-    model.train()
-    for _ in range(size.epochs):
-        for batch in torch.randperm(size.train_examples).split(16):
-            loss = model(**{key: value[batch] for key, value in rows.items()}, labels=labels[batch])
-            optimizer.zero_grad()
-            loss.loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-    model.eval()
-
-
-def _accuracy(model: Any, rows: Any, labels: torch.Tensor, part: slice) -> float:
-    import torch
-
-    model.eval()
-    with torch.no_grad():
-        logits = model(**{key: value[part] for key, value in rows.items()}).logits
-    return float((logits.argmax(-1) == labels[part]).float().mean())

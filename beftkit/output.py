@@ -72,3 +72,19 @@ def _try_folder(folder: Path) -> None:
 
     with tempfile.TemporaryFile(dir=folder):
         pass
+
+
+def stable_header(data: bytes) -> bytes:
+    """A safetensors file with its metadata in order: equal contents are then equal bytes.
+
+    The library writes metadata in an order that differs from process to process.
+    """
+    import json
+
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    if "__metadata__" in header:
+        header = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # values stay aligned
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]

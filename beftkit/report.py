@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from beftkit.errors import BeftError
+from beftkit.rendering import csv_text, json_text, markdown_table, rich_table
 from beftkit.scores import FIGURES, METHODS, RoleScore, Scores, document, post_labels
 
 if TYPE_CHECKING:
@@ -23,17 +21,12 @@ _MEANING = {
 }  # fmt: skip
 
 
-def json_text(document: Any) -> str:
-    """JSON at full precision; null, never NaN."""
-    return json.dumps(document, indent=2, allow_nan=False) + "\n"
-
-
 def scores_text(results: Sequence[Scores], form: str) -> str:
     """Render scores as ``json``, ``csv`` (one row a POST and site) or ``markdown``."""
     if form == "json":
         return json_text(document(results))
     if form == "csv":
-        return _csv(
+        return csv_text(
             [
                 {"post": one.post["path"], "role": site.role, **site.to_dict()}
                 for one in results
@@ -43,7 +36,7 @@ def scores_text(results: Sequence[Scores], form: str) -> str:
     head, body, _ = _cells(results)
     lines = [f"- {line}" for line in _headline(results)]
     notes = [f"- note: {note}" for note in _notes(results)]
-    return "\n".join([*lines, "", *_markdown(head, body), "", *notes]).rstrip() + "\n"
+    return "\n".join([*lines, "", *markdown_table(head, body), "", *notes]).rstrip() + "\n"
 
 
 def inspection_text(inspection: Inspection, form: str) -> str:
@@ -54,21 +47,21 @@ def inspection_text(inspection: Inspection, form: str) -> str:
     for row in rows:
         row.update(width=_join(row["width"]), dtype=_join(row["dtype"]))
     if form == "csv":
-        return _csv(rows)
+        return csv_text(rows)
     head, body = _inspection_cells(inspection)
-    return "\n".join([*_inspection_lines(inspection), "", *_markdown(head, body), ""])
+    return "\n".join([*_inspection_lines(inspection), "", *markdown_table(head, body), ""])
 
 
 def scores_table(results: Sequence[Scores]) -> list[Any]:
     """Rich renderables: headline, table of roles (of each POST, if there are several), notes."""
     head, body, bold = _cells(results)
-    return [*_headline(results), "", _rich(head, body, bold), "", *_bullets(_notes(results))]
+    return [*_headline(results), "", rich_table(head, body, bold), "", *_bullets(_notes(results))]
 
 
 def inspection_table(inspection: Inspection) -> list[Any]:
     """Rich renderables: headline, table of roles, notes."""
     head, body = _inspection_cells(inspection)
-    table = [_rich(head, body, [False] * len(body)), ""] if body else []
+    table = [rich_table(head, body, [False] * len(body)), ""] if body else []
     return [*_inspection_lines(inspection), "", *table, *_bullets(inspection.notes)]
 
 
@@ -304,30 +297,3 @@ def _join(values: Iterable[object]) -> str:
 
 def _bullets(notes: Iterable[str]) -> list[str]:
     return [f"note: {note}" for note in notes]
-
-
-def _rich(head: Sequence[str], body: Sequence[Sequence[str]], bold: Sequence[bool]) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    left = {"post", "role", "per layer", "", "dtype", "inert", "tower", "attention"}
-    for heading in head:
-        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=True)
-    for cells, strong in zip(body, bold, strict=True):
-        table.add_row(*cells, style="bold" if strong else None)
-    return table
-
-
-def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    rows = [head, ["---"] * len(head), *body]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    buffer = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return buffer.getvalue()

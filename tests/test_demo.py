@@ -83,7 +83,9 @@ def test_a_former_demo_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     (out / "post" / "stale.txt").write_text("replaced with its folder")
     make_demo_pair(out, seed=1, size=TINY)
     assert json.loads((out / MARKER).read_text())["seed"] == 1
-    assert sorted(path.name for path in out.iterdir()) == [MARKER, "mine.txt", "post", "pre"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        MARKER, "mine.txt", "post", "pre", "train.jsonl", "validation.jsonl",
+    ]  # fmt: skip
     assert not (out / "post" / "stale.txt").exists()
     assert (out / "post" / "model.safetensors").stat().st_mode & 0o777 == 0o644
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -109,7 +111,7 @@ def test_nothing_is_left_of_a_run_that_failed(
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("beftkit.demo._tune_biases", fail)
+    monkeypatch.setattr("beftkit.demo._write_examples", fail)
     with pytest.raises(KeyboardInterrupt):
         make_demo_pair(tmp_path / "out", size=TINY)
     assert list(tmp_path.iterdir()) == []

@@ -116,7 +116,13 @@ class AdaptedBiasSet(BiasSet):
                 part = take(part, site.cut)
             if part.size != site.width:
                 raise self._unfit(change, part.size, site.width)
-            result = part if change.kind == "replace" else result + change.scale * part
+            if change.kind == "replace":
+                result = part
+            elif site.dtype == "F64":
+                result = result + change.scale * part
+            else:  # rounded as a merge in float32 rounds
+                scaled = np.float32(change.scale) * part.astype(np.float32)
+                result = (result.astype(np.float32) + scaled).astype(np.float64)
         return result
 
     def identity(self) -> dict[str, Any]:

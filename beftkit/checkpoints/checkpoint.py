@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from beftkit.adapters import BIASES_NAME, biases_config
 from beftkit.adapters import CONFIG_NAME as ADAPTER_CONFIG
 from beftkit.adapters import WEIGHTS_NAME as ADAPTER_WEIGHTS
 from beftkit.checkpoints.files import (
@@ -35,7 +36,9 @@ class Checkpoint:
         reference: what the user gave, for messages and results.
         tensors: name to dtype, shape and place.
         config: the ``config.json`` beside the weights, or None.
-        adapter: the ``adapter_config.json`` where the tensors are a PEFT adapter's, else None.
+        adapter: the ``adapter_config.json`` where the tensors are a PEFT adapter's, what our own
+            adapter says in its stead, else None.
+        metadata: the text in an adapter's header.
         origin: what else is known of where they come from; a hub's commit and the bytes fetched.
     """
 
@@ -48,11 +51,13 @@ class Checkpoint:
         tensors: Mapping[str, TensorInfo],
         config: dict[str, Any] | None,
         adapter: dict[str, Any] | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         self.reference = reference
         self.tensors = tensors
         self.config = config
         self.adapter = adapter
+        self.metadata: Mapping[str, str] = metadata or {}
         self._files = files
 
     @property
@@ -137,10 +142,14 @@ def open_in(folder: Folder, name: str | list[str], reference: str) -> Checkpoint
     if folder.has(CONFIG):
         # Some published configurations hold Infinity, and their model loads.
         config = folder.json(CONFIG, "configuration", infinities=True)
-    adapter = None
+    adapter, metadata = None, {}
     if str(name).startswith("adapter_model.") and folder.has(ADAPTER_CONFIG):
         adapter = folder.json(ADAPTER_CONFIG, "adapter configuration")
-    return Checkpoint(reference, files, tensors, config, adapter)
+        metadata = files[0].metadata()
+    elif name == BIASES_NAME:
+        metadata = files[0].metadata()
+        adapter = biases_config(metadata)
+    return Checkpoint(reference, files, tensors, config, adapter, metadata)
 
 
 def load_config(path: str | Path) -> dict[str, Any]:
@@ -159,7 +168,7 @@ def choose_weights(folder: Folder) -> str | list[str]:
     names = folder.names()
     weights = [name for name in names if name.endswith(".safetensors")]
     indices = [name for name in names if name.endswith(INDEX_SUFFIXES[0])]
-    usual = ("model.safetensors", f"model{INDEX_SUFFIXES[0]}", ADAPTER_WEIGHTS)
+    usual = ("model.safetensors", f"model{INDEX_SUFFIXES[0]}", ADAPTER_WEIGHTS, BIASES_NAME)
     for name in usual:
         if name in names:
             return name

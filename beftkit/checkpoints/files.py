@@ -19,6 +19,7 @@ from beftkit.checkpoints.header import (
     header_length,
     parse_header,
     parse_json_object,
+    parse_metadata,
 )
 from beftkit.checkpoints.pickles import PICKLES, PickleFile
 from beftkit.errors import BeftError
@@ -62,6 +63,10 @@ class File(Protocol):
 
     def header(self, file: int = 0) -> dict[str, TensorInfo]:
         """Read and check the header; ``file`` is stored in each tensor's info."""
+        ...
+
+    def metadata(self) -> dict[str, str]:
+        """The text in the header that was read."""
         ...
 
     def read(self, spans: Iterable[Span]) -> dict[Span, bytes]:
@@ -161,6 +166,7 @@ class LocalFile:
         self.where = str(path)
         self.bytes_read = 0
         self.size = 0
+        self._header = b"{}"
 
     def header(self, file: int = 0) -> dict[str, TensorInfo]:
         """Read and check the header; ``file`` is stored in each tensor's info."""
@@ -169,7 +175,12 @@ class LocalFile:
             length = header_length(first, self.size, self.where)
             raw = self._pread(descriptor, LENGTH_BYTES, length)
         tensors = parse_header(raw, LENGTH_BYTES + length, self.size, self.where)
+        self._header = raw
         return {name: info._replace(file=file) for name, info in tensors.items()}
+
+    def metadata(self) -> dict[str, str]:
+        """The text in the header that was read."""
+        return parse_metadata(self._header, self.where)
 
     def read(self, spans: Iterable[Span]) -> dict[Span, bytes]:
         """Read byte ranges, neighbours together.

@@ -179,6 +179,11 @@ def parse_header(raw: bytes, data_start: int, file_size: int, where: str) -> dic
     return tensors
 
 
+def parse_metadata(raw: bytes, where: str) -> dict[str, str]:
+    """The text that a header, already found good by `parse_header`, carries besides tensors."""
+    return dict(parse_json_object(raw, where, "header").get("__metadata__") or {})
+
+
 def _entry(name: str, entry: Any, where: str) -> tuple[str, tuple[int, ...], int, int]:
     def bad(why: str) -> BeftError:
         return BeftError(f"{where}: tensor {shorten(name)}: {why}")

@@ -22,6 +22,7 @@ from beftkit.checkpoints.header import (
     header_length,
     parse_header,
     parse_json_object,
+    parse_metadata,
     shorten,
 )
 from beftkit.checkpoints.pickles import PICKLES
@@ -228,6 +229,7 @@ class HubFile:
         self.where = where
         self.bytes_read = 0
         self.size = 0
+        self._header = b"{}"
         self._connection = connection
         self._url = url
         self._store: str | None = None  # where the hub's redirects ended
@@ -239,7 +241,12 @@ class HubFile:
         raw = self._part(LENGTH_BYTES, LENGTH_BYTES + length) if length else b""
         self.bytes_read += LENGTH_BYTES + length
         tensors = parse_header(raw, LENGTH_BYTES + length, self.size, self.where)
+        self._header = raw
         return {name: info._replace(file=file) for name, info in tensors.items()}
+
+    def metadata(self) -> dict[str, str]:
+        """The text in the header that was read."""
+        return parse_metadata(self._header, self.where)
 
     def read(self, spans: Iterable[Span]) -> dict[Span, bytes]:
         """Read non-overlapping half-open ranges; each range with its bytes."""

@@ -40,6 +40,10 @@ class PickleFile:
             position = stop
         return infos
 
+    def metadata(self) -> dict[str, str]:
+        """A pickle carries no text."""
+        return {}
+
     def read(self, spans: Iterable[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
         """The bytes of whole tensors, by their places in the header."""
         return {span: self._bytes(span) for span in set(spans)}

@@ -1,0 +1,127 @@
+"""What every command needs: shared options, output that is whole or not there, notes on stderr."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from beftkit.errors import BeftError
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    markdown = "markdown"
+
+
+FormatOption = Annotated[
+    Format, typer.Option("--format", help="What is printed; json holds every figure.")
+]
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Write the result to this file instead.")
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No notes on stderr; errors still stand there.")
+]
+
+
+def start_fast() -> None:
+    """Leave out what a short run never needs, before the heavier imports begin.
+
+    OpenBLAS's pool of threads is a sixth of the run, and the garbage collector's looks at what the
+    imports make another tenth.
+    """
+    gc.set_threshold(100_000)
+    if "numpy" not in sys.modules:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def check_outputs(output: Path | None, plot: Path | None, inputs: Sequence[str]) -> None:
+    """Refuse what could not, or must not, be written before anything is read."""
+    from beftkit.output import check_writable, same_file
+
+    if plot is not None:
+        from beftkit.plots import check_plot_path
+
+        check_writable(check_plot_path(plot))
+    if output is not None:
+        check_writable(output)
+    elif sys.stdout is None:
+        raise BeftError("stdout is closed; give --output FILE")
+    for written in (output, plot):
+        if written is not None and any(same_file(written, read) for read in inputs):
+            raise BeftError(f"{written}: is an input as well; choose another place")
+
+
+def rendered(renderables: Sequence[Any], output: Path | None) -> str:
+    """A table as text: in colour on a terminal, plain in a file or a pipe."""
+    from rich.console import Console
+
+    terminal = output is None and sys.stdout.isatty()
+    width = None if terminal else 120
+    encoding = "utf-8" if output else sys.stdout.encoding  # rich draws lines of what it has
+    # Not stdout itself: even while capturing, rich writes to its file, and that may fail.
+    with Path(os.devnull).open("w", encoding=encoding) as file:
+        console = Console(
+            file=file,
+            force_terminal=terminal,
+            width=width,
+            color_system="auto" if terminal else None,
+            emoji=False,  # a name with :key: in it stays as it is
+        )
+        with console.capture() as capture:
+            for item in renderables:
+                console.print(item, markup=False, highlight=False, soft_wrap=isinstance(item, str))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+def deliver(
+    text: str, output: Path | None, results: Any = None, plot: Path | None = None
+) -> list[str]:
+    """Write and print what is asked for; returns what was written where."""
+    done = []
+    if plot is not None:
+        from beftkit import plots
+
+        if len(results) > 1:
+            plots.lines(results, plot)
+        else:
+            plots.heatmap(results[0], plot)
+        done.append(f"wrote {plot}")
+    if output is None:
+        put(text)
+    else:
+        from beftkit.output import write_whole
+
+        # A path's bytes that are no UTF-8 become \udcxx, which JSON reads back.
+        write_whole(output, text.encode(errors="backslashreplace"))
+        done.append(f"wrote {output}")
+    return done
+
+
+def put(text: str) -> None:
+    """To stdout at once: what goes wrong there is met here, not when Python shuts down."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # drop what is left
+        if isinstance(error, BrokenPipeError):  # `beftkit ... | head`: as if killed by SIGPIPE
+            raise typer.Exit(141) from None
+        raise BeftError(f"stdout: cannot be written ({error.strerror})") from None
+
+
+def say(lines: Iterable[str]) -> None:
+    """Notes and progress: on stderr, so that stdout holds the result alone."""
+    for line in lines:
+        print(line, file=sys.stderr)

@@ -1,0 +1,96 @@
+"""A command's options from the typed definition of its settings, listed by topic."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from typer.core import TyperCommand
+
+
+class TopicCommand(TyperCommand):
+    """Lists options under their topics, in plain text."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        topics: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                fallback = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                topic = getattr(parameter, "rich_help_panel", None) or fallback
+                topics.setdefault(topic, []).append(record)
+        for topic, records in topics.items():
+            with formatter.section(topic):
+                formatter.write_dl(records)
+
+
+def with_settings(
+    function: Callable[..., None], model: type[BaseModel], skip: Sequence[str] = ()
+) -> Callable[..., None]:
+    """Give a function whose last parameter is ``**flags`` one option for each field of a model.
+
+    Every option's default is None, so that what was given is known; the help shows the field's own.
+    """
+    signature = inspect.signature(function, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    fields = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name, field)
+        )
+        for name, field in model.model_fields.items()
+        if name not in skip
+    ]
+
+    def command(**given: Any) -> None:
+        function(**given)
+
+    # The argument first, then the fields by topic, then what is no setting of a run.
+    own = [p.replace(kind=p.KEYWORD_ONLY) for p in own]
+    parameters = [own[0], *fields, *own[1:]]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__doc__ = function.__doc__
+    command.__name__ = function.__name__
+    return command
+
+
+def _option(name: str, field: FieldInfo) -> Any:
+    extra: Any = field.json_schema_extra or {}
+    dashed = f"--{name.replace('_', '-')}"
+    kind, metavar = _plain(field.annotation)
+    text = field.description or ""
+    if kind is bool:
+        declarations = [f"{dashed}/--no-{dashed[2:]}"]
+        text += "  [default: on]" if field.default else ""
+    else:
+        declarations = [dashed, *extra.get("aliases", ())]
+        shown = _shown(field.default)
+        text += f"  [default: {shown}]" if shown else ""
+    option = typer.Option(
+        *declarations, help=text, metavar=metavar, show_default=False,
+        rich_help_panel=extra.get("panel"),
+    )  # fmt: skip
+    return Annotated[kind | None, option]
+
+
+def _plain(annotation: Any) -> tuple[Any, str | None]:
+    """What Typer parses a field's flag as, and its metavar."""
+    if get_origin(annotation) in (Union, UnionType):
+        (annotation,) = (part for part in get_args(annotation) if part is not NoneType)
+    if get_origin(annotation) is tuple:
+        (kind, _) = get_args(annotation)
+        return (str, "N,N,...") if kind is int else (list[str], None)
+    if get_origin(annotation) is Literal:
+        return annotation, "|".join(get_args(annotation))
+    return annotation, None
+
+
+def _shown(default: Any) -> str:
+    if default in (None, "", ()) or default is False:
+        return ""
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)

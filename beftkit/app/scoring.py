@@ -1,0 +1,164 @@
+"""`beftkit score` and `beftkit inspect`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from beftkit.app.common import (
+    Format,
+    FormatOption,
+    OutputOption,
+    QuietOption,
+    check_outputs,
+    deliver,
+    rendered,
+    say,
+    start_fast,
+)
+
+
+class Method(StrEnum):
+    """Which figure ranks."""
+
+    projection = "projection"
+    magnitude = "magnitude"
+    magnitude_l1 = "magnitude_l1"
+    magnitude_l2 = "magnitude_l2"
+    magnitude_l1_mean = "magnitude_l1_mean"
+    magnitude_l2_mean = "magnitude_l2_mean"
+    angle = "angle"
+
+
+_CHECKPOINT = (
+    "a .safetensors file, a *.safetensors.index.json, a model folder, or owner/name[@revision] on "
+    "the hub (hf:// in front: even if there is such a folder here)"
+)
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--model-config",
+        help="config.json to use instead of the one beside the weights (fused biases and "
+        "inertness are read from it).",
+    ),
+]
+FamiliesOption = Annotated[
+    Path | None,
+    typer.Option("--families", help="TOML file with rows for families that beftkit lacks."),
+]
+DownloadOption = Annotated[
+    bool,
+    typer.Option(
+        "--download", help="Fetch whole weight files from the hub into its cache, not parts."
+    ),
+]
+
+
+def score(
+    pre: Annotated[str, typer.Argument(metavar="PRE", help=f"Before: {_CHECKPOINT}.")],
+    posts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="POST...",
+            help="After fine-tuning: the same kinds, a PEFT adapter, or the folder of a run "
+            "(checkpoint-100, ...). An adapter that names its base may stand alone.",
+            show_default=False,
+        ),
+    ] = None,
+    method: Annotated[Method, typer.Option(help="Which figure ranks.")] = Method.projection,
+    candidates: Annotated[
+        str | None, typer.Option(help="Roles to choose the target from.  [default: q,k,v]")
+    ] = None,
+    tower: Annotated[
+        str | None,
+        typer.Option(help="Which tower of several: text, vision, text.decoder, all, ..."),
+    ] = None,
+    allow_inert: Annotated[
+        bool, typer.Option("--allow-inert", help="Let a bias that softmax ignores be the target.")
+    ] = False,
+    allow_nonfinite: Annotated[
+        bool, typer.Option("--allow-nonfinite", help="NaN and infinity score as null, not error.")
+    ] = False,
+    model_config: ConfigOption = None,
+    families: FamiliesOption = None,
+    format: FormatOption = Format.table,
+    output: OutputOption = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw roles x layers, or scores over several POSTs, to this .png, .svg or .pdf."
+        ),
+    ] = None,
+    modules: Annotated[
+        bool,
+        typer.Option("--target-modules", help="Print the target's modules for PEFT, as JSON."),
+    ] = False,
+    fail_on_change: Annotated[
+        bool, typer.Option("--fail-on-change", help="Exit with 3 if any bias changed.")
+    ] = False,
+    fail_if_target_not: Annotated[
+        str | None,
+        typer.Option(metavar="ROLE", help="Exit with 3 if another role (or none) is the target."),
+    ] = None,
+    quiet: QuietOption = False,
+    download: DownloadOption = False,
+) -> None:
+    """Score how far each bias of POST moved from PRE, and name the bias to fine-tune.
+
+    Reads only the headers and the bias bytes. A role's score is the mean over its sites.
+    """
+    start_fast()
+    from beftkit import diff, report
+
+    check_outputs(output, plot, [pre, *(posts or [])])
+    results = diff.score_all(
+        pre if posts else None, posts or [pre],
+        candidates=candidates.replace(" ", "").split(",") if candidates is not None else None,
+        method=method.value, tower=tower, model_config=model_config, families=families,
+        allow_inert=allow_inert, allow_nonfinite=allow_nonfinite, download=download,
+    )  # fmt: skip
+    if modules:
+        text = report.target_modules(results[-1])
+    elif format is Format.table:
+        text = rendered(report.scores_table(results), output)
+    else:
+        text = report.scores_text(results, format.value)
+    done = deliver(text, output, results, plot)
+    if format is not Format.table or modules:
+        done += [note for one in results for note in one.notes]
+    failed = report.failures(results, fail_on_change, fail_if_target_not)
+    say([] if quiet else dict.fromkeys(done))
+    if failed:
+        say(failed)
+        raise typer.Exit(3)
+
+
+def inspect(
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help=f"What to look at: {_CHECKPOINT}.")
+    ],
+    model_config: ConfigOption = None,
+    families: FamiliesOption = None,
+    format: FormatOption = Format.table,
+    output: OutputOption = None,
+    quiet: QuietOption = False,
+    download: DownloadOption = False,
+) -> None:
+    """List a checkpoint's biases by role: count, width, dtype, norms, and which are inert."""
+    start_fast()
+    from beftkit import inspection, report
+
+    check_outputs(output, None, [checkpoint])
+    found = inspection.inspect(
+        checkpoint, model_config=model_config, families=families, download=download
+    )
+    if format is Format.table:
+        text = rendered(report.inspection_table(found), output)
+    else:
+        text = report.inspection_text(found, format.value)
+    done = [] if format is Format.table else list(found.notes)
+    done += deliver(text, output)
+    say([] if quiet else done)

@@ -1,0 +1,277 @@
+"""`beftkit train` and `beftkit evaluate`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from beftkit.app.common import Format, OutputOption, QuietOption, check_outputs, deliver, rendered
+from beftkit.app.common import say as say_lines
+from beftkit.app.options import TopicCommand, with_settings
+from beftkit.errors import UsageError
+from beftkit.settings import DATA, DEVICE, EVALUATION, MODEL, OUTPUT, TrainSettings
+
+_IS_MAIN = os.environ.get("RANK", "0") == "0"  # torchrun's
+
+
+def _panel(panel: str, help: str, *names: str, **rest: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **rest)
+
+
+FormatOption = Annotated[
+    Format, _panel(OUTPUT, "What is printed; json holds every figure.  [default: table]",
+                   "--format", metavar="table|json|csv|markdown"),
+]  # fmt: skip
+
+
+def command(name: str) -> Any:
+    """The command of this name, built."""
+    app = typer.Typer(
+        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )  # fmt: skip
+    if name == "train":
+        app.command(
+            name, cls=TopicCommand, no_args_is_help=True,
+            short_help="Fine-tune one kind of bias, or what else you name.",
+        )(with_settings(train, TrainSettings, skip=("model",)))  # fmt: skip
+    else:
+        app.command(
+            name, cls=TopicCommand, no_args_is_help=True,
+            short_help="Metrics of a model or adapter on a task.",
+        )(evaluate)  # fmt: skip
+    return typer.main.get_command(app)
+
+
+def train(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="Model folder, or owner/name on the hub."),
+    ] = None,
+    config: Annotated[
+        Path | None, _panel(OUTPUT, "A run.yaml to start from; flags win over it.")
+    ] = None,
+    dry_run: Annotated[
+        bool, _panel(OUTPUT, "Print settings and what would train, and stop.", "--dry-run")
+    ] = False,
+    resume: Annotated[
+        bool, _panel(OUTPUT, "Take up a run that was stopped in --output.", "--resume")
+    ] = False,
+    overwrite: Annotated[
+        bool, _panel(OUTPUT, "Replace a former run in --output.", "--overwrite")
+    ] = False,
+    format: FormatOption = Format.table,
+    quiet: Annotated[
+        bool, _panel(OUTPUT, "No progress and notes on stderr.", "--quiet", "-q")
+    ] = False,
+    **flags: Any,
+) -> None:
+    """Fine-tune one kind of bias of a model on a task.
+
+    Everything else is frozen. The classifier and the pooler's bias train along unless
+    --freeze-head; --bias none trains those alone, which is the control to compare with.
+    """
+    from beftkit import run_report
+    from beftkit.runs import plan_run
+    from beftkit.runs import train as run
+    from beftkit.runs.folders import saved_settings
+    from beftkit.settings import resolve_settings
+    from beftkit.trainer import Interrupted
+
+    flags = {**flags, "metric": flags["metric"] or None}
+    output = flags["output"]
+    if dry_run:
+        file = config or (saved_settings(Path(output)) if resume and output else None)
+        planned = plan_run(resolve_settings(file, {"model": model, **flags}))
+        _put(run_report.plan_text(planned, format.value), None)
+        return
+    if output is None and (config is None or "output" not in _keys(config)):
+        raise UsageError("no --output was given; expected the folder that the run shall make")
+    watcher = _Shown(quiet or not _IS_MAIN)
+    with _Signals(watcher) as signals:
+        try:
+            result = run(
+                model, config=config, resume=resume, overwrite=overwrite, watcher=watcher,
+                asked_to_stop=signals.asked, **flags,
+            )  # fmt: skip
+        except Interrupted as stop:
+            watcher.close()
+            if _IS_MAIN:
+                say_lines([f"stopped; its state is saved, --output {output} --resume takes it up"])
+            raise typer.Exit(128 + stop.signal) from None
+        finally:
+            watcher.close()
+    if _IS_MAIN:
+        _put(run_report.train_text(result, format.value), None)
+
+
+def evaluate(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="A fine-tuned model, or the base of --adapter (which knows its own).",
+        ),
+    ] = None,
+    adapter: Annotated[
+        str | None, _panel(MODEL, "An adapter's folder, or owner/name[@revision] on the hub.")
+    ] = None,
+    revision: Annotated[str | None, _panel(MODEL, "The model's branch, tag or commit.")] = None,
+    tokenizer: Annotated[
+        str | None, _panel(MODEL, "Tokenizer, where it is not the model's own.")
+    ] = None,
+    dtype: Annotated[
+        str, _panel(MODEL, "float32, bfloat16, float16 or auto.  [default: float32]")
+    ] = "float32",
+    task: Annotated[
+        str | None, _panel(DATA, "cola, sst2, ... as in train; an adapter knows its own.")
+    ] = None,
+    data_dir: Annotated[
+        str | None, _panel(DATA, "Folder of GLUE or SuperGLUE; without it the hub.")
+    ] = None,
+    data_revision: Annotated[
+        str | None, _panel(DATA, "The data set's revision on the hub.")
+    ] = None,
+    validation_file: Annotated[
+        Path | None, _panel(DATA, "Your own examples: .csv, .tsv, .jsonl or .parquet.")
+    ] = None,
+    text_columns: Annotated[str | None, _panel(DATA, "One or two columns.")] = None,
+    label_column: Annotated[str | None, _panel(DATA, "The column of labels or values.")] = None,
+    max_length: Annotated[int | None, _panel(DATA, "Tokens a row is cut to.", min=1)] = None,
+    metric: Annotated[
+        list[str] | None, _panel(EVALUATION, "Metrics instead of the task's; as in train.")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        _panel(EVALUATION, "Let --metric fetch a module from the hub.", "--trust-remote-code"),
+    ] = False,
+    batch_size: Annotated[int, _panel(EVALUATION, "Examples a batch.  [default: 64]", min=1)] = 64,
+    precision: Annotated[str, _panel(DEVICE, "fp32, bf16 or fp16.  [default: fp32]")] = "fp32",
+    device: Annotated[str | None, _panel(DEVICE, "cpu, cuda, cuda:1, ...")] = None,
+    device_map: Annotated[
+        str | None, _panel(DEVICE, "auto: spread a model that one GPU cannot hold.")
+    ] = None,
+    format: FormatOption = Format.table,
+    output: OutputOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Evaluate a fine-tuned model, or an adapter over its base, on a task's validation split."""
+    from beftkit import run_report
+    from beftkit.runs import evaluate as run
+
+    _check_words(dtype=dtype, precision=precision)
+    check_outputs(output, None, [one for one in (model, adapter) if one])
+    found = run(
+        model, adapter=adapter, revision=revision, tokenizer=tokenizer, dtype=dtype, task=task,
+        data_dir=data_dir, data_revision=data_revision, validation_file=validation_file,
+        text_columns=text_columns, label_column=label_column, max_length=max_length,
+        metric=tuple(metric or ()), trust_remote_code=trust_remote_code, batch_size=batch_size,
+        precision=precision, device=device, device_map=device_map,
+    )  # fmt: skip
+    if _IS_MAIN:
+        _put(run_report.evaluation_text(found, format.value), output)
+        say_lines([] if quiet or format is Format.table else found.notes)
+
+
+def _check_words(**given: str) -> None:
+    allowed = {"dtype": ("float32", "bfloat16", "float16", "auto"),
+               "precision": ("fp32", "bf16", "fp16")}  # fmt: skip
+    for name, value in given.items():
+        if value not in allowed[name]:
+            raise UsageError(f"{name} {value!r}: expected one of {', '.join(allowed[name])}")
+
+
+def _keys(config: Path) -> Mapping[str, Any]:
+    from beftkit.settings import read_yaml
+
+    return {key: value for key, value in read_yaml(config).items() if value is not None}
+
+
+def _put(text: Any, output: Path | None) -> None:
+    """Print or write text, or rich renderables."""
+    shown = text if isinstance(text, str) else rendered(text, output)
+    say_lines(deliver(shown, output))
+
+
+class _Shown:
+    """Progress on stderr: a bar on a terminal, lines elsewhere."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet, self.running = quiet, False
+        self._bar: Any = None
+        self._job: Any = None
+
+    def started(self, title: str, steps: int, done: int) -> None:
+        self.running = True
+        if self.quiet or not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        self.close()
+        self.running = True
+        self._bar = Progress(
+            *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(),
+            console=Console(file=sys.stderr), transient=True,
+        )  # fmt: skip
+        self._bar.start()
+        self._job = self._bar.add_task(title, total=steps, completed=done)
+
+    def advanced(self, steps: int) -> None:
+        if self._bar is not None:
+            self._bar.advance(self._job, steps)
+
+    def logged(self, record: Mapping[str, Any]) -> None:
+        from beftkit.run_report import record_line
+
+        line = record_line(record)
+        if line:
+            self.note(line)
+
+    def note(self, text: str) -> None:
+        if self.quiet:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            say_lines([text])
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.running = False
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class _Signals:
+    """SIGINT and SIGTERM ask a run to save and stop; a second one, or one before it, ends it."""
+
+    def __init__(self, shown: _Shown) -> None:
+        self._shown, self._number = shown, 0
+        self._former: dict[int, Any] = {}
+
+    def asked(self) -> int:
+        """The signal that came, or 0."""
+        return self._number
+
+    def __enter__(self) -> _Signals:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._former[number] = signal.signal(number, self._came)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def _came(self, number: int, _: object) -> None:
+        if self._number or not self._shown.running:
+            self._shown.close()
+            raise SystemExit(128 + number)
+        self._number = number

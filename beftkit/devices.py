@@ -1,0 +1,144 @@
+"""The Accelerator of a run: device, precision and processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from beftkit.errors import BeftError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+def make_accelerator(
+    device: str | None = None,
+    precision: str = "fp32",
+    report_to: str = "none",
+    folder: str | None = None,
+) -> Accelerator:
+    """An Accelerator for one run; several of one process may differ.
+
+    Args:
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ...; None: an accelerator if there is one.
+        precision: ``fp32``, ``bf16`` or ``fp16``; never chosen by itself.
+        report_to: trackers, with commas between them, or ``none``.
+        folder: where trackers that write files write them.
+
+    Raises:
+        BeftError: no such device here, or a precision or tracker that is not to be had.
+    """
+    import torch
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState
+
+    wanted = _check_device(device)
+    # A process can hold several runs; Accelerate keeps the first one's device and precision.
+    AcceleratorState._reset_state()
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if alone:
+        PartialState._reset_state()
+    trackers = [name for name in report_to.replace(" ", "").split(",") if name and name != "none"]
+    _check_trackers(trackers)
+    before = os.environ.get("ACCELERATE_TORCH_DEVICE")
+    if wanted is not None and alone:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = wanted
+        if wanted.startswith("cuda"):
+            torch.cuda.set_device(wanted)
+    try:
+        found = Accelerator(
+            cpu=wanted == "cpu",
+            mixed_precision=_PRECISIONS[precision],
+            log_with=trackers or None,
+            project_dir=folder,
+        )
+    except (ValueError, ImportError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:240]
+        raise BeftError(
+            f"device {device or 'auto'}, precision {precision}, report_to {report_to}: {said}"
+        ) from None
+    finally:
+        if before is None:
+            os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
+        else:
+            os.environ["ACCELERATE_TORCH_DEVICE"] = before
+    if precision != "fp32" and not found.native_amp:  # on CPUs it takes fp16 and ignores it
+        raise BeftError(f"precision {precision}: needs a GPU; use bf16 or fp32")
+    return found
+
+
+def _check_trackers(names: list[str]) -> None:
+    """Accelerate leaves a tracker out, with no word, whose package is not installed."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+    from accelerate.utils import LoggerType
+
+    known = sorted({"all", *LOGGER_TYPE_TO_CLASS})
+    for name in names:
+        if name not in known:
+            raise BeftError(f"report_to {name}: expected none or some of {', '.join(known)}")
+    there = {str(one) for one in get_available_trackers()}
+    by_accelerate = {str(one) for one in LoggerType}
+    for name in names:
+        if name in by_accelerate - there and name != "all":
+            raise BeftError(f"report_to {name}: its package is not installed here; install it")
+    if "all" in names and not there:
+        raise BeftError("report_to all: no tracker's package is installed here")
+
+
+def _check_device(device: str | None) -> str | None:
+    import torch
+
+    if device is None:
+        return None
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise BeftError(f"device {device!r}: expected cpu, cuda, cuda:1, mps, ...") from None
+    if wanted.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (wanted.index or 0) >= count:
+            raise BeftError(
+                f"device {device}: asked for, but torch {torch.__version__} sees {count} CUDA "
+                "devices here; use --device cpu, or a torch built for your GPU"
+            )
+        return f"cuda:{wanted.index or 0}"
+    if wanted.type == "mps" and not torch.backends.mps.is_available():
+        raise BeftError(f"device {device}: asked for, but not available here; use --device cpu")
+    return str(wanted)
+
+
+def sum_over_processes(accelerator: Accelerator, tensors: list[Any]) -> None:
+    """Add up float tensors over all processes in place, in one exchange.
+
+    What trains is kilobytes: one flat vector a step takes the place of a wrapper around the model,
+    which would want buckets, and every parameter to have a gradient on every process.
+    """
+    import torch
+
+    if accelerator.num_processes == 1 or not tensors:
+        return
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    flat = accelerator.reduce(flat, reduction="sum")
+    begin = 0
+    for tensor in tensors:
+        tensor.copy_(flat[begin : begin + tensor.numel()].view_as(tensor))
+        begin += tensor.numel()
+
+
+def told_by_main(accelerator: Accelerator, call: Callable[[], Any]) -> Any:
+    """What a call on the main process gives, or the error it meets there, on every process."""
+    from accelerate.utils import broadcast_object_list
+
+    told: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            told[0] = call()
+        except BeftError as error:
+            told[1] = error
+    broadcast_object_list(told)
+    if told[1] is not None:
+        raise told[1]
+    return told[0]

@@ -1,0 +1,137 @@
+"""Results of training runs: plain fields, to JSON and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from statistics import fmean, stdev
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed's run.
+
+    Attributes:
+        seed: of head, data, batches and dropout.
+        folder: where it lies, or None.
+        adapter: what was written there (``adapter`` or ``model``), or None.
+        adapter_format: ``beft``, ``lora``, ``biases``; None for a whole model.
+        best: step, epoch and metrics of the best evaluation; None without a validation split.
+        last: the same of the last one.
+        kept: which of the two the adapter holds.
+        scores: mean projection ratio of each trained role against the start, at the end.
+        steps: updates.
+        epochs: passes over the data.
+        stopped_early: evaluations stopped getting better.
+        train_examples: how many there were.
+        truncated: rows cut to the maximal length, by split.
+        train_seconds: time of the updates alone.
+        eval_seconds: time of evaluations.
+        notes: what a reader should know.
+    """
+
+    seed: int
+    folder: str | None
+    adapter: str | None
+    adapter_format: str | None
+    best: Mapping[str, Any] | None
+    last: Mapping[str, Any] | None
+    kept: str
+    scores: Mapping[str, float | None]
+    steps: int
+    epochs: float
+    stopped_early: bool
+    train_examples: int
+    truncated: Mapping[str, int]
+    train_seconds: float
+    eval_seconds: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def examples_per_second(self) -> float | None:
+        """Training speed, evaluation left out."""
+        done = self.train_examples * self.epochs
+        return done / self.train_seconds if self.train_seconds > 0 and done else None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What `beftkit.train` found, over one or more seeds.
+
+    Attributes:
+        model: what was trained, as given.
+        task: name of the task or of the user's files.
+        bias: what was trained in it.
+        metric: the one that picks the best.
+        scalars: how many scalars trained, without the head.
+        head_scalars: those of classifier and pooler bias.
+        total: all scalars of the model.
+        settings: the resolved settings, as in ``run.yaml``.
+        runs: one a seed.
+    """
+
+    model: str
+    task: str
+    bias: str
+    metric: str | None
+    scalars: int
+    head_scalars: int
+    total: int
+    settings: Mapping[str, Any]
+    runs: tuple[Run, ...]
+
+    @property
+    def percent(self) -> float:
+        """Share of the model's scalars that trained, without the head, in percent."""
+        return 100 * self.scalars / self.total if self.total else 0.0
+
+    def summary(self) -> dict[str, dict[str, dict[str, float | None]]]:
+        """``best`` and ``last`` -> metric -> mean and deviation over the seeds (n - 1 below).
+
+        A deviation needs two seeds, and a metric a value in every run; None otherwise.
+        """
+        return {
+            which: {
+                name: _spread([run_metrics(run, which).get(name) for run in self.runs])
+                for name in run_metrics(self.runs[0], which)
+            }
+            for which in ("best", "last")
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            **{field.name: getattr(self, field.name) for field in fields(self)},
+            "percent": self.percent,
+            "summary": self.summary(),
+            "runs": [
+                {**asdict(run), "examples_per_second": run.examples_per_second} for run in self.runs
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainResult:
+        """The result that `to_dict` wrote down."""
+        runs = [{k: v for k, v in run.items() if k in _RUN} for run in values["runs"]]
+        known = {field.name for field in fields(cls)} - {"runs"}
+        return cls(
+            **{name: values[name] for name in known},
+            runs=tuple(Run(**{**run, "notes": tuple(run["notes"])}) for run in runs),
+        )
+
+
+_RUN = {field.name for field in fields(Run)}
+
+
+def run_metrics(run: Run, which: str) -> Mapping[str, float | None]:
+    """The metrics of a run's ``best`` or ``last`` evaluation."""
+    found: Mapping[str, float | None] = (getattr(run, which) or {}).get("metrics", {})
+    return found
+
+
+def _spread(values: Sequence[float | None]) -> dict[str, float | None]:
+    known = [value for value in values if value is not None]
+    if len(known) < len(values) or not known:
+        return {"mean": None, "deviation": None}
+    return {"mean": fmean(known), "deviation": stdev(known) if len(known) > 1 else None}

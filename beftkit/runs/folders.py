@@ -1,0 +1,124 @@
+"""A run's folder: what lies there, when it may be written to, when a run can be taken up."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from beftkit.errors import BeftError
+from beftkit.output import write_whole
+from beftkit.results import TrainResult
+from beftkit.settings import TrainSettings, read_yaml, settings_yaml
+
+SETTINGS, RESULTS, HISTORY = "run.yaml", "all_results.json", "trainer_state.json"
+ADAPTER, MODEL = "adapter", "model"
+#: how temporary names begin
+HALF = ".beftkit-"
+#: all that a run leaves in its folder, and ``seed-N`` for each of several seeds
+_OWN = (SETTINGS, RESULTS, HISTORY, ADAPTER, MODEL, "log.jsonl", "state", "snapshots",
+        "trackers")  # fmt: skip
+#: settings that may differ when a run is taken up: they change nothing of what is trained
+FREE = {"output", "push_to_hub", "report_to", "eval_batch_size", "save_steps", "device"}
+
+
+def begin(folder: Path, settings: TrainSettings, *, overwrite: bool, resume: bool) -> bool:
+    """Make a run's folder ready and write ``run.yaml``; returns whether a run is taken up.
+
+    Raises:
+        BeftError: it holds something and may not be overwritten, or a run with other settings.
+    """
+    try:
+        held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+        held = [name for name in held if not name.startswith(HALF)]
+    except NotADirectoryError:
+        raise BeftError(
+            f"{folder}: is a file; expected a folder to make, give another --output"
+        ) from None
+    except OSError as error:
+        raise BeftError(f"{folder}: cannot be listed ({error.strerror})") from None
+    former = SETTINGS in held
+    if resume and former:
+        _check_same(folder, settings)
+        drop_half_written(folder)
+        return True
+    if held and not (overwrite and former):
+        why = (
+            "holds a run; --resume takes it up, --overwrite replaces it" if former
+            else f"holds {held[0]} and is no run's folder; give another --output"
+        )  # fmt: skip
+        raise BeftError(f"{folder}: {why}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # run.yaml goes last (it is replaced): a kill in between leaves a folder known as a run's.
+        for name in (name for name in held if name != SETTINGS):
+            if name in _OWN or (name.startswith("seed-") and (folder / name / "state").is_dir()):
+                path = folder / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    except OSError as error:
+        raise BeftError(f"{folder}: cannot be written ({error.strerror})") from None
+    drop_half_written(folder)
+    write_whole(folder / SETTINGS, settings_yaml(settings).encode())
+    return False
+
+
+def drop_half_written(folder: Path) -> None:
+    """Drop what a killed run was writing: temporary names that nothing reads."""
+    for path in folder.rglob(f"{HALF}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _check_same(folder: Path, settings: TrainSettings) -> None:
+    before = read_yaml(folder / SETTINGS)
+    now: dict[str, Any] = settings.model_dump(mode="json")
+    for key in now:
+        if key not in FREE and before.get(key) != now[key]:
+            raise BeftError(
+                f"{folder}: was begun with {key} {before.get(key)!r}, not {now[key]!r}; resume "
+                "with the same settings (--output and --resume alone will do), or start afresh "
+                "with --overwrite"
+            )
+
+
+def make(folder: Path) -> None:
+    """Make a folder inside a run's.
+
+    Raises:
+        BeftError: it cannot be made.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise BeftError(f"{folder}: cannot be made ({error.strerror})") from None
+
+
+def saved_settings(folder: Path) -> Path | None:
+    """The ``run.yaml`` of a run that was begun there."""
+    path = folder / SETTINGS
+    return path if path.is_file() else None
+
+
+def finished(folder: Path) -> TrainResult | None:
+    """The result of a run that came to its end there."""
+    path = folder / RESULTS
+    if not path.is_file():
+        return None
+    try:
+        return TrainResult.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BeftError(f"{path}: damaged ({error}); remove it, then resume") from None
+
+
+def write_results(folder: Path, result: TrainResult) -> None:
+    """Write ``all_results.json``, the mark of a run that came to its end."""
+    text = json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n"
+    write_whole(folder / RESULTS, text.encode())
+
+
+def write_history(folder: Path, facts: dict[str, Any]) -> None:
+    """Write ``trainer_state.json``: where the run ended, and its log as one list."""
+    log = folder / "log.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    facts = {**facts, "log_history": [json.loads(line) for line in lines]}
+    write_whole(folder / HISTORY, (json.dumps(facts, indent=2, allow_nan=False) + "\n").encode())

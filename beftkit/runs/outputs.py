@@ -1,0 +1,111 @@
+"""What a run hands over: an adapter, or a whole model where weights inside it trained."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from beftkit.adapters import default_format, write_adapter
+from beftkit.errors import BeftError
+from beftkit.loading import Loaded, quiet
+from beftkit.merging import collect_tuned
+from beftkit.runs.folders import ADAPTER, MODEL
+from beftkit.settings import TrainSettings
+from beftkit.tasks import Data
+from beftkit.tuning import Tuner
+
+TASK_TYPE = "SEQ_CLS"
+
+
+def write_output(
+    folder: Path, loaded: Loaded, tuner: Tuner, settings: TrainSettings, data: Data
+) -> tuple[str | None, str | None, tuple[str, ...]]:
+    """Write what was trained.
+
+    Returns:
+        ``adapter`` or ``model`` (None: nothing trained), the adapter's format, notes.
+    """
+    if not tuner.choice.is_adapter:
+        _write_model(folder / MODEL, loaded)
+        return MODEL, None, (f"weights inside the model trained: {folder / MODEL} holds all of it",)
+    before = {unit.part.parameter: unit.before for unit in tuner.units if unit.before is not None}
+    task_type: str | None = TASK_TYPE
+    tuned = collect_tuned(loaded.model, before, task_type=task_type, heads=_fresh_modules(loaded))
+    # Trained float32 values, where the model holds them rounded.
+    exact = {unit.part.parameter: unit for unit in tuner.units if unit.is_copy}
+    tuned = [
+        replace(one, post=tuner.after(exact[one.parameter]).numpy())
+        if one.parameter in exact else one
+        for one in tuned
+    ]  # fmt: skip
+    if not tuned:
+        return None, None, ("nothing trained, so there is no adapter",)
+    chosen: str = settings.adapter_format
+    why = ""
+    if chosen == "auto":
+        chosen, why = default_format(tuned, task_type)
+    notes = write_adapter(
+        folder / ADAPTER, tuned, format=chosen, base=_base(loaded.reference), task_type=task_type,
+        metadata=_metadata(settings, data), revision=settings.revision,
+    )  # fmt: skip
+    return ADAPTER, chosen, (*((why,) if why else ()), *notes)
+
+
+def _metadata(settings: TrainSettings, data: Data) -> dict[str, str]:
+    """What `beftkit evaluate` wants to find again, as text in the file's header."""
+    return {
+        "format": "pt",
+        "beftkit.task": settings.task or "",
+        "beftkit.labels": json.dumps(list(data.labels)),
+        "beftkit.metrics": json.dumps(list(settings.metric or data.metrics)),
+        "beftkit.bias": settings.bias,
+        "beftkit.max_length": str(settings.max_length),
+        "beftkit.text_columns": settings.text_columns or "",
+        "beftkit.label_column": settings.label_column or "",
+    }
+
+
+def _base(reference: str) -> str:
+    """The model as an adapter names it: a folder by its whole path, for use from elsewhere."""
+    path = Path(reference)
+    return str(path.resolve()) if path.exists() else reference
+
+
+def _fresh_modules(loaded: Loaded) -> Sequence[str]:
+    """Modules with parameters that the checkpoint lacked: without them the result is lost."""
+    owners = dict.fromkeys(name.rpartition(".")[0] for name in loaded.fresh)
+    heads = ("classifier", "score")  # PEFT saves those whole anyway
+    return [
+        name for name in owners
+        if not any(part in heads for part in name.split("."))
+    ]  # fmt: skip
+
+
+def _write_model(folder: Path, loaded: Loaded) -> None:
+    try:
+        work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".beftkit-"))
+    except OSError as error:
+        raise BeftError(f"{folder}: cannot be made ({error.strerror})") from None
+    try:
+        with quiet():
+            loaded.model.save_pretrained(work)
+            loaded.tokenizer.save_pretrained(work)
+        for file in work.iterdir():
+            file.chmod(0o644)  # safetensors' own 0600 would keep other users out
+        work.chmod(0o755)
+        shutil.rmtree(folder, ignore_errors=True)
+        work.rename(folder)
+    except OSError as error:
+        raise BeftError(f"{folder}: cannot be written ({error.strerror})") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def describe_model(model: Any) -> str:
+    """A model's class, for titles."""
+    return type(model).__name__

@@ -1,0 +1,304 @@
+"""Which scalars train: from ``--bias v`` and a model to parameters and slices of them."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from beftkit.biases import ROLES, Cut, Site, Tensor, bias_free, choose_tower, in_tower, is_bias
+from beftkit.checkpoints import recognise_checkpoint
+from beftkit.errors import BeftError
+
+#: what ``--bias`` takes beside roles
+WHOLE = ("all", "none", "head", "full", "rand")
+_POOLER_BIAS = re.compile(r"(.*\.)?pooler(\..*)?\.bias")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One parameter that trains, whole or in part.
+
+    Attributes:
+        parameter: its name at runtime.
+        size: how many of its scalars train.
+        sites: the bias vectors in it that train.
+        positions: which scalars, into the flat parameter; empty: all.
+        kind: ``bias``; ``head``: classifier and pooler bias; ``other``: weights (full, rand).
+    """
+
+    parameter: str
+    size: int
+    sites: tuple[Site, ...] = ()
+    positions: tuple[int, ...] = ()
+    kind: str = "bias"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What ``--bias`` means for one model.
+
+    Attributes:
+        bias: as it was given.
+        parts: the parameters that train.
+        sites: the bias vectors whose scores are worth tracking.
+        scalars: how many scalars train, the head's apart.
+        head_scalars: those of the classifier and the pooler bias.
+        total: all scalars of the model.
+        notes: warnings.
+    """
+
+    bias: str
+    parts: tuple[Part, ...]
+    sites: tuple[Site, ...]
+    scalars: int
+    head_scalars: int
+    total: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def percent(self) -> float:
+        """Share of the model's scalars that train, without the head, in percent."""
+        return 100 * self.scalars / self.total if self.total else 0.0
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether what trains is biases and a head, and not weights inside the model."""
+        return all(part.kind != "other" for part in self.parts)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """``--bias``, parsed."""
+
+    roles: tuple[str, ...] = ()
+    whole: str = ""
+    count: int | None = None
+
+
+def parse_bias(bias: str) -> _Wanted:
+    """Read ``v``, ``q,v``, ``all``, ``none``, ``head``, ``full``, ``rand`` or ``rand:N``.
+
+    Raises:
+        BeftError: anything else.
+    """
+    words = [word for word in bias.replace(" ", "").split(",") if word]
+    if len(words) == 1:
+        word, colon, count = words[0].partition(":")
+        if word in WHOLE and (not colon or (word == "rand" and count.isdecimal() and int(count))):
+            return _Wanted(whole=word, count=int(count) if count else None)
+    if words and all(word in ROLES for word in words):
+        return _Wanted(roles=tuple(role for role in ROLES if role in words))
+    raise BeftError(
+        f"bias {bias!r}: expected roles out of {', '.join(ROLES)} (several with commas), or one of "
+        "all, none, head, full, rand, rand:N"
+    )
+
+
+def parse_layers(layers: str) -> frozenset[int]:
+    """Read ``0-5,8``: numbers and ranges, both ends included."""
+    found: set[int] = set()
+    for word in layers.replace(" ", "").split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", word)
+        if match is None or (match[2] is not None and int(match[2]) < int(match[1])):
+            raise BeftError(f"layers {layers!r}: expected numbers and ranges such as 0-5,8")
+        found |= set(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return frozenset(found)
+
+
+def choose(
+    model: Any,
+    bias: str,
+    *,
+    layers: str | None = None,
+    freeze_head: bool = False,
+    allow_partial: bool = False,
+    seed: int = 0,
+) -> Choice:
+    """Settle which parameters of a model train.
+
+    Args:
+        model: a transformers model in memory.
+        bias: as `parse_bias` takes it. ``none`` is classifier and pooler bias, the control that
+            shows what "fine-tuning b_k" learns; ``head`` the classifier alone; ``all`` every bias
+            vector; ``rand:N`` N scalars drawn uniformly from all parameters below the head, by
+            default as many as there are in b_v (paper table 2).
+        layers: as `parse_layers` takes it; without it all.
+        freeze_head: train neither classifier nor pooler bias along.
+        allow_partial: accept a role that only some of the layers have.
+        seed: of ``rand``.
+
+    Raises:
+        BeftError: no bias of a role, or not in every layer; no such layer.
+    """
+    wanted = parse_bias(bias)
+    names = {name: p.numel() for name, p in model.named_parameters()}
+    head, pooler = head_names(model), [name for name in names if _POOLER_BIAS.fullmatch(name)]
+    sites, found = _sites(model)
+    notes: list[str] = []
+    if layers is not None:
+        chosen = parse_layers(layers)
+        there = {site.layer for site in sites}
+        if not chosen <= there:
+            lacking = ", ".join(map(str, sorted(chosen - there)))
+            raise BeftError(
+                f"layers {layers}: no layer {lacking} with a bias; this model has "
+                f"{_spans(there) or 'none'}"
+            )
+        sites = [site for site in sites if site.layer in chosen]
+    parts: list[Part] = []
+    tracked: Sequence[Site] = sites
+    if wanted.roles:
+        tracked = [site for site in sites if site.role in wanted.roles]
+        _check_matches(wanted.roles, sites, allow_partial, found)
+        parts = _site_parts(tracked, names)
+        notes += _inert_notes(wanted.roles, tracked)
+    elif wanted.whole == "all":
+        parts = _all_biases(model, names, sites, layers is None, {*head, *pooler})
+        if not parts:
+            raise BeftError(f"bias all: {found}")
+    elif wanted.whole == "full":
+        parts = [_whole(name, names, sites) for name in names if name not in {*head, *pooler}]
+    elif wanted.whole == "rand":
+        count = wanted.count or sum(site.width for site in sites if site.role == "v")
+        inside = {name: size for name, size in names.items() if name not in head}
+        parts = _drawn(count, inside, seed)
+    else:
+        tracked = []
+    if not freeze_head:
+        train_along = head if wanted.whole == "head" else [*head, *pooler]
+        parts += [Part(name, names[name], kind="head") for name in train_along if name in names]
+    inner = sum(part.size for part in parts if part.kind != "head")
+    outer = sum(part.size for part in parts if part.kind == "head")
+    return Choice(bias, tuple(parts), tuple(tracked), inner, outer, sum(names.values()),
+                  tuple(notes))  # fmt: skip
+
+
+def head_names(model: Any) -> list[str]:
+    """Parameters of the classifier: all outside the base model that belong to no pooler."""
+    prefix = str(getattr(model, "base_model_prefix", ""))
+    if not prefix or not hasattr(model, prefix):
+        return []
+    return [
+        name
+        for name, _ in model.named_parameters()
+        if not name.startswith(f"{prefix}.") and "pooler" not in name.split(".")
+    ]
+
+
+def _sites(model: Any) -> tuple[list[Site], str]:
+    """The bias vectors of the main tower, and a sentence for a model that lacks some."""
+    from beftkit.checkpoints.live import LiveCheckpoint
+
+    checkpoint = LiveCheckpoint(model)
+    found = recognise_checkpoint(checkpoint, checkpoint.config)
+    tower, _ = choose_tower([site.tower for site in found.sites], None) if found.sites else ("", [])
+    sites = [site for site in found.sites if in_tower(site.tower, tower)]
+    roles = ", ".join(dict.fromkeys(site.role for site in sites))
+    said = bias_free(found) if found.without_bias or not found.biases else f"it has {roles}"
+    return sites, said
+
+
+def _check_matches(
+    roles: Iterable[str], sites: Sequence[Site], allow_partial: bool, said: str
+) -> None:
+    places = {(site.tower, site.layer) for site in sites}
+    for role in roles:
+        there = {(site.tower, site.layer) for site in sites if site.role == role}
+        if not there and not (allow_partial and any(site.role in roles for site in sites)):
+            raise BeftError(f"bias {role}: this model has no such bias; {said}")
+        if there != places and not allow_partial:
+            lacking = _spans({layer for _, layer in places - there})
+            raise BeftError(
+                f"bias {role}: {len(there)} of {len(places)} layers have it, not {lacking}; "
+                "--allow-partial trains what there is"
+            )
+
+
+def _inert_notes(roles: Iterable[str], sites: Sequence[Site]) -> list[str]:
+    return [
+        f"{role} is inert here: softmax ignores it, so what the metrics show is the head alone "
+        "(compare --bias none)"
+        for role in roles
+        if (mine := [site.inert for site in sites if site.role == role])
+        and all(inert == "yes" for inert in mine)
+    ]
+
+
+def _spans(numbers: Iterable[int]) -> str:
+    """``0-2, 5`` of {0, 1, 2, 5}."""
+    runs = [
+        [number for _, number in run]
+        for _, run in groupby(enumerate(sorted(numbers)), key=lambda pair: pair[1] - pair[0])
+    ]
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def _site_parts(sites: Sequence[Site], sizes: Mapping[str, int]) -> list[Part]:
+    """One part a parameter; several slices of a fused bias go together."""
+    by_name: dict[str, list[Site]] = {}
+    for site in sites:
+        by_name.setdefault(site.name, []).append(site)
+    parts = []
+    for name, members in by_name.items():
+        cuts = [site.cut for site in members]
+        slices = [cut for cut in cuts if cut is not None]
+        positions = tuple(at for cut in slices for at in cut_positions(cut))
+        if len(positions) == sizes[name]:
+            positions = ()
+        size = len(positions) or sizes[name]
+        parts.append(Part(name, size, tuple(members), positions))
+    return parts
+
+
+def cut_positions(cut: Cut) -> list[int]:
+    """Where the scalars of a slice lie in the flat vector, in the slice's own order."""
+    import numpy as np
+
+    size = int(np.prod(cut.view))
+    kept = np.arange(size).reshape(cut.view).take(range(cut.start, cut.stop), axis=cut.axis)
+    return [int(at) for at in kept.reshape(-1)]
+
+
+def _whole(name: str, sizes: Mapping[str, int], sites: Sequence[Site]) -> Part:
+    mine = tuple(site for site in sites if site.name == name)
+    return Part(name, sizes[name], mine, kind="other")
+
+
+def _all_biases(
+    model: Any, sizes: Mapping[str, int], sites: Sequence[Site], outside_too: bool, head: set[str]
+) -> list[Part]:
+    if not outside_too:
+        return _site_parts(sites, sizes)
+    names = [
+        name
+        for name, parameter in model.named_parameters()
+        if name not in head and is_bias(Tensor(name, "F32", tuple(parameter.shape)))
+    ]
+    by_name: dict[str, list[Site]] = {}
+    for site in sites:
+        by_name.setdefault(site.name, []).append(site)
+    return [Part(name, sizes[name], tuple(by_name.get(name, ()))) for name in names]
+
+
+def _drawn(count: int, sizes: Mapping[str, int], seed: int) -> list[Part]:
+    total = sum(sizes.values())
+    if not 0 < count <= total:
+        raise BeftError(
+            f"bias rand:{count}: expected 1 to {total} scalars (rand alone takes as many as b_v "
+            "has, where the model has it)"
+        )
+    drawn = iter(sorted(random.Random(seed).sample(range(total), count)))
+    parts, begin, at = [], 0, next(drawn, None)
+    for name, size in sizes.items():
+        mine = []
+        while at is not None and at < begin + size:
+            mine.append(at - begin)
+            at = next(drawn, None)
+        if mine:
+            parts.append(Part(name, len(mine), positions=tuple(mine), kind="other"))
+        begin += size
+    return parts

@@ -1,0 +1,84 @@
+"""One definition behind flags, YAML and Python: read, filled in, refused, written back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beftkit.errors import BeftError, UsageError
+from beftkit.settings import TrainSettings, read_yaml, resolve_settings, settings_yaml
+
+GIVEN = {"model": "m", "task": "sst2"}
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("model: m\ntask: rte\nlr: 1e-3\nseeds: [3, 4]\nbias: q\n")
+    found = resolve_settings(file, {"bias": "v", "task": None})
+    assert (found.task, found.lr, found.seeds, found.bias) == ("rte", 1e-3, (3, 4), "v")
+
+
+def test_what_is_written_reads_back_equal(tmp_path: Path) -> None:
+    found = resolve_settings(None, {**GIVEN, "lr": 3e-4, "seeds": "0,1,2", "metric": ["f1"]})
+    file = tmp_path / "run.yaml"
+    file.write_text(settings_yaml(found))
+    assert resolve_settings(file, {}) == found
+    assert found.seeds == (0, 1, 2) and found.metric == ("f1",)
+
+
+def test_one_seed_need_not_be_a_list() -> None:
+    assert resolve_settings(None, {**GIVEN, "seeds": 7}).seeds == (7,)
+
+
+def test_every_setting_is_described() -> None:
+    for name, field in TrainSettings.model_fields.items():
+        assert field.description, name
+        assert isinstance(field.json_schema_extra, dict) and field.json_schema_extra["panel"], name
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"lr": -1.0}, "lr: input should be greater than 0 .given -1.0."),
+        ({"precision": "fp8"}, "precision: input should be 'fp32', 'bf16' or 'fp16'"),
+        ({"learning_rate": 1.0}, "unknown setting 'learning_rate'; expected some of model, "),
+        ({"seeds": "a"}, "seeds.0: input should be a valid integer"),
+        ({"seeds": ""}, "seeds: "),
+        ({"train_file": "x.csv"}, "a task and files of your own were given"),
+        ({"task": None}, "neither a task nor a train file"),
+        ({"task": None, "train_file": "x.csv", "regime": "low"}, "regime is for tasks"),
+        ({"regime": "low", "train_size": 5}, "regime and train_size were both given"),
+        ({"model": ""}, "no model was given"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        resolve_settings(None, {**GIVEN, **given})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b\n", "expected settings such as"),
+        ("lr: [1\n", "not a YAML file"),
+        ("1: 2\n", "expected settings such as"),
+        ("\x00", "not a YAML file"),
+    ],
+)
+def test_a_bad_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(BeftError, match=message):
+        read_yaml(file)
+    with pytest.raises(BeftError, match="No such file"):
+        read_yaml(tmp_path / "absent.yaml")
+
+
+def test_yaml_runs_no_code(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(f"model: !!python/object/apply:pathlib.Path.touch [{tmp_path / 'made'}]\n")
+    with pytest.raises(BeftError, match="not a YAML file"):
+        read_yaml(file)
+    assert not (tmp_path / "made").exists()
