@@ -108,7 +108,7 @@ def inspect(
     opened = open_checkpoint(checkpoint, download=download)
     if opened.adapter is not None:
         raise BeftError(
-            f"{opened.reference}: a PEFT adapter, which has no biases of its own; inspect its base "
+            f"{opened.reference}: an adapter, which has no biases of its own; inspect its base "
             f"({opened.adapter.get('base_model_name_or_path')}), or score the adapter"
         )
     config = load_config(model_config) if model_config else opened.config

@@ -154,18 +154,6 @@ def _check_head(tuned: Sequence[Tuned], task_type: str | None) -> None:
 
 def _notes(tuned: Sequence[Tuned], format: str) -> list[str]:
     notes = []
-    off = total = 0
-    most = 0.0
-    for one in tuned:
-        if one.kind in ("linear", "conv1d"):
-            missed = np.abs(one.pre + change(one.pre, one.post) - one.post)
-            off, total = off + int(np.count_nonzero(missed)), total + missed.size
-            most = max(most, float(missed.max(initial=0.0)))
-    if off:
-        notes.append(
-            f"{off} of {total} trained values cannot be reached by adding a float32 change to the "
-            f"base; merging gives their neighbours (at most {most:.1g} away)"
-        )
     added = [one.parameter for one in tuned if one.added]
     if added:
         notes.append(

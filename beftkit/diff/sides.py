@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from beftkit.adapters import BIASES_NAME
+from beftkit.adapters import CONFIG_NAME as ADAPTER_CONFIG
 from beftkit.biases import Table
 from beftkit.checkpoints import (
     AdaptedBiasSet,
@@ -20,6 +22,8 @@ from beftkit.errors import BeftError, UsageError
 
 #: a path or a hub reference, a module, or a state dict
 Reference = Any
+#: what lies in the folder of a model or an adapter, never in that of a run
+_NO_RUN = ("model.safetensors", ADAPTER_CONFIG, BIASES_NAME)
 _RUN = re.compile(r"(?:checkpoint|epoch|step|snapshot)s?[-_]?\d+", re.IGNORECASE)
 
 
@@ -76,6 +80,9 @@ class Sides:
             raise BeftError(f"{adapter.reference}: does not name its base model; give it as PRE")
         if "/" not in name and not Path(name).exists():  # bert-base-uncased, without an owner
             name = f"hf://{name}"
+        revision = (adapter.adapter or {}).get("revision")
+        if isinstance(revision, str) and revision and not Path(name).exists():
+            name = f"{name}@{revision}"
         found = self.kept(name)
         if found.adapter is not None:
             raise BeftError(f"{adapter.reference}: its base {name} is an adapter itself")
@@ -121,7 +128,7 @@ def _members(folder: Path) -> list[Path]:
         entries = list(folder.iterdir()) if folder.is_dir() else []
     except (OSError, ValueError):
         return []
-    if any(entry.name in ("model.safetensors", "adapter_config.json") for entry in entries) or any(
+    if any(entry.name in _NO_RUN for entry in entries) or any(
         entry.name.endswith(".index.json") for entry in entries
     ):
         return []

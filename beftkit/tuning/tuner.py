@@ -135,20 +135,17 @@ class Tuner:
         return found, roles
 
     def biases(self) -> dict[str, torch.Tensor]:
-        """Every bias vector that trained or holds a tracked site: whole, float32, on the CPU."""
+        """Every bias vector of the model, trained or not: whole, float32, on the CPU."""
         import torch
 
         units = {unit.part.parameter: unit for unit in self.units}
-        named = {**units, **{site.name: units.get(site.name) for site in self.choice.sites}}
-        found = {}
-        for name, unit in named.items():
-            parameter = self._parameters[name]
-            if not is_bias(Tensor(name, "F32", tuple(parameter.shape))):
-                continue
-            found[name] = (
-                self.after(unit) if unit else parameter.detach().to("cpu", torch.float32, copy=True)
-            )
-        return found
+        return {
+            name: self.after(units[name])
+            if name in units
+            else parameter.detach().to("cpu", torch.float32, copy=True)
+            for name, parameter in self._parameters.items()
+            if is_bias(Tensor(name, "F32", tuple(parameter.shape)))
+        }
 
     def state(self) -> dict[str, torch.Tensor]:
         """The trained values by parameter name; not copied."""
