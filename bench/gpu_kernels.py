@@ -119,7 +119,7 @@ def squares(stacked: Tensor) -> Tensor:
 
 
 def loop_squares(grads: list[Tensor]) -> Tensor:
-    """Tensor after tensor, without a float64 copy of any."""
+    """Tensor after tensor."""
     return torch.stack([g.sum(1, dtype=torch.float64).square().sum(0) for g in grads])
 
 

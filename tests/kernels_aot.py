@@ -49,8 +49,8 @@ CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuob
 PAIRS = {"items": "*i64", "firsts": "*i64", "part": "*fp64", "counts": "*i32", "out": "*fp64"}
 MEANS = {"stats": "*fp64", "members": "*i64", "firsts": "*i64", "ratios": "*fp64", "means": "*fp64"}
 SQUARES = {
-    "table": "*i64", "order": "*i64", "firsts": "*i64", "part": "*fp64", "single": "*fp64",
-    "N": "i32", "C": "i32", "indexed": "i32", "keep": "i32",
+    "table": "*i64", "order": "*i64", "firsts": "*i64", "counts": "*i64",
+    "sums": "*fp64", "single": "*fp64", "N": "i32", "C": "i32", "indexed": "i32", "keep": "i32",
 }  # fmt: skip
 
 
@@ -100,7 +100,9 @@ def build(variant: Variant, name: str, target: GPUTarget) -> dict[str, Any]:
         "wide_loads": len(re.findall(wide, assembly)),
         "loads": data_loads(compiled.asm["ttgir"]),
         "narrow_offsets": narrow_offsets(compiled.asm["ttir"]),
-        "float_atomics": len(re.findall(r"tt\.atomic_rmw f", compiled.asm["ttir"])),
+        "warps_storing": warps_storing(compiled.asm["ttgir"]),
+        "atomics": re.findall(r"tt\.atomic_rmw (\w+, \w+, \w+)", compiled.asm["ttir"]),
+        "barriers": len(re.findall(r"\w+\.barrier", compiled.asm["ttir"])),
     }
 
 
@@ -136,8 +138,20 @@ def data_loads(ttgir: str) -> int:
 
 
 def narrow_offsets(ttir: str) -> int:
-    """Tiles of pointers that are moved by anything but int64."""
-    return len(re.findall(r"tt\.addptr .*tensor<[\dx]+!tt\.ptr<\w+>>, tensor<[\dx]+xi(?!64)", ttir))
+    """Tiles of pointers moved by anything but int64, and products or what is cut to 32 bits."""
+    moved = r"tt\.addptr .*tensor<[\dx]+!tt\.ptr<\w+>>, tensor<[\dx]+xi(?!64)"
+    narrow = r"arith\.(?:muli|shli|trunci) .*(?:: i32|xi32>|to i32)"
+    return len(re.findall(moved, ttir)) + len(re.findall(narrow, ttir))
+
+
+def warps_storing(ttgir: str) -> list[int]:
+    """How many warps take part in stores of rows of float64."""
+    layouts = re.findall(
+        r"(#\w+) = #ttg.blocked<\{sizePerThread = \[(\d+)\], threadsPerWarp = \[(\d+)\],", ttgir
+    )
+    per_warp = {name: int(each) * int(threads) for name, each, threads in layouts}
+    stores = re.findall(r"tt\.store .*tensor<(\d+)x!tt\.ptr<f64>, (#\w+)>", ttgir)
+    return sorted({-(-int(length) // per_warp[layout]) for length, layout in stores})
 
 
 def main() -> None:

@@ -73,8 +73,18 @@ def test_offsets_have_64_bits(rows: list[dict[str, Any]]) -> None:
     assert all(row["loads"] for row in rows if row["kernel"] != "role_means_kernel")
 
 
-def test_no_float_atomics(rows: list[dict[str, Any]]) -> None:
-    assert [name(row) for row in rows if row["float_atomics"]] == []
+def test_only_programs_are_counted(rows: list[dict[str, Any]]) -> None:
+    """No float atomics: one count, behind a barrier, that hands on what was stored before it."""
+    for row in rows:
+        counts = row["kernel"] != "role_means_kernel"
+        assert row["atomics"] == ["add, acq_rel, gpu"] * counts, name(row)
+        assert row["barriers"] == counts, name(row)
+
+
+def test_one_warp_stores_what_is_counted(rows: list[dict[str, Any]]) -> None:
+    """Sums of a split: the thread that counts them in releases the stores of its own warp only."""
+    squares = [row for row in rows if row["kernel"] == "square_sums_kernel"]
+    assert squares and all(row["warps_storing"] == [1] for row in squares)
 
 
 def test_aligned_loads_have_128_bits(rows: list[dict[str, Any]]) -> None:

@@ -65,8 +65,11 @@ def test_one_launch() -> None:
 
 def test_one_launch_for_a_group_of_gradients() -> None:
     grads = [randn(4, 32, 768, seed=i, device="cuda") for i in range(36)]
-    names = kernels_of(lambda: example_square_sums(grads))
-    assert [name for name in names if "Memcpy" not in name] == ["square_sums_kernel"]
+    narrow = [randn(64, 32, width, seed=width, device="cuda") for width in (40, 64)]
+    for group in (grads, narrow):  # the examples of the narrow ones are dealt out
+        names = kernels_of(lambda group=group: example_square_sums(group))  # type: ignore[misc]
+        assert [name for name in names if "Memcpy" not in name] == ["square_sums_kernel"]
+        assert len(names) <= 2  # the table goes over in one copy
 
 
 def test_long_vectors_many_times() -> None:
@@ -79,6 +82,17 @@ def test_long_vectors_many_times() -> None:
     for _ in range(300):
         found.stats(out=out.fill_(float("nan")))
         assert torch.equal(out, first)
+
+
+def test_dealt_examples_many_times() -> None:
+    """The same race for gradients."""
+    grads = [randn(300, 9, width, seed=width, device="cuda") for width in (40, 33, 8)]
+    first = [one.total for one in example_square_sums(grads)]
+    for grad, total in zip(grads, first, strict=True):
+        assert_close(total, reference.example_square_sum(grad)[0], 1e-14)
+    for _ in range(300):
+        found = [one.total for one in example_square_sums(grads)]
+        assert all(map(torch.equal, found, first))
 
 
 def test_track_neither_waits_nor_allocates() -> None:

@@ -22,7 +22,7 @@ Place = tuple[str, str]
 
 SHAPES = [
     (3, 5, 7), (2, 64, 32), (5, 65, 33), (4, 128, 40), (1, 1, 1), (7, 1, 64),
-    (3, 0, 8), (0, 4, 8), (2, 3, 0),
+    (1, 4097, 3), (1, 2, 4097), (3, 0, 8), (0, 4, 8), (2, 3, 0),
 ]  # fmt: skip
 
 
@@ -110,17 +110,60 @@ def test_a_group(place: Place) -> None:
     assert example_square_sums([], backend="torch") == []
 
 
-@pytest.mark.parametrize("examples", [1, 5, 40])
+@pytest.mark.parametrize("examples", [1, 5, 70])
 def test_dealt_examples(examples: int, place: Place) -> None:
-    """One narrow tensor: its examples go to several programs."""
+    """Few and narrow tensors: their examples go to several programs, at most 64 here."""
     backend, device = place
-    grad = randn(examples, 2, 8, seed=7, device=device)
-    close(example_square_sum(grad, per_example=True, backend=backend), grad, None, "float32")
+    grads = [randn(examples, 2, width, seed=width, device=device) for width in (8, 33)]
+    index = [7 * row % examples for row in range(examples)]
+    found = example_square_sums(grads, index, per_example=True, backend=backend)
+    for grad, one in zip(grads, found, strict=True):
+        close(one, grad, index, "float32")
     if backend == "triton":
         from beftkit_kernels.squares import splits_for
 
         assert [splits_for(n, 40) for n in (1, 24, 300, 512, 864)] == [32, 32, 2, 1, 1]
-        assert splits_for(1, 0) == 1
+        assert [splits_for(3, examples), splits_for(1, 0)] == [{1: 1, 5: 4, 70: 64}[examples], 1]
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="looks at launches of the interpreted kernel")
+@pytest.mark.parametrize("rows", [1, 6])
+def test_one_launch(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dealt or not; and the launch leaves the counts as it found them, so it can be replayed."""
+    from beftkit_kernels import squares
+
+    launches: list[tuple[tuple[int, ...], tuple[Any, ...], dict[str, Any]]] = []
+    kernel = squares.square_sums_kernel
+
+    class Noting:
+        def __getitem__(self, grid: tuple[int, ...]) -> Any:
+            def launch(*given: Any, **named: Any) -> None:
+                launches.append((grid, given, named))
+                kernel[grid](*given, **named)
+
+            return launch
+
+    monkeypatch.setattr(squares, "square_sums_kernel", Noting())
+    grads = [randn(rows, 3, width, seed=width) for width in (40, 8)]
+    found = example_square_sums(grads, backend="triton")
+    ((grid, given, named),) = launches
+    splits = {1: 1, 6: 4}[rows]
+    assert grid == (2, splits, 2)
+    counts, sums = given[3:5]
+    assert counts.tolist() == [0] * 4
+    # The result is what the kernel wrote: nothing is added up afterwards.
+    assert [one.total.data_ptr() for one in found] == [sums[-1, at:].data_ptr() for at in (0, 40)]
+    first = sums.clone()
+
+    def again() -> Tensor:
+        kernel[grid](*given[:4], sums.fill_(float("nan")), *given[5:], **named)
+        return sums
+
+    assert torch.equal(again(), first)
+    if splits > 1:
+        counts.fill_(-1)  # one fewer has come than there are: nobody is the last to add up
+        assert again()[-1].isnan().all()
+        assert counts.tolist() == [3, 3, 3, -1]  # two blocks of columns, and one
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1e20])

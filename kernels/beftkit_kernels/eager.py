@@ -1,19 +1,20 @@
 """The reductions in plain torch, fast enough to be used: what runs where there is no Triton.
 
-Vectors of one width go through together, a few thousand elements at a time, by way of float64
-scratch memory that stays in the cache.
+Vectors of one width go through together, and so do examples, by way of 4 MiB of float64 scratch
+memory: enough that the overhead of torch's operations hardly counts, little enough for the cache.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-#: elements that are widened to float64 at a time
-BLOCK = 1 << 15
-BLOCK_SQUARES = 1 << 17
+#: elements of a pair that are widened to float64 at a time; of a gradient four times as many
+BLOCK = 1 << 17
+_kept = threading.local()
 
 
 def group(vectors: Sequence[Tensor]) -> list[list[int]]:
@@ -25,8 +26,18 @@ def group(vectors: Sequence[Tensor]) -> list[list[int]]:
 
 
 def scratch(device: torch.device) -> Tensor:
-    """Room for one block in float64: pre, post, d and a product, ``[4, BLOCK]``."""
-    return torch.empty((4, BLOCK), dtype=torch.float64, device=device)
+    """Room for one block in float64: pre, post, d and a product, ``[4, BLOCK]``.
+
+    On the CPU every thread keeps its own: fresh pages would take as long as a fifth of the sums of
+    a gradient. Elsewhere streams could get into each other's way, and allocating is cheap.
+    """
+    if device.type != "cpu":
+        return torch.empty((4, BLOCK), dtype=torch.float64, device=device)
+    if not hasattr(_kept, "room"):
+        with torch.inference_mode(False):  # or it could not be written to elsewhere
+            _kept.room = torch.empty((4, BLOCK), dtype=torch.float64)
+    room: Tensor = _kept.room
+    return room
 
 
 def pair_sums(
@@ -70,7 +81,7 @@ def _block(pre: Tensor, post: Tensor, room: Tensor) -> Tensor:
     if pre.shape[1] > BLOCK:
         pieces = zip(torch.split(pre, BLOCK, 1), torch.split(post, BLOCK, 1), strict=True)
         return torch.stack([_block(a, b, room) for a, b in pieces]).sum(0)
-    a, b, d, product = (memory[: pre.numel()].view(pre.shape) for memory in room)
+    a, b, d, product = room[:, : pre.numel()].view(4, *pre.shape).unbind()
     a.copy_(pre)
     b.copy_(post)
     torch.sub(b, a, out=d)
@@ -81,17 +92,41 @@ def _block(pre: Tensor, post: Tensor, room: Tensor) -> Tensor:
     return torch.stack(sums, dim=-1)
 
 
-def square_sums(grad: Tensor, index: Tensor | None, examples: int) -> tuple[Tensor, Tensor]:
-    """Sum of squared per-example sums ``[D]``, and those sums ``[N, D]``; ``grad`` is [R, T, D]."""
-    step = max(1, BLOCK_SQUARES // max(1, grad.shape[1] * grad.shape[2]))
-    single = torch.empty((len(grad), grad.shape[2]), dtype=torch.float64, device=grad.device)
-    room = torch.empty(grad[:step].numel(), dtype=torch.float64, device=grad.device)
-    for start in range(0, len(grad), step):
-        rows = grad[start : start + step]
-        wide = room[: rows.numel()].view(rows.shape).copy_(rows)
-        torch.sum(wide, 1, out=single[start : start + step])
+def square_sums(
+    grad: Tensor, index: Tensor | None, examples: int, room: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sum of squared per-example sums ``[D]``, and those sums ``[N, D]``.
+
+    Args:
+        grad: ``[R, T, D]``.
+        index: the example of each row ``[R]``; None where row and example are the same.
+        examples: N.
+        room: `scratch`.
+    """
+    single = _token_sums(grad, room.view(-1))
     if index is not None:
         # index_put_ and not index_add_: on CUDA the latter adds in whatever order.
         empty = single.new_zeros((examples, single.shape[1]))
         single = empty.index_put_((index.to(single.device),), single, accumulate=True)
     return single.square().sum(0), single
+
+
+def _token_sums(grad: Tensor, room: Tensor) -> Tensor:
+    """Sums over tokens ``[R, D]``; some rows at a time, or as many tokens of one as fit.
+
+    Several rows fill half the room: on a busy machine the cache does not hold more.
+    """
+    rows, tokens, width = grad.shape
+    if tokens == 1:
+        return grad[:, 0].double()
+    if tokens * width > len(room):
+        pieces = grad.split(max(1, len(room) // width), 1)
+        return torch.stack([_token_sums(piece, room) for piece in pieces]).sum(0)
+    sums = torch.empty((rows, width), dtype=torch.float64, device=grad.device)
+    step = max(1, min(rows, len(room) // 2 // max(1, tokens * width)))
+    wide = room[: step * tokens * width].view(step, tokens, width)
+    for some, out in zip(grad.split(step), sums.split(step), strict=True):
+        if len(some) < len(wide):
+            wide = wide[: len(some)]
+        torch.sum(wide.copy_(some), 1, out=out)
+    return sums

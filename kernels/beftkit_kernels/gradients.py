@@ -95,7 +95,8 @@ def example_square_sums(
     if count < named or (owners is None and count != named):
         raise ValueError(f"{named} examples in {rows} rows, but examples={examples}")
     if chosen == "torch":
-        sums = [eager.square_sums(grad, owners, count) for grad in grads]
+        room = eager.scratch(grads[0].device)
+        sums = [eager.square_sums(grad, owners, count, room) for grad in grads]
     else:
         sums = _triton_sums(grads, owners, count, per_example)
     return [SquareSum(total, single if per_example else None) for total, single in sums]

@@ -101,9 +101,10 @@ class Pairs:
 
             pair_sums(self._table, out)
         elif self._matrix is not None:
-            eager.matrix_sums(*self._matrix, out, self._room)
+            eager.matrix_sums(*self._matrix, out, eager.scratch(self.device))
         else:
-            eager.pair_sums(self._pre, self._post, self._groups, out, self._room)
+            room = eager.scratch(self.device)
+            eager.pair_sums(self._pre, self._post, self._groups, out, room)
         return out
 
     def _flat(self, tensor: Tensor) -> Tensor:
@@ -128,7 +129,6 @@ class Pairs:
         return pair_table((pre[0], post[0]), (pre[1], post[1]), lengths, self.device)
 
     def _prepare_torch(self, packed: bool, starts: Tensor, lengths: Tensor) -> None:
-        self._room = eager.scratch(self.device)
         pre, post = self._flat_sides
         if packed:
             width = int(lengths[0]) if len(lengths) else 0

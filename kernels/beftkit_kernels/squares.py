@@ -3,7 +3,9 @@
 One launch for all tensors of a group. A program owns `COLUMNS` coordinates of one tensor and a
 range of examples, and walks through their rows and tokens in order: nothing is shared, so the
 result is the same every time. Few and narrow tensors would leave the device idle; there the
-examples are dealt over a power of two of programs, whose sums torch adds afterwards, in order.
+examples are dealt over a power of two of programs. Each leaves its sums in ``sums`` and counts
+itself in; whoever comes last adds them up in the order of the examples, so the result does not
+depend on who that was. The only atomic is that integer count.
 
 Sums are kept in float64, as in `projection`: tokens cancel, and squares leave the range of float32.
 """
@@ -25,7 +27,8 @@ from .projection import DTYPES, load_float64
 # Triton, which ships no types, reads the annotations of a kernel as its own.
 
 #: what a program loads at a time: coordinates, and blocks of tokens; 4 loads of 128 bits a thread
-#: in float32, 2 in the 16-bit dtypes. Larger tiles spill registers on sm_80 and sm_90.
+#: in float32, 2 in the 16-bit dtypes. Larger tiles spill registers on sm_80 and sm_90. The columns
+#: have to fit one warp, see the end of the kernel.
 COLUMNS = 32
 TOKENS = 32
 BLOCKS = 2
@@ -35,13 +38,14 @@ BUSY = 512
 
 @triton.jit(
     do_not_specialize=["N", "C", "indexed", "keep"],
-    do_not_specialize_on_alignment=["table", "order", "firsts", "part", "single"],
+    do_not_specialize_on_alignment=["table", "order", "firsts", "counts", "sums", "single"],
 )
 def square_sums_kernel(
     table,  # [G, 8] int64: address, strides of R, T and D, T, D, first of the C columns, kind
     order,  # [R] int64: the rows, example by example
     firsts,  # [N + 1] int64: where each example begins in order
-    part,  # [splits, C] float64
+    counts,  # [G, D blocks] int64, zero before and after
+    sums,  # [1, C] float64, or [splits + 1, C]: of each split, then of all
     single,  # [N, C] float64, written where keep
     N,
     C,  # columns of all tensors side by side
@@ -69,10 +73,11 @@ def square_sums_kernel(
             stride_d = 1
         d = begin + tl.arange(0, BLOCK_D)
         block = tl.arange(0, BLOCKS_T).to(tl.int64) * BLOCK_T
-        token = block[:, None] + tl.arange(0, BLOCK_T)[None, :]  # [BLOCKS_T, BLOCK_T]
+        lane = tl.arange(0, BLOCK_T).to(tl.int64)
+        token = block[:, None] + lane[None, :]  # [BLOCKS_T, BLOCK_T]
         split = tl.program_id(1).to(tl.int64)
         splits = tl.num_programs(1)
-        total = tl.zeros([BLOCK_D], tl.float64)
+        squares = tl.zeros([BLOCK_D], tl.float64)
         for example in range(N * split // splits, N * (split + 1) // splits):
             low = example
             high = example + 1
@@ -92,16 +97,33 @@ def square_sums_kernel(
             gradient = tl.sum(tile, 0)
             if keep:
                 tl.store(single + example * C + column + d, gradient, mask=d < D)
-            total += gradient * gradient
-        tl.store(part + split * C + column + d, total, mask=d < D)
+            squares += gradient * gradient
+        tl.store(sums + split * C + column + d, squares, mask=d < D)
+        if splits > 1:
+            # The first warp has stored all columns. Its first thread counts: that release covers
+            # them, on AMD as well, where it waits for the stores of its own warp alone.
+            tl.debug_barrier()
+            count = counts + tl.program_id(2).to(tl.int64) * tl.num_programs(0) + tl.program_id(0)
+            if tl.atomic_add(count, 1, sem="acq_rel", scope="gpu") == splits - 1:
+                tile = tl.zeros([BLOCK_T, BLOCK_D], tl.float64)
+                for start in range(0, splits, BLOCK_T):
+                    s = start + lane
+                    at = (s * C)[:, None] + (column + d)[None, :]
+                    mask = (s < splits)[:, None] & (d < D)[None, :]
+                    tile += tl.load(sums + at, mask=mask, other=0.0, cache_modifier=".cg")
+                whole = sums + splits.to(tl.int64) * C + column
+                tl.store(whole + d, tl.sum(tile, 0), mask=d < D)
+                tl.store(count, 0)
 
 
 def constants(dtype: Any, aligned: bool) -> dict[str, Any]:
     """What the kernel is compiled for; ``dtype`` is a value of `DTYPES` or None."""
     align, width = (ALIGNMENT, WIDE) if aligned else (1, 1)
+    # Every element on its own, of four dtypes: the registers suffice for half as many.
+    tokens = TOKENS if aligned or dtype else TOKENS // 2
     return {
         "DTYPE": dtype, "ALIGN": align, "WIDTH": width,
-        "BLOCKS_T": BLOCKS, "BLOCK_T": TOKENS, "BLOCK_D": COLUMNS,
+        "BLOCKS_T": BLOCKS, "BLOCK_T": tokens, "BLOCK_D": COLUMNS,
     }  # fmt: skip
 
 
@@ -141,20 +163,24 @@ def square_sums(
     device = grads[0].device
     rows, columns = [], 0
     for grad in grads:
-        shape = (*grad.stride(), *grad.shape[1:], columns, KINDS[grad.dtype])
-        rows.append((grad.data_ptr(), *shape))
+        where = (grad.data_ptr(), *grad.stride())
+        rows.append((*where, *grad.shape[1:], columns, KINDS[grad.dtype]))
         columns += grad.shape[2]
     kinds = {row[-1] for row in rows}
     blocks = [-(-grad.shape[2] // COLUMNS) for grad in grads]
     splits = splits_for(sum(blocks), examples)
-    part = torch.empty((splits, columns), dtype=torch.float64, device=device)
+    # One copy brings all integers, and with them counts of zero.
+    counts = torch.zeros(len(grads) * max(blocks), dtype=torch.int64)
+    pieces = (torch.tensor(rows, dtype=torch.int64).view(-1), *(by_example or ()), counts)
+    table, *lists, counts = upload(torch.cat(pieces), device).split([len(x) for x in pieces])
+    order, firsts = lists or (table, table)
+    shape = (splits + 1 if splits > 1 else 1, columns)
+    sums = torch.empty(shape, dtype=torch.float64, device=device)
     single = torch.empty((examples if keep else 0, columns), dtype=torch.float64, device=device)
-    table = upload(torch.tensor(rows, dtype=torch.int64), device)
-    order, firsts = (upload(x, device) for x in by_example) if by_example else (table, table)
     if columns:
         with on(device):
             square_sums_kernel[(max(blocks), splits, len(grads))](
-                table, order, firsts, part, single,
+                table, order, firsts, counts, sums, single,
                 examples, columns, int(by_example is not None), int(keep),
                 **constants(
                     DTYPES.get(kinds.pop()) if len(kinds) == 1 else None,
@@ -162,5 +188,4 @@ def square_sums(
                 ),
                 num_warps=warps(),
             )  # fmt: skip
-    total = part[0] if splits == 1 else part.sum(0)
-    return total, single
+    return sums[-1], single
