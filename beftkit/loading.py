@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from beftkit.checkpoints.reach import cached_commit, hub_or_cache, hub_reason
 from beftkit.errors import BeftError
 
 #: what a tokenizer says that knows of no limit is far above this
@@ -72,6 +73,8 @@ def load_classifier(
     _check_reference(reference)
     with quiet(), one_line(reference, "model"):
         config = AutoConfig.from_pretrained(reference, revision=revision)
+        commit = cached_commit(reference, revision)
+        revision = commit or revision
         _set_labels(config, labels)
         set_seed(seed)
         model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -96,9 +99,7 @@ def load_classifier(
         model.config.pad_token_id = maker.pad_token_id
     parameters = {name for name, _ in model.named_parameters()}
     fresh = sorted({*info["missing_keys"], *misfits} & parameters)
-    return Loaded(
-        model.eval(), maker, tuple(fresh), reference, getattr(config, "_commit_hash", None)
-    )
+    return Loaded(model.eval(), maker, tuple(fresh), reference, commit)
 
 
 def load_tokenizer(reference: str, *, revision: str | None = None) -> Any:
@@ -164,7 +165,11 @@ def one_line(reference: str, what: str) -> Iterator[None]:
     from safetensors import SafetensorError
 
     try:
-        yield
+        if Path(reference).exists():
+            yield
+        else:
+            with hub_or_cache():
+                yield
     except BeftError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError,
@@ -176,6 +181,8 @@ def one_line(reference: str, what: str) -> Iterator[None]:
                 f"{reference}: no model with a classification head exists for {kind}; expected a "
                 "text encoder or decoder"
             ) from None
+        if (reason := hub_reason(error, reference)) is not None:
+            raise BeftError(reason) from None
         first = text.split(". ")[0][:240]
         raise BeftError(f"{reference}: no {what} could be loaded from there ({first})") from None
 

@@ -241,7 +241,9 @@ class Trainer:
         for step, means in self.tracked:
             self.journal.write({"step": step, "scores": self.scores(means)})
         self.tracked.clear()
-        if math.isfinite(bad) or not math.isfinite(loss):
+        # An update beyond all measure has a finite loss and gradient before it.
+        sound = all(bool(value.isfinite().all()) for value in self.values)
+        if math.isfinite(bad) or not math.isfinite(loss) or not sound:
             where = int(bad) if math.isfinite(bad) else self.progress.step
             kept = "" if self.job.folder is None else (
                 f"; --resume takes up the last good state in {self.job.folder / state.FOLDER}"

@@ -282,7 +282,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def _send(self, status: int, body: bytes, head: dict[str, str] | None = None) -> None:
             self._head(status, head or {}, len(body))
-            if self.command == "GET":
+            if self.command != "HEAD":
                 self.wfile.write(body)
                 self.entry.served += len(body)
 

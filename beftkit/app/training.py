@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,8 @@ from beftkit.errors import UsageError
 from beftkit.settings import DATA, DEVICE, EVALUATION, MODEL, OUTPUT, TrainSettings
 
 _IS_MAIN = os.environ.get("RANK", "0") == "0"  # torchrun's
+#: torchrun hands on a Ctrl-C that the terminal gave every process already: seconds that are one
+_ONE_SIGNAL = 5.0 if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0.0
 
 
 def _panel(panel: str, help: str, *names: str, **rest: Any) -> Any:
@@ -91,7 +94,9 @@ def train(
         planned = plan_run(resolve_settings(file, {"model": model, **flags}))
         _put(run_report.plan_text(planned, format.value), None)
         return
-    if output is None and (config is None or "output" not in _keys(config)):
+    if output is None and config is not None:
+        output = _keys(config).get("output")
+    if output is None:
         raise UsageError("no --output was given; expected the folder that the run shall make")
     watcher = _Shown(quiet or not _IS_MAIN)
     with _Signals(watcher) as signals:
@@ -254,7 +259,7 @@ class _Signals:
     """SIGINT and SIGTERM ask a run to save and stop; a second one, or one before it, ends it."""
 
     def __init__(self, shown: _Shown) -> None:
-        self._shown, self._number = shown, 0
+        self._shown, self._number, self._first = shown, 0, 0.0
         self._former: dict[int, Any] = {}
 
     def asked(self) -> int:
@@ -271,7 +276,9 @@ class _Signals:
             signal.signal(number, handler)
 
     def _came(self, number: int, _: object) -> None:
-        if self._number or not self._shown.running:
+        now = time.monotonic()
+        if not self._shown.running or (self._number and now - self._first > _ONE_SIGNAL):
             self._shown.close()
             raise SystemExit(128 + number)
-        self._number = number
+        if not self._number:
+            self._number, self._first = number, now

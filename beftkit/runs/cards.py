@@ -104,12 +104,13 @@ def _front_matter(
                 metric_type=_HUB_METRICS.get(metric, metric), metric_value=value,
                 metric_name=f"{metric} ({_when(run, which)})",
             ))  # fmt: skip
+    relation: dict[str, Any] = {"base_model_relation": "adapter"} if base else {}
     data = ModelCardData(
         base_model=base, library_name="peft" if run.adapter_format in PEFT_FORMATS else None,
         pipeline_tag="text-classification", tags=list(TAGS),
         datasets=[task.hub.repo] if task else None, metrics=list(dict.fromkeys(metrics)) or None,
         model_name=name if found else None, eval_results=found or None,
-        **({"base_model_relation": "adapter"} if base else {}),
+        **relation,
     )  # fmt: skip
     return data.to_yaml()
 
@@ -199,7 +200,7 @@ def _use(
     run: Run, s: TrainSettings, base: str | None, place: str, labels: Sequence[str]
 ) -> Iterator[str]:
     given = [] if base else ["BASE"]
-    own = [] if s.task else ["--validation-file", "dev.jsonl"]
+    own = [] if s.task else ["--validation-file", _bare(s.validation_file or "dev.jsonl")]
     yield "```sh"
     yield shlex.join(["beftkit", "evaluate", *given, "--adapter", place, *own])
     yield shlex.join(["beftkit", "score", *(given or [_at(base, s)]), place])

@@ -8,9 +8,8 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from beftkit.adapters import default_format, write_adapter
+from beftkit.adapters import Tuned, check_format, default_format, write_adapter
 from beftkit.errors import BeftError
 from beftkit.loading import Loaded, quiet
 from beftkit.merging import collect_tuned
@@ -33,27 +32,37 @@ def write_output(
     if not tuner.choice.is_adapter:
         _write_model(folder / MODEL, loaded)
         return MODEL, None, (f"weights inside the model trained: {folder / MODEL} holds all of it",)
-    before = {unit.part.parameter: unit.before for unit in tuner.units if unit.before is not None}
-    task_type: str | None = TASK_TYPE
-    tuned = collect_tuned(loaded.model, before, task_type=task_type, heads=_fresh_modules(loaded))
-    # Trained float32 values, where the model holds them rounded.
-    exact = {unit.part.parameter: unit for unit in tuner.units if unit.is_copy}
-    tuned = [
-        replace(one, post=tuner.after(exact[one.parameter]).numpy())
-        if one.parameter in exact else one
-        for one in tuned
-    ]  # fmt: skip
+    tuned = _tuned(loaded, tuner)
     if not tuned:
         return None, None, ("nothing trained, so there is no adapter",)
     chosen: str = settings.adapter_format
     why = ""
     if chosen == "auto":
-        chosen, why = default_format(tuned, task_type)
+        chosen, why = default_format(tuned, TASK_TYPE)
     notes = write_adapter(
-        folder / ADAPTER, tuned, format=chosen, base=_base(loaded.reference), task_type=task_type,
+        folder / ADAPTER, tuned, format=chosen, base=_base(loaded.reference), task_type=TASK_TYPE,
         metadata=_metadata(settings, data), revision=settings.revision,
     )  # fmt: skip
     return ADAPTER, chosen, (*((why,) if why else ()), *notes)
+
+
+def check_output(loaded: Loaded, tuner: Tuner, settings: TrainSettings) -> None:
+    """Refuse an adapter format that could not hold the result, before the training."""
+    if settings.adapter_format != "auto" and tuner.choice.is_adapter:
+        check_format(_tuned(loaded, tuner), settings.adapter_format, TASK_TYPE)
+
+
+def _tuned(loaded: Loaded, tuner: Tuner) -> list[Tuned]:
+    """What trained, before and after, and what must travel with it."""
+    before = {unit.part.parameter: unit.before for unit in tuner.units if unit.before is not None}
+    found = collect_tuned(loaded.model, before, task_type=TASK_TYPE, heads=_fresh_modules(loaded))
+    # Trained float32 values, where the model holds them rounded.
+    exact = {unit.part.parameter: unit for unit in tuner.units if unit.is_copy}
+    return [
+        replace(one, post=tuner.after(exact[one.parameter]).numpy())
+        if one.parameter in exact else one
+        for one in found
+    ]  # fmt: skip
 
 
 def _metadata(settings: TrainSettings, data: Data) -> dict[str, str]:
@@ -104,8 +113,3 @@ def _write_model(folder: Path, loaded: Loaded) -> None:
         raise BeftError(f"{folder}: cannot be written ({error.strerror})") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def describe_model(model: Any) -> str:
-    """A model's class, for titles."""
-    return type(model).__name__

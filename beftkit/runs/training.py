@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from beftkit.journal import Progress, Unwatched, Watcher
 from beftkit.loading import Loaded, load_classifier
 from beftkit.results import Run, TrainResult
 from beftkit.runs import folders
-from beftkit.runs.outputs import write_output
+from beftkit.runs.outputs import check_output, write_output
 from beftkit.runs.planning import (
     OWN_LENGTH,
     choose_parts,
@@ -171,7 +172,11 @@ class _Journey:
         with _out_of_memory(s):
             train, validation = self.encoded(data, loaded, seed)
             tuner = self.place(loaded, choice)
-            torch.manual_seed(seed + 7919 * accelerator.process_index)  # dropout of its own
+            if folder is not None:
+                check_output(loaded, tuner, s)
+            # Dropout of its own; imports have drawn from Python's generator, some more than others.
+            torch.manual_seed(seed + 7919 * accelerator.process_index)
+            random.seed(seed + 7919 * accelerator.process_index)
             job = Job(
                 settings=s, seed=seed, model=loaded.model, tuner=tuner, train=train,
                 validation=validation, objective=objective_for(data.labels),

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from beftkit.checkpoints.reach import hub_or_cache
 from beftkit.errors import BeftError
 from beftkit.tasks.registry import Task
 from beftkit.tasks.table import Table, listed, needed, shortened
@@ -73,7 +74,8 @@ def _load(task: Task, revision: str) -> Any:
     where = f"{hub.repo} {hub.config}"
     instead = "give a local copy with --data-dir"
     try:
-        return datasets.load_dataset(hub.repo, hub.config, revision=revision)
+        with hub_or_cache():
+            return datasets.load_dataset(hub.repo, hub.config, revision=revision)
     except DatasetNotFoundError as error:
         if "gated" in str(error):
             raise BeftError(
