@@ -113,15 +113,16 @@ def test_what_a_card_says(trained: Path, place: Path) -> None:
     assert str(Path.home()) not in text
     card = ModelCard.load(path)
     assert card.data.to_dict() | {"model-index": None} == {
-        "library_name": "peft", "pipeline_tag": "text-classification", "metrics": ["accuracy", "f1"],
-        "tags": ["beft", "beftkit", "bias-tuning"], "model-index": None,
+        "library_name": "peft", "pipeline_tag": "text-classification", "model-index": None,
+        "tags": ["beft", "beftkit", "bias-tuning"], "metrics": ["accuracy", "f1"],
     }  # fmt: skip
     [run] = TrainResult.from_dict(json.loads((trained / "all_results.json").read_text())).runs
     assert run.best is not None and run.last is not None
     values = {one.metric_name: one.metric_value for one in card.data.eval_results or ()}
     assert values == {
-        f"accuracy ({which}, epoch {found['epoch']:g})": found["metrics"]["accuracy"]
+        f"{name} ({which}, epoch {found['epoch']:g})": found["metrics"][name]
         for which, found in (("best", run.best), ("last", run.last))
+        for name in ("accuracy", "macro_f1")
     }
     for shown in (
         "of a local folder, fine-tuned", "96 scalars", f"| q | {run.scores['q']:.4f} |",
