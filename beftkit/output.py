@@ -54,6 +54,8 @@ def write_whole(path: str | Path, data: bytes) -> None:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # before the renaming: a power cut leaves one or the other
             umask = os.umask(0)
             os.umask(umask)
             mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask

@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,10 @@ class Command:
         self.process.start()
 
     def send(self, number: int) -> None:
-        """Send a signal."""
-        os.kill(self.process.pid, number)
+        """Send a signal, if it has not ended yet."""
+        if self.running:
+            with suppress(ProcessLookupError):  # ended since
+                os.kill(self.process.pid, number)
 
     def kill(self) -> None:
         """SIGKILL, and wait for it."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +76,7 @@ def _load(task: Task, revision: str) -> Any:
     where = f"{hub.repo} {hub.config}"
     instead = "give a local copy with --data-dir"
     try:
-        with hub_or_cache():
+        with hub_or_cache(), _no_bars():
             return datasets.load_dataset(hub.repo, hub.config, revision=revision)
     except DatasetNotFoundError as error:
         if "gated" in str(error):
@@ -99,6 +101,20 @@ def _load(task: Task, revision: str) -> Any:
         raise BeftError(
             f"{where}: cannot be loaded ({type(error).__name__}: {_first(error)}); {instead}"
         ) from error
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without datasets' own progress, which ``--quiet`` does not reach."""
+    import datasets
+
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def _first(error: Exception) -> str:
