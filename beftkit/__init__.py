@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from beftkit.inspection import inspect as inspect
     from beftkit.results import TrainResult as TrainResult
     from beftkit.runs import evaluate as evaluate
+    from beftkit.runs import fisher as fisher
+    from beftkit.runs import fisher_all as fisher_all
     from beftkit.runs import train as train
     from beftkit.scores import Scores as Scores
 
@@ -23,6 +25,8 @@ _HOMES = {
     "Scores": "scores",
     "TrainResult": "results",
     "evaluate": "runs",
+    "fisher": "runs",
+    "fisher_all": "runs",
     "inspect": "inspection",
     "score": "diff",
     "score_all": "diff",
@@ -35,6 +39,8 @@ __all__ = [
     "TrainResult",
     "__version__",
     "evaluate",
+    "fisher",
+    "fisher_all",
     "inspect",
     "score",
     "score_all",

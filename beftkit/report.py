@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json", "csv", "markdown")
 SPARKS = "▁▂▃▄▅▆▇█"
 WIDEST_SPARKLINE = 32
-_MEANING = {
+MEANING = {
     "q": "query", "k": "key", "v": "value", "m1": "attention output", "m2": "MLP in",
     "m3": "MLP out", "ln1": "attention LayerNorm", "ln2": "MLP LayerNorm",
 }  # fmt: skip
@@ -35,7 +35,7 @@ def scores_text(results: Sequence[Scores], form: str) -> str:
         )
     head, body, _ = _cells(results)
     lines = [f"- {line}" for line in _headline(results)]
-    notes = [f"- note: {note}" for note in _notes(results)]
+    notes = [f"- note: {note}" for note in all_notes(results)]
     return "\n".join([*lines, "", *markdown_table(head, body), "", *notes]).rstrip() + "\n"
 
 
@@ -55,14 +55,14 @@ def inspection_text(inspection: Inspection, form: str) -> str:
 def scores_table(results: Sequence[Scores]) -> list[Any]:
     """Rich renderables: headline, table of roles (of each POST, if there are several), notes."""
     head, body, bold = _cells(results)
-    return [*_headline(results), "", rich_table(head, body, bold), "", *_bullets(_notes(results))]
+    return [*_headline(results), "", rich_table(head, body, bold), "", *bullets(all_notes(results))]
 
 
 def inspection_table(inspection: Inspection) -> list[Any]:
     """Rich renderables: headline, table of roles, notes."""
     head, body = _inspection_cells(inspection)
     table = [rich_table(head, body, [False] * len(body)), ""] if body else []
-    return [*_inspection_lines(inspection), "", *table, *_bullets(inspection.notes)]
+    return [*_inspection_lines(inspection), "", *table, *bullets(inspection.notes)]
 
 
 def demo_text(
@@ -135,7 +135,7 @@ def sparkline(values: Sequence[float | None], largest: float) -> str:
     return text
 
 
-def _notes(results: Sequence[Scores]) -> list[str]:
+def all_notes(results: Sequence[Scores]) -> list[str]:
     """All notes; those that not every POST has name theirs."""
     notes: dict[str, list[str]] = {}
     for label, one in zip(post_labels(results), results, strict=True):
@@ -157,7 +157,7 @@ def _headline(results: Sequence[Scores]) -> list[str]:
         if index and target != targets[index - 1]
     ]
     return [
-        f"PRE   {_place(first.pre)}",
+        f"PRE   {place(first.pre)}",
         f"POST  {len(results)} checkpoints",
         f"{first.family}, {first.tower} tower; score: {FIGURES[METHODS[first.method]]}, mean "
         "over a role's sites",
@@ -185,8 +185,8 @@ def _score_lines(scores: Scores) -> list[str]:
     method = scores.method
     scale = " (0 unchanged, 1 orthogonal, 2 negated)" if method == "projection" else ""
     lines = [
-        f"PRE   {_place(scores.pre)}",
-        f"POST  {_place(scores.post)}",
+        f"PRE   {place(scores.pre)}",
+        f"POST  {place(scores.post)}",
         f"{scores.family}, {scores.tower} tower, {layers} layers; {coverage.matched} biases "
         f"matched, {len(coverage.only_pre)} only in PRE, {len(coverage.only_post)} only in POST, "
         f"{len(coverage.unscored)} outside the roles",
@@ -194,14 +194,14 @@ def _score_lines(scores: Scores) -> list[str]:
     ]
     if scores.target:
         best = scores.roles[scores.target].figures[METHODS[method]]
-        meaning = _MEANING.get(scores.target, "raw name")
+        meaning = MEANING.get(scores.target, "raw name")
         lines.append(f"target: {scores.target} ({meaning}), {best:.4g}")
     else:
         lines.append("target: none")
     return lines
 
 
-def _place(identity: Mapping[str, Any]) -> str:
+def place(identity: Mapping[str, Any]) -> str:
     """A reference; of one on the hub also the commit, and what was fetched of its weight files."""
     if "commit" not in identity:
         return str(identity["path"])
@@ -235,12 +235,12 @@ def _score_cells(scores: Scores) -> tuple[list[str], list[list[str]]]:
             [
                 "-" if score.rank is None else str(score.rank),
                 role,
-                _number(score.figures[figure]),
+                number(score.figures[figure]),
                 spark,
-                _number(score.figures["norm_pre"]),
-                _number(score.figures[second]),
-                _number(score.figures["angle"], "°"),
-                _width(score),
+                number(score.figures["norm_pre"]),
+                number(score.figures[second]),
+                number(score.figures["angle"], "°"),
+                width_text(score),
                 " ".join(marks),
             ]
         )
@@ -251,11 +251,11 @@ def _heading(figure: str) -> str:
     return {"magnitude_l1": "l1 change", "projection": "projection"}[figure]
 
 
-def _width(score: RoleScore) -> str:
+def width_text(score: RoleScore) -> str:
     return "mixed" if score.width is None else str(score.width)
 
 
-def _number(value: float | None, unit: str = "") -> str:
+def number(value: float | None, unit: str = "") -> str:
     if value is None:
         return "-"
     if unit:
@@ -266,7 +266,7 @@ def _number(value: float | None, unit: str = "") -> str:
 def _inspection_lines(inspection: Inspection) -> list[str]:
     layers = ", ".join(f"{tower}: {count} layers" for tower, count in inspection.layers.items())
     return [
-        _place(inspection.checkpoint),
+        place(inspection.checkpoint),
         f"{inspection.family}; {layers or 'no attention biases'}; "
         f"{len(inspection.unscored)} biases outside the roles",
     ]
@@ -283,7 +283,7 @@ def _inspection_cells(inspection: Inspection) -> tuple[list[str], list[list[str]
             str(role.count),
             _join(role.widths) + (" (fused)" if role.fused else ""),
             _join(role.dtypes),
-            *(_number(norm) for norm in (role.norm_mean, role.norm_min, role.norm_max)),
+            *(number(norm) for norm in (role.norm_mean, role.norm_min, role.norm_max)),
             role.inert,
         ]
         for role in inspection.roles
@@ -295,5 +295,5 @@ def _join(values: Iterable[object]) -> str:
     return "/".join(map(str, values))
 
 
-def _bullets(notes: Iterable[str]) -> list[str]:
+def bullets(notes: Iterable[str]) -> list[str]:
     return [f"note: {note}" for note in notes]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -16,9 +16,11 @@ from beftkit.errors import BeftError, UsageError
 MODEL, WHAT, DATA = "Model", "What trains", "Data"
 OPTIMISATION, DEVICE = "Optimisation", "Precision and device"
 EVALUATION, OUTPUT = "Evaluation and logging", "Output"
+_Settings = TypeVar("_Settings", bound=BaseModel)
 
 
-def _field(default: Any, panel: str, description: str, **rules: Any) -> Any:
+def described(default: Any, panel: str, description: str, **rules: Any) -> Any:
+    """A field that is a flag as well: its help, its topic, other spellings as ``aliases``."""
     extra = {"panel": panel, "aliases": rules.pop("aliases", ())}
     return Field(default, description=description, json_schema_extra=extra, **rules)
 
@@ -32,130 +34,135 @@ class TrainSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    model: str = _field("", MODEL, "Model folder, or owner/name on the hub.")
-    revision: str | None = _field(None, MODEL, "The model's branch, tag or commit on the hub.")
-    tokenizer: str | None = _field(None, MODEL, "Tokenizer, where it is not the model's own.")
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] = _field(
+    model: str = described("", MODEL, "Model folder, or owner/name on the hub.")
+    revision: str | None = described(None, MODEL, "The model's branch, tag or commit on the hub.")
+    tokenizer: str | None = described(None, MODEL, "Tokenizer, where it is not the model's own.")
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = described(
         "float32", MODEL, "What the frozen weights are kept in; auto: as stored. Biases that "
         "train are float32 in any case.",
     )  # fmt: skip
-    new_head: bool = _field(
+    new_head: bool = described(
         False, MODEL, "Replace a classifier that does not fit the task by a fresh one."
     )
 
-    bias: str = _field(
+    bias: str = described(
         "v", WHAT, "q, k, v, m1, m2, m3, ln1, ln2 (several with commas), all, none (classifier "
         "and pooler bias alone), head, full, rand or rand:N scalars.",
     )  # fmt: skip
-    layers: str | None = _field(None, WHAT, "Only these layers, such as 0-5,8.")
-    freeze_head: bool = _field(False, WHAT, "Train neither classifier nor pooler bias along.")
-    allow_partial: bool = _field(False, WHAT, "Accept a role that only some layers have.")
+    layers: str | None = described(None, WHAT, "Only these layers, such as 0-5,8.")
+    freeze_head: bool = described(False, WHAT, "Train neither classifier nor pooler bias along.")
+    allow_partial: bool = described(False, WHAT, "Accept a role that only some layers have.")
 
-    task: str | None = _field(
+    task: str | None = described(
         None, DATA, "cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, cb, wic or boolq."
     )
-    data_dir: str | None = _field(
+    data_dir: str | None = described(
         None, DATA, "Folder of GLUE or SuperGLUE in its original layout; without it the hub."
     )
-    data_revision: str | None = _field(None, DATA, "The data set's revision on the hub.")
-    train_file: str | None = _field(
+    data_revision: str | None = described(None, DATA, "The data set's revision on the hub.")
+    train_file: str | None = described(
         None, DATA, "Your own examples instead of a task: .csv, .tsv, .jsonl or .parquet."
     )
-    validation_file: str | None = _field(None, DATA, "The same for evaluation.")
-    text_columns: str | None = _field(None, DATA, "One or two columns, such as premise,hypothesis.")
-    label_column: str | None = _field(None, DATA, "The column of labels or values.")
-    regression: bool = _field(
+    validation_file: str | None = described(None, DATA, "The same for evaluation.")
+    text_columns: str | None = described(
+        None, DATA, "One or two columns, such as premise,hypothesis."
+    )
+    label_column: str | None = described(None, DATA, "The column of labels or values.")
+    regression: bool = described(
         False, DATA, "Labels of your own files that are whole numbers are values, not classes."
     )
-    regime: Literal["low", "medium", "high", "all"] = _field(
+    regime: Literal["low", "medium", "high", "all"] = described(
         "all", DATA, "How many training examples, as the paper has it for each task."
     )
-    train_size: int | None = _field(
+    train_size: int | None = described(
         None, DATA, "So many training examples instead, drawn by the seed.", gt=0
     )
-    validation_size: int | None = _field(
+    validation_size: int | None = described(
         None, DATA, "Evaluate on so many examples, the same for every seed.", gt=0
     )
-    max_length: int | None = _field(None, DATA, "Tokens a row is cut to.  [by task: 128]", gt=0)
+    max_length: int | None = described(None, DATA, "Tokens a row is cut to.  [by task: 128]", gt=0)
 
-    epochs: int | None = _field(None, OPTIMISATION, "Passes over the data.  [by task]", ge=0)
-    max_steps: int | None = _field(None, OPTIMISATION, "Stop after so many updates.", gt=0)
-    lr: float | None = _field(None, OPTIMISATION, "Learning rate.  [by task; full: 1e-5]", gt=0)
-    batch_size: int = _field(
+    epochs: int | None = described(None, OPTIMISATION, "Passes over the data.  [by task]", ge=0)
+    max_steps: int | None = described(None, OPTIMISATION, "Stop after so many updates.", gt=0)
+    lr: float | None = described(None, OPTIMISATION, "Learning rate.  [by task; full: 1e-5]", gt=0)
+    batch_size: int = described(
         16, OPTIMISATION, "Examples a batch, over all processes together.", gt=0
     )
-    accumulation: int = _field(1, OPTIMISATION, "Batches an update.", gt=0)
-    schedule: Literal["constant", "linear"] = _field(
+    accumulation: int = described(1, OPTIMISATION, "Batches an update.", gt=0)
+    schedule: Literal["constant", "linear"] = described(
         "constant", OPTIMISATION, "Course of the learning rate after the warm-up."
     )
-    warmup: float = _field(
+    warmup: float = described(
         0.0, OPTIMISATION, "Updates of warm-up; below 1: a share of all updates.", ge=0
     )
-    max_grad_norm: float = _field(
+    max_grad_norm: float = described(
         1.0, OPTIMISATION, "The gradient's norm is clipped to this; 0: not.", ge=0
     )
-    weight_decay: float = _field(0.0, OPTIMISATION, "AdamW's decoupled weight decay.", ge=0)
-    beta1: float = _field(0.9, OPTIMISATION, "AdamW's decay of the first moment.", ge=0, lt=1)
-    beta2: float = _field(0.999, OPTIMISATION, "AdamW's decay of the second moment.", ge=0, lt=1)
-    eps: float = _field(1e-6, OPTIMISATION, "AdamW's epsilon.", gt=0)
-    seeds: tuple[int, ...] = _field(
+    weight_decay: float = described(0.0, OPTIMISATION, "AdamW's decoupled weight decay.", ge=0)
+    beta1: float = described(0.9, OPTIMISATION, "AdamW's decay of the first moment.", ge=0, lt=1)
+    beta2: float = described(0.999, OPTIMISATION, "AdamW's decay of the second moment.", ge=0, lt=1)
+    eps: float = described(1e-6, OPTIMISATION, "AdamW's epsilon.", gt=0)
+    seeds: tuple[int, ...] = described(
         (0,), OPTIMISATION, "Seeds, such as 0,1,2: a run each, then mean and deviation.",
         min_length=1, aliases=("--seed",),
     )  # fmt: skip
-    group_by_length: bool = _field(
+    group_by_length: bool = described(
         True, OPTIMISATION, "Batch examples of like length, which saves padding."
     )
 
-    precision: Literal["fp32", "bf16", "fp16"] = _field(
+    precision: Literal["fp32", "bf16", "fp16"] = described(
         "fp32", DEVICE, "Arithmetic: bf16 and fp16 by autocast, fp16 on GPUs only."
     )
-    device: str | None = _field(None, DEVICE, "cpu, cuda, cuda:1, ...  [a GPU if there is one]")
-    device_map: Literal["auto"] | None = _field(
+    device: str | None = described(None, DEVICE, "cpu, cuda, cuda:1, ...  [a GPU if there is one]")
+    device_map: Literal["auto"] | None = described(
         None, DEVICE, "auto: spread a model that one GPU cannot hold."
     )
-    gradient_checkpointing: bool = _field(
+    gradient_checkpointing: bool = described(
         False, DEVICE, "Compute activations twice instead of keeping them."
     )
 
-    eval_steps: int | None = _field(
+    eval_steps: int | None = described(
         None, EVALUATION, "Evaluate every so many updates.  [each epoch]", gt=0
     )
-    eval_batch_size: int = _field(64, EVALUATION, "Examples a batch in evaluation.", gt=0)
-    metric: tuple[str, ...] = _field(
+    eval_batch_size: int = described(64, EVALUATION, "Examples a batch in evaluation.", gt=0)
+    metric: tuple[str, ...] = described(
         (), EVALUATION, "Metrics instead of the task's, the first picks the best epoch: accuracy, "
         "f1, macro_f1, matthews, pearson, spearman, mse, mae, a local script, or a module of the "
         "hub (needs --trust-remote-code).",
     )  # fmt: skip
-    trust_remote_code: bool = _field(
+    trust_remote_code: bool = described(
         False, EVALUATION, "Let --metric fetch a module from the hub and run it."
     )
-    early_stopping: int | None = _field(
+    early_stopping: int | None = described(
         None, EVALUATION, "Stop when so many evaluations brought no better metric.", gt=0
     )
-    keep: Literal["last", "best"] = _field(
+    keep: Literal["last", "best"] = described(
         "last", EVALUATION, "Whether the adapter holds the last state or the best one."
     )
-    log_steps: int | None = _field(
+    log_steps: int | None = described(
         None, EVALUATION, "A line of log.jsonl every so many updates.  [each epoch]", gt=0
     )
-    track_steps: int | None = _field(
+    track_steps: int | None = described(
         None, EVALUATION, "Projection scores every so many updates.  [with each line]", gt=0
     )
-    report_to: str = _field(
+    report_to: str = described(
         "none", EVALUATION, "Also log to tensorboard, wandb, ... (whatever Accelerate knows)."
     )
 
-    output: str | None = _field(None, OUTPUT, "Folder of the run.", aliases=("-o",))
-    adapter_format: Literal["auto", "beft", "lora", "biases"] = _field(
+    output: str | None = described(None, OUTPUT, "Folder of the run.", aliases=("-o",))
+    adapter_format: Literal["auto", "beft", "lora", "biases"] = described(
         "auto", OUTPUT, "How the result is stored; auto: as PEFT's BEFT, where that holds it."
     )
-    save_snapshots: bool = _field(
-        False, OUTPUT, "The biases after each epoch, for `beftkit score BASE OUT/snapshots`."
+    save_snapshots: bool = described(
+        False,
+        OUTPUT,
+        "The biases and the head after each epoch, for `beftkit score BASE OUT/snapshots` and "
+        "`beftkit fisher --snapshots`.",
     )
-    save_steps: int | None = _field(
+    save_steps: int | None = described(
         None, OUTPUT, "Save the state every so many updates, beside each epoch's.", gt=0
     )
-    push_to_hub: str | None = _field(
+    push_to_hub: str | None = described(
         None, OUTPUT, "Upload the adapter with a model card to owner/name."
     )
 
@@ -198,19 +205,29 @@ def resolve_settings(file: str | Path | None, flags: Mapping[str, Any]) -> Train
     """
     values = {**(read_yaml(file) if file else {})}
     values |= {key: value for key, value in flags.items() if value is not None}
-    try:
-        settings = TrainSettings(**values)
-    except ValidationError as error:
-        raise UsageError("; ".join(map(_sentence, error.errors()))) from None
+    settings = checked(TrainSettings, values)
     if not settings.model:
         raise UsageError("no model was given; expected a model folder, or owner/name on the hub")
     return settings
 
 
-def _sentence(problem: Any) -> str:
+def checked(kind: type[_Settings], values: Mapping[str, Any]) -> _Settings:
+    """Settings of this kind from plain values.
+
+    Raises:
+        UsageError: an unknown key, or a value that does not fit, in a sentence.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        said = [_sentence(problem, kind) for problem in error.errors()]
+        raise UsageError("; ".join(said)) from None
+
+
+def _sentence(problem: Any, kind: type[BaseModel]) -> str:
     where = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        known = ", ".join(TrainSettings.model_fields)
+        known = ", ".join(kind.model_fields)
         return f"unknown setting {where!r}; expected some of {known}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]

@@ -286,7 +286,7 @@ class Trainer:
         return round(p.epoch + p.update / max(self.steps_per_epoch, 1), 4)
 
     def snapshot(self) -> None:
-        """The trained biases as they are now, as a file that `beftkit score` reads."""
+        """The biases as they are now, and the head; `beftkit score` and `fisher` read the file."""
         from beftkit.adapters import write_biases
 
         self.flush()
@@ -301,7 +301,10 @@ class Trainer:
         p = self.progress
         full = p.update == self.steps_per_epoch
         name = f"epoch-{p.epoch + 1}" if full else f"step-{p.step}"
-        values = {k: v.numpy() for k, v in self.job.tuner.biases().items()}
+        tuner = self.job.tuner
+        heads = [unit for unit in tuner.units if unit.part.kind == "head"]
+        now = {unit.part.parameter: tuner.after(unit) for unit in heads} | tuner.biases()
+        values = {name: tensor.numpy() for name, tensor in now.items()}
         write_biases(where / f"{name}.safetensors", values, {"step": str(p.step)})
 
     def stop_signal(self, ends: bool) -> int:

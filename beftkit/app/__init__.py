@@ -15,7 +15,7 @@ from beftkit.app.scoring import inspect, score
 from beftkit.errors import BeftError, UsageError
 
 #: commands whose options are read from a definition that takes a moment to import
-_LATER = ("train", "evaluate")
+_LATER = ("train", "evaluate", "fisher")
 
 
 class _Group(TyperGroup):

@@ -1,4 +1,4 @@
-"""`beftkit train` and `beftkit evaluate`."""
+"""`beftkit train`, `beftkit evaluate` and `beftkit fisher`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from beftkit.app.common import Format, OutputOption, QuietOption, check_outputs,
 from beftkit.app.common import say as say_lines
 from beftkit.app.options import TopicCommand, with_settings
 from beftkit.errors import UsageError
+from beftkit.fisher_settings import FisherSettings
 from beftkit.settings import DATA, DEVICE, EVALUATION, MODEL, OUTPUT, TrainSettings
 
 _IS_MAIN = os.environ.get("RANK", "0") == "0"  # torchrun's
@@ -44,6 +45,11 @@ def command(name: str) -> Any:
             name, cls=TopicCommand, no_args_is_help=True,
             short_help="Fine-tune one kind of bias, or what else you name.",
         )(with_settings(train, TrainSettings, skip=("model",)))  # fmt: skip
+    elif name == "fisher":
+        app.command(
+            name, cls=TopicCommand, no_args_is_help=True,
+            short_help="Empirical Fisher of each bias, before fine-tuning.",
+        )(with_settings(fisher, FisherSettings, skip=("model",)))  # fmt: skip
     else:
         app.command(
             name, cls=TopicCommand, no_args_is_help=True,
@@ -182,6 +188,31 @@ def evaluate(
     if _IS_MAIN:
         _put(run_report.evaluation_text(found, format.value), output)
         say_lines([] if quiet or format is Format.table else found.notes)
+
+
+def fisher(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Model folder, or owner/name on the hub.")
+    ],
+    format: FormatOption = Format.table,
+    output: OutputOption = None,
+    quiet: QuietOption = False,
+    **flags: Any,
+) -> None:
+    """Measure the empirical Fisher of every bias on a task's training examples.
+
+    The squared gradient of log p(label) of each single example, averaged, at the price of one
+    backward pass. A role's score is the mean over its bias vectors.
+    """
+    from beftkit import fisher_report
+    from beftkit.runs import fisher_all as run
+
+    check_outputs(output, None, [model])
+    found = run(model, **{**flags, "snapshots": flags["snapshots"] or None})
+    if _IS_MAIN:
+        _put(fisher_report.fisher_text(found, format.value), output)
+        if not quiet and format is not Format.table:
+            say_lines(dict.fromkeys(note for one in found for note in one.notes))
 
 
 def _check_words(**given: str) -> None:

@@ -30,8 +30,9 @@ FIGURES = {
     "norm_change": "relative change of the norm",
     "norm_pre": "norm before",
     "norm_post": "norm after",
+    "fisher": "empirical Fisher",
 }
-#: what ``--method`` takes -> the figure that ranks
+#: method -> the figure that ranks; those but ``fisher`` compare two checkpoints
 METHODS = {
     "projection": "projection",
     "magnitude": "magnitude_l1",
@@ -40,15 +41,16 @@ METHODS = {
     "magnitude_l1_mean": "magnitude_l1_mean",
     "magnitude_l2_mean": "magnitude_l2_mean",
     "angle": "angle",
+    "fisher": "fisher",
 }
 DEFAULT_CANDIDATES = ("q", "k", "v")
 
 
 @dataclass(frozen=True)
 class SiteScore:
-    """One bias vector in one place, before against after.
+    """One bias vector in one place, before against after, or at one checkpoint.
 
-    ``figures`` holds a float for each of `FIGURES`, or None where it is undefined. ``slice`` says
+    ``figures`` holds a float for some of `FIGURES`, or None where it is undefined. ``slice`` says
     which part of a fused tensor this is, None for a whole tensor. ``uses`` is how many layers
     share it. ``module`` is the runtime module that owns the bias, None for a free parameter.
     """
@@ -136,6 +138,7 @@ class Scores:
         coverage: what was matched.
         notes: sentences that a reader of the numbers needs.
         changed: whether any compared bias differs.
+        settings: of a Fisher score: data, examples, variant; empty for comparisons.
     """
 
     pre: Mapping[str, Any]
@@ -150,6 +153,7 @@ class Scores:
     notes: tuple[str, ...] = ()
     changed: bool = True
     bytes_read: int = field(default=0, compare=False)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def sites(self) -> tuple[SiteScore, ...]:
@@ -192,6 +196,7 @@ def document(results: Sequence[Scores]) -> dict[str, Any]:
         "tower": first.tower,
         "method": first.method,
         "candidates": list(first.candidates),
+        **({"settings": dict(first.settings)} if first.settings else {}),
         "posts": [one.post_dict() for one in results],
     }
 
@@ -286,7 +291,7 @@ def combine_inert(sites: Iterable[HasInert]) -> Inert:
 
 def _means(sites: Sequence[SiteScore]) -> dict[str, float | None]:
     result: dict[str, float | None] = {}
-    for figure in FIGURES:
+    for figure in sites[0].figures:
         values = [site.figures[figure] for site in sites]
         known = [value for value in values if value is not None]
         result[figure] = math.fsum(known) / len(known) if len(known) == len(values) else None

@@ -1,0 +1,126 @@
+"""From sums of squares to the scores of a model's roles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from beftkit.biases import Site, choose_tower, in_tower
+from beftkit.checkpoints import BiasSet, recognise_checkpoint
+from beftkit.checkpoints.bias_set import take
+from beftkit.checkpoints.live import LiveCheckpoint
+from beftkit.diff.compare import inert_notes, refuse_empty, settle_candidates
+from beftkit.errors import BeftError
+from beftkit.scores import Coverage, Scores, SiteScore, choose_target, rank_roles
+
+REDUCTIONS = ("mean", "sum")
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The biases of a live model that are to be measured.
+
+    Attributes:
+        held: all of them, with their values.
+        tower: the tower that was chosen.
+        sites: the sites of that tower.
+        notes: what recognising them had to say.
+    """
+
+    held: BiasSet
+    tower: str
+    sites: tuple[Site, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The parameters that hold the sites, by the model's own names."""
+        return list(dict.fromkeys(site.name for site in self.sites))
+
+
+def sites_of(model: Any, tower: str | None = None) -> Measured:
+    """The bias vectors of a model in memory.
+
+    Args:
+        model: a transformers model.
+        tower: which tower of several; by default the text tower.
+
+    Raises:
+        BeftError: it has no biases in attention blocks, or no such tower.
+    """
+    checkpoint = LiveCheckpoint(model)
+    held = BiasSet(checkpoint, recognise_checkpoint(checkpoint, checkpoint.config))
+    refuse_empty(held)
+    chosen, notes = choose_tower([site.tower for site in held.sites], tower)
+    sites = tuple(site for site in held.sites if in_tower(site.tower, chosen))
+    return Measured(held, chosen, sites, (*held.recognition.notes, *notes))
+
+
+def fisher_scores(
+    measured: Measured,
+    means: Mapping[str, Any],
+    *,
+    reduce: str = "mean",
+    candidates: Sequence[str] | None = None,
+    allow_inert: bool = False,
+    reference: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+) -> Scores:
+    """Roles ranked by their Fisher scores.
+
+    Args:
+        measured: from `sites_of`.
+        means: parameter to the mean over examples of its squared gradient, float64 ``[D]``.
+        reduce: a site's score is the ``mean`` (as published) or the ``sum`` over its coordinates.
+        candidates: roles among which the target is chosen; default q, k, v.
+        allow_inert: let a bias that softmax ignores be the target.
+        reference: what to call the model.
+        settings: of the measurement, for the record.
+        notes: to be said beside the scores.
+
+    Raises:
+        BeftError: an unknown reduction, or candidates that are no roles.
+    """
+    if reduce not in REDUCTIONS:
+        raise BeftError(f"reduce {reduce!r}: expected one of {', '.join(REDUCTIONS)}")
+    held = measured.held
+    scored = []
+    for site in measured.sites:
+        whole = np.asarray(means[site.name].cpu(), np.float64)
+        part = whole if site.cut is None else take(whole, site.cut)
+        value = part.mean() if reduce == "mean" else part.sum()
+        norm = np.linalg.norm(held.vector(site))
+        scored.append(
+            SiteScore(
+                name=site.name,
+                role=site.role,
+                layer=site.layer,
+                tower=site.tower,
+                attention=site.attention,
+                width=site.width,
+                dtype_pre=site.dtype,
+                dtype_post=site.dtype,
+                slice=None if site.cut is None else str(site.cut),
+                uses=site.uses,
+                module=site.module,
+                inert=site.inert,
+                figures={"fisher": float(value), "norm_pre": float(norm)},
+            )
+        )
+    roles = rank_roles(scored, "fisher")
+    wanted = settle_candidates(candidates, roles)
+    target, said = choose_target(roles, "fisher", wanted, allow_inert)
+    identity = held.identity()
+    if reference is not None:
+        identity = {**identity, "path": reference}
+    return Scores(
+        pre=identity, post=identity, family=held.recognition.family, tower=measured.tower,
+        method="fisher", candidates=tuple(wanted), target=target, roles=roles,
+        coverage=Coverage(len(scored), (), (), tuple(sorted(held.recognition.unscored))),
+        notes=(*measured.notes, *notes, *said, *inert_notes(roles, wanted)),
+        settings=dict(settings or {}),
+    )  # fmt: skip

@@ -1,0 +1,218 @@
+"""Gradients of module outputs, caught in the backward pass and summed as they come.
+
+For ``y = f(x) + b`` the gradient of b is the sum of dL/dy over all places where b was added, so
+the gradient of y holds every example's gradient of b (facts behind the method, section 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from beftkit.errors import BeftError
+
+#: bytes of gradients that may wait for the next launch
+BUDGET = 64 << 20
+
+
+#: where an output counts the R rows of a batch -> its gradient as ``[R, T, D]``
+LAYOUTS: Mapping[str, Callable[[Tensor, int], Tensor]] = {
+    "[R, ..., D]": lambda grad, rows: grad.reshape(rows, -1, grad.shape[-1]),
+    "[T, R, D]": lambda grad, rows: grad.transpose(0, 1),
+    "[R*T, D]": lambda grad, rows: grad.reshape(rows, -1, grad.shape[-1]),
+    "[T*R, D]": lambda grad, rows: grad.reshape(-1, rows, grad.shape[-1]).transpose(0, 1),
+}
+
+
+def layouts_of(shapes: Sequence[tuple[int, Sequence[tuple[int, ...]]]]) -> list[str]:
+    """The layouts that some outputs can have.
+
+    Args:
+        shapes: how many rows a batch had, and the shapes of the outputs it gave; of two batches or
+            more that differ in their rows alone.
+    """
+
+    def all_are(fits: Callable[[int, tuple[int, ...]], bool]) -> bool:
+        return all(seen and all(fits(rows, shape) for shape in seen) for rows, seen in shapes)
+
+    found = []
+    if all_are(lambda rows, shape: len(shape) > 1 and shape[0] == rows):
+        found.append("[R, ..., D]")
+    if all_are(lambda rows, shape: len(shape) == 3 and shape[1] == rows):
+        found.append("[T, R, D]")
+    if all_are(lambda rows, shape: len(shape) == 2 and shape[0] % rows == 0):
+        tokens = {shape[0] // rows for rows, seen in shapes for shape in seen}
+        if len(tokens) == 1 and tokens != {1}:
+            found += ["[R*T, D]", "[T*R, D]"]
+    return found
+
+
+class Tap:
+    """One module whose output has a bias added last.
+
+    Attributes:
+        name: of the parameter.
+        module: the module.
+        layouts: keys of `LAYOUTS` that its output can have; the first is used.
+        total: float64 ``[D]``, sum over examples of the squared gradient.
+        calls: how often the current forward pass used the module.
+    """
+
+    def __init__(self, name: str, module: nn.Module) -> None:
+        self.name, self.module = name, module
+        self.layouts = ["[R, ..., D]"]
+        self.total: Tensor | None = None
+        self.calls = 0
+        self.single: Tensor | None = None  # [N, D], where one forward pass used the module twice
+
+    def shaped(self, grad: Tensor, rows: int) -> Tensor:
+        """The gradient as ``[R, T, D]``."""
+        try:
+            shaped = LAYOUTS[self.layouts[0]](grad, rows)
+        except RuntimeError:
+            shaped = grad[:0]
+        if len(shaped) != rows:
+            raise BeftError(
+                f"{self.name}: its output {list(grad.shape)} does not count the {rows} rows of "
+                f"its batch as {self.layouts[0]}, which it did before"
+            )
+        return shaped
+
+    def add(self, squares: Tensor) -> None:
+        """Add to the total."""
+        self.total = squares if self.total is None else self.total + squares
+
+
+class Taps:
+    """The modules of a model whose biases are wanted.
+
+    Args:
+        model: a module.
+        names: parameters, by the model's own names.
+        budget: bytes of gradients that may wait to be summed in one launch.
+        backend: of `beftkit_kernels.example_square_sums`.
+
+    Attributes:
+        taps: by parameter; several modules may share one, each has its tap.
+        alone: parameters that no module adds as its ``bias``.
+    """
+
+    def __init__(
+        self, model: nn.Module, names: Sequence[str], budget: int = BUDGET, backend: str = "auto"
+    ) -> None:
+        self.budget, self.backend = budget, backend
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        owners: dict[int, list[nn.Module]] = {}
+        for module in model.modules():
+            bias = getattr(module, "bias", None)
+            if isinstance(bias, Tensor):
+                owners.setdefault(id(bias), []).append(module)
+        self.taps: list[Tap] = []
+        self.alone: list[str] = []
+        for name in names:
+            mine = owners.get(id(parameters[name]), [])
+            if len(mine) == 1:
+                self.taps.append(Tap(name, mine[0]))
+            else:  # free, or of several modules, whose gradients would have to be added first
+                self.alone.append(name)
+        self._waiting: list[tuple[Tap, Tensor]] = []
+        self._bytes = 0
+
+    def refuse(self, names: Sequence[str]) -> None:
+        """Give up the taps of these parameters; they are then `alone`."""
+        gone = set(names)
+        self.taps = [tap for tap in self.taps if tap.name not in gone]
+        self.alone += names
+
+    @contextmanager
+    def shapes(self) -> Iterator[Mapping[str, list[tuple[int, ...]]]]:
+        """The shapes of the outputs of every forward pass within."""
+        found: dict[str, list[tuple[int, ...]]] = {tap.name: [] for tap in self.taps}
+
+        def seen(tap: Tap) -> Any:
+            def hook(module: nn.Module, given: Any, output: Any) -> None:
+                found[tap.name].append(tuple(output.shape) if isinstance(output, Tensor) else ())
+
+            return hook
+
+        handles = [tap.module.register_forward_hook(seen(tap)) for tap in self.taps]
+        try:
+            yield found
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def catching(self, rows: int, index: Tensor | None, examples: int) -> Iterator[None]:
+        """Sum the squares of one forward and backward pass within.
+
+        Args:
+            rows: of the batch, R.
+            index: int64 [R], examples of the rows; None: each row is one.
+            examples: of the batch, N.
+        """
+        self._place = rows, index, examples
+        self._in_backward = False
+        for tap in self.taps:
+            tap.calls, tap.single = 0, None
+        handles = [tap.module.register_forward_hook(self._forward(tap)) for tap in self.taps]
+        try:
+            yield
+            self._flush()
+            for tap in self.taps:
+                if tap.single is not None:
+                    tap.add(tap.single.square().sum(0))
+        finally:
+            self._waiting, self._bytes = [], 0
+            for tap in self.taps:
+                tap.single = None
+            for handle in handles:
+                handle.remove()
+
+    def _forward(self, tap: Tap) -> Any:
+        def hook(module: nn.Module, given: Any, output: Tensor) -> Tensor | None:
+            if not torch.is_grad_enabled():
+                return None
+            if not self._in_backward:  # else a checkpointed layer runs again, for its graph alone
+                tap.calls += 1
+            started = None
+            if not output.requires_grad:
+                # The graph begins here: nothing below the first bias is kept or differentiated.
+                started = output = output + output.new_zeros((), requires_grad=True)
+            output.register_hook(lambda grad: self._caught(tap, grad))
+            return started
+
+        return hook
+
+    def _caught(self, tap: Tap, grad: Tensor) -> None:
+        self._in_backward = True
+        self._waiting.append((tap, tap.shaped(grad, self._place[0])))
+        self._bytes += grad.numel() * grad.element_size()
+        if self._bytes >= self.budget:
+            self._flush()
+
+    def _flush(self) -> None:
+        from beftkit_kernels import example_square_sums
+
+        waiting, self._waiting, self._bytes = self._waiting, [], 0
+        _, index, examples = self._place
+        by_device: dict[Any, list[tuple[Tap, Tensor]]] = {}
+        for tap, grad in waiting:
+            by_device.setdefault(grad.device, []).append((tap, grad))
+        for held in by_device.values():
+            several = any(tap.calls > 1 for tap, _ in held)
+            sums = example_square_sums(
+                [grad for _, grad in held], index, examples=examples, per_example=several,
+                backend=self.backend,
+            )  # fmt: skip
+            for (tap, _), one in zip(held, sums, strict=True):
+                if tap.calls > 1:
+                    assert one.examples is not None
+                    mine = one.examples.double()
+                    tap.single = mine if tap.single is None else tap.single + mine
+                else:
+                    tap.add(one.total)
