@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from beftkit.errors import BeftError
@@ -108,6 +109,20 @@ def _check_device(device: str | None) -> str | None:
     if wanted.type == "mps" and not torch.backends.mps.is_available():
         raise BeftError(f"device {device}: asked for, but not available here; use --device cpu")
     return str(wanted)
+
+
+@contextmanager
+def out_of_memory(advice: str) -> Iterator[None]:
+    """Turn any device's lack of memory into one line, with what to lower."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        cpu = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+        if not cpu and not isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise BeftError(f"out of memory {advice}") from None
 
 
 def sum_over_processes(accelerator: Accelerator, tensors: list[Any]) -> None:

@@ -161,7 +161,12 @@ class Journal:
         """Add a line."""
         self.watcher.logged(record)
         values = dict(_flat(record))
-        self.accelerator.log(values, step=values.pop("step"))
+        try:
+            self.accelerator.log(values, step=values.pop("step"))
+        except Exception as error:  # code of others may raise anything
+            raise BeftError(
+                f"a tracker failed ({named(error)}); --resume --report-to none goes on without"
+            ) from error
         if self.path is None:
             return
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
@@ -179,6 +184,12 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _flat(value, f"{prefix}{key}/")
         elif value is not None:
             yield f"{prefix}{key}", value
+
+
+def named(error: Exception) -> str:
+    """An error of somebody else's code: its kind, and the first line of what it says."""
+    said = (str(error).strip().splitlines() or [""])[0][:200]
+    return f"{type(error).__name__}: {said}"
 
 
 def finite(value: float) -> float | None:

@@ -82,6 +82,12 @@ def load_classifier(
             ignore_mismatched_sizes=True, device_map=device_map,
             dtype="auto" if dtype == "auto" else getattr(torch, dtype),
         )  # fmt: skip
+    away = [name for name, value in model.named_parameters() if value.is_meta]
+    if away:
+        raise BeftError(
+            f"{reference}: does not fit the devices, {away[0]} would be left to the CPU's memory "
+            "or the disk; use --dtype bfloat16, or more GPUs"
+        )
     misfits = sorted(map(str, (name for name, *_ in info["mismatched_keys"])))
     if misfits and not new_head:
         name, given, expected = next(one for one in info["mismatched_keys"] if one[0] == misfits[0])

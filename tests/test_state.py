@@ -69,7 +69,8 @@ def test_damaged_later_states_do_not_drive_out_new_ones(tmp_path: Path) -> None:
     assert read(tmp_path)[0] is None
     for step in (1, 2):
         write(tmp_path, step)
-        assert is_whole(read(tmp_path)[0], step=step)
+        found, said = read(tmp_path)
+        assert is_whole(found, step=step) and said == [], "nor are they spoken of again"
 
 
 def test_what_was_skipped_is_said(tmp_path: Path) -> None:
@@ -135,6 +136,31 @@ def test_a_full_disk_leaves_the_states_before(
     with pytest.raises(BeftError, match=r"cannot be written.*No space left"):
         write(tmp_path, 3)
     assert {path: path.read_bytes() for path in (tmp_path / "state").iterdir()} == before
+
+
+def test_it_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed or cut off from power at any moment, what has the name is whole."""
+    path = write(tmp_path, 1)
+    before, order = path.read_bytes(), []
+    plain_sync, plain_replace = os.fsync, Path.replace
+
+    def sync(descriptor: int) -> None:
+        assert path.read_bytes() == before, "what was there is untouched"
+        order.append(os.fstat(descriptor).st_size)
+        plain_sync(descriptor)
+
+    def replace(source: Path, target: Path) -> Path:
+        assert path.read_bytes() == before
+        order.append(target)
+        return plain_replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "replace", replace)
+    data = before * 3
+    output.write_whole(path, data)
+    assert order == [len(data), path] and path.read_bytes() == data
 
 
 def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:

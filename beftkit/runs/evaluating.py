@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from beftkit.devices import make_accelerator
+from beftkit.devices import make_accelerator, out_of_memory
 from beftkit.errors import BeftError, UsageError
 from beftkit.evaluation import Evaluation, evaluate_model, load_metrics
 from beftkit.loading import load_classifier
@@ -114,11 +114,15 @@ def evaluate(
     length = loaded.fit_length(max_length or said.max_length or _length(task))
     splits = {name: encode(split, loaded.tokenizer, max_length=length)
               for name, split in data.validation.items()}  # fmt: skip
-    if device_map is None:
-        loaded.model.to(accelerator.device)
-    found = evaluate_model(
-        loaded.model, splits, objective_for(data.labels), metrics, accelerator, batch_size
-    )
+    with out_of_memory(
+        f"with batch_size {batch_size}, max_length {length}; lower --batch-size or --max-length, "
+        "or use --precision bf16 or --dtype bfloat16"
+    ):
+        if device_map is None:
+            loaded.model.to(accelerator.device)
+        found = evaluate_model(
+            loaded.model, splits, objective_for(data.labels), metrics, accelerator, batch_size
+        )
     return EvaluationResult(
         str(model), None if adapter is None else str(adapter), data.name, found,
         {name: split.truncated for name, split in splits.items()}, notes,

@@ -14,6 +14,9 @@ from beftkit.settings import TrainSettings, read_yaml, settings_yaml
 
 SETTINGS, RESULTS, HISTORY = "run.yaml", "all_results.json", "trainer_state.json"
 ADAPTER, MODEL = "adapter", "model"
+#: what chose the bias, where it was chosen; not the run's own, so it neither fills the folder nor
+#: is replaced with it
+SELECT = "select"
 #: how temporary names begin
 HALF = ".beftkit-"
 #: all that a run leaves in its folder, and ``seed-N`` for each of several seeds
@@ -31,7 +34,7 @@ def begin(folder: Path, settings: TrainSettings, *, overwrite: bool, resume: boo
     """
     try:
         held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-        held = [name for name in held if not name.startswith(HALF)]
+        held = [name for name in held if not name.startswith(HALF) and name != SELECT]
     except NotADirectoryError:
         raise BeftError(
             f"{folder}: is a file; expected a folder to make, give another --output"

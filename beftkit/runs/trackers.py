@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beftkit.errors import BeftError
+from beftkit.journal import named
 from beftkit.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -35,18 +36,20 @@ def tracked(
     try:
         accelerator.init_trackers(PROJECT, config={**_plain(settings), "seed": seed})
     except Exception as error:  # code of others may raise anything
-        said = (str(error).strip().splitlines() or [""])[0][:200]
-        raise BeftError(
-            f"report_to {settings.report_to}: cannot start ({type(error).__name__}: {said})"
-        ) from error
+        _finish(accelerator)
+        raise BeftError(f"report_to {settings.report_to}: cannot start ({named(error)})") from error
     try:
         yield
     finally:
-        # Not end_training: that ends the processes' exchange, and another seed may follow.
-        if accelerator.is_main_process:
-            for tracker in accelerator.trackers:
-                tracker.finish()
-        accelerator.trackers = []
+        _finish(accelerator)
+
+
+def _finish(accelerator: Accelerator) -> None:
+    # Not end_training: that ends the processes' exchange, and another seed may follow.
+    for tracker in accelerator.trackers if accelerator.is_main_process else ():
+        with suppress(Exception):  # what was trained is worth more; one may not have started
+            tracker.finish()
+    accelerator.trackers = []
 
 
 def _plain(settings: TrainSettings) -> dict[str, Any]:

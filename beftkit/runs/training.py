@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from beftkit.devices import make_accelerator, told_by_main
-from beftkit.errors import BeftError
+from beftkit.devices import make_accelerator, out_of_memory, told_by_main
 from beftkit.evaluation import load_metrics
 from beftkit.journal import Progress, Unwatched, Watcher
 from beftkit.loading import Loaded, load_classifier
@@ -49,30 +47,7 @@ def train(
     asked_to_stop: Callable[[], int] = lambda: 0,
     **settings: Any,
 ) -> TrainResult:
-    """Fine-tune one kind of bias of a model, and say what came of it.
-
-    Args:
-        model: folder, or ``owner/name`` on the hub.
-        config: a ``run.yaml`` to start from; what is given here wins.
-        resume: take up a run that was stopped in ``output``, to the same result bit by bit.
-        overwrite: replace a former run in ``output``.
-        watcher: told how it goes.
-        asked_to_stop: the number of a signal once one came; the state is saved, then
-            `beftkit.trainer.Interrupted` raised.
-        settings: fields of `beftkit.settings.TrainSettings`: ``task``, ``bias``, ``lr``,
-            ``seeds``, ``output``, ...
-
-    Returns:
-        Metrics (best and last), scores, times, and where the adapter lies.
-
-    Raises:
-        BeftError: anything that is wrong with what was given.
-
-    Example:
-        >>> result = beftkit.train("bert-base-cased", task="sst2", regime="low", bias="v",
-        ...                        output="runs/sst2-v")  # doctest: +SKIP
-        >>> result.runs[0].best["metrics"]["accuracy"]  # doctest: +SKIP
-    """
+    """`beftkit.train` (see there) of a bias that is named, not ``auto``."""
     output = settings.get("output")
     if resume and config is None and output is not None:
         config = folders.saved_settings(Path(output))
@@ -169,7 +144,7 @@ class _Journey:
             self.watcher.note(note)
         if loaded.fresh:
             self.watcher.note(f"drawn anew by seed {seed}: {', '.join(loaded.fresh)}")
-        with _out_of_memory(s):
+        with out_of_memory(_sizes(s)):
             train, validation = self.encoded(data, loaded, seed)
             tuner = self.place(loaded, choice)
             if folder is not None:
@@ -286,20 +261,9 @@ def _updates(settings: TrainSettings, train: Encoded) -> int:
     return -(-batches // settings.accumulation)
 
 
-@contextmanager
-def _out_of_memory(settings: TrainSettings) -> Iterator[None]:
-    """One line on what to lower."""
-    import torch
-
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        text = str(error)
-        cpu = isinstance(error, MemoryError) or "can't allocate memory" in text
-        if not cpu and not isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise BeftError(
-            f"out of memory with batch_size {settings.batch_size}, max_length "
-            f"{settings.max_length}; lower --batch-size (and raise --accumulation), --max-length, "
-            "or use --gradient-checkpointing, --precision bf16 or --dtype bfloat16"
-        ) from None
+def _sizes(settings: TrainSettings) -> str:
+    return (
+        f"with batch_size {settings.batch_size}, max_length {settings.max_length}; lower "
+        "--batch-size (and raise --accumulation), --max-length, or use --gradient-checkpointing, "
+        "--precision bf16 or --dtype bfloat16"
+    )

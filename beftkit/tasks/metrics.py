@@ -21,6 +21,7 @@ METRIC_NAMES = (
     "accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "mse", "mae",
 )  # fmt: skip
 _ERRORS = ("mse", "mae")
+_OF_CLASSES = ("accuracy", "f1", "macro_f1", "matthews")
 
 
 def higher_is_better(name: str) -> bool:
@@ -52,14 +53,31 @@ def compute_metrics(
         raise BeftError(f"{len(predicted)} predictions for {len(expected)} examples: no metric")
     result: dict[str, float] = {}
     for given in metrics:
-        metric = load_metric(given) if isinstance(given, str) else given
-        name = given if isinstance(given, str) else metric.name
+        name = given if isinstance(given, str) else given.name
+        if given in _OF_CLASSES and "f" in (predicted.dtype.kind, expected.dtype.kind):
+            raise BeftError(  # evaluate would cut the fractions off
+                f"metric {name}: is for classes, and these are values; use pearson, spearman, mse"
+                " or mae"
+            )
         try:
-            found = metric.compute(predictions=predicted, references=expected)
+            if isinstance(given, str) and given in METRIC_NAMES:
+                found = _own(given, predicted, expected)
+            else:
+                metric = load_metric(given) if isinstance(given, str) else given
+                found = metric.compute(predictions=predicted, references=expected)
         except Exception as error:  # code of others may raise anything
             raise BeftError(f"metric {name}: {_line(error)}") from error
         result |= _numbers(name, found)
     return result
+
+
+def _own(name: str, predicted: npt.NDArray[Any], expected: npt.NDArray[Any]) -> dict[str, float]:
+    """A metric of our own as `TaskMetric` computes it, without ``evaluate``, whose import takes
+    longer than a short evaluation."""
+    from beftkit.tasks.functions import FUNCTIONS
+
+    function, kind = FUNCTIONS[name]
+    return {name: float(function(expected.astype(kind), predicted.astype(kind)))}
 
 
 def load_metric(name: str, *, trust_remote_code: bool = False) -> evaluate.EvaluationModule:

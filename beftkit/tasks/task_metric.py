@@ -1,53 +1,13 @@
-"""The metrics shipped here, as ``evaluate`` modules on scikit-learn and scipy. Slow to import."""
+"""The metrics shipped here, as ``evaluate`` modules. Slow to import."""
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Callable
 from typing import Any
 
 import datasets
 import evaluate
-import numpy as np
-from scipy import stats
-from sklearn import metrics
 
-Values = Any  # [N] numbers, as `evaluate` hands them on
-
-
-def _f1(expected: Values, predicted: Values) -> float:
-    if max(np.max(expected), np.max(predicted)) > 1:
-        raise ValueError("is for two labels, the second one being the positive; use macro_f1")
-    return float(metrics.f1_score(expected, predicted, zero_division=0))
-
-
-def _macro_f1(expected: Values, predicted: Values) -> float:
-    return float(metrics.f1_score(expected, predicted, average="macro", zero_division=0))
-
-
-def _correlation(function: Callable[..., Any]) -> Callable[[Values, Values], float]:
-    def correlation(expected: Values, predicted: Values) -> float:
-        if len(expected) < 2:
-            return math.nan
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of constants, whose correlation is NaN
-            return float(function(expected, predicted).statistic)
-
-    return correlation
-
-
-# name -> (function of references and predictions, their type)
-FUNCTIONS: dict[str, tuple[Callable[[Values, Values], float], str]] = {
-    "accuracy": (metrics.accuracy_score, "int64"),
-    "f1": (_f1, "int64"),
-    "macro_f1": (_macro_f1, "int64"),
-    "matthews": (metrics.matthews_corrcoef, "int64"),
-    "pearson": (_correlation(stats.pearsonr), "float64"),
-    "spearman": (_correlation(stats.spearmanr), "float64"),
-    "mse": (metrics.mean_squared_error, "float64"),
-    "mae": (metrics.mean_absolute_error, "float64"),
-}
+from beftkit.tasks.functions import FUNCTIONS, Values
 
 
 class TaskMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate ships no types

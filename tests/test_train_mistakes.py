@@ -1,0 +1,120 @@
+"""What a user can get wrong in training and evaluating: one line each, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from tests import saved_states, tiny_run
+from tests.command import Beftkit, refused
+
+DATA = ("--validation-file", "dev.jsonl", "--device", "cpu")
+RUN = ("--train-file", "train.jsonl", *DATA, "--epochs", "1", "--batch-size", "8", "--lr", "1e-2",
+       "--quiet")  # fmt: skip
+FIT = "a base model that does not match the adapter (it was trained on "
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bases of three geometries, one that reads no text, data of classes and of values."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    tiny_run.write_base(folder / "base")
+    tiny_run.write_base(folder / "wide", hidden_size=36)
+    tiny_run.write_base(folder / "shallow", num_hidden_layers=1)
+    tiny_run.write_task(folder)
+    config = transformers.ViTConfig(
+        hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
+        image_size=32, patch_size=16,
+    )  # fmt: skip
+    transformers.ViTModel(config).save_pretrained(folder / "vit")
+    rows = [{"text": "good film", "label": number / 7} for number in range(12)]
+    (folder / "values.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with all of that in it."""
+    for path in made.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def adapter(place: Path, beftkit: Beftkit) -> str:
+    """An adapter for ``base``."""
+    assert beftkit("train", "base", *RUN, "--max-steps", "1", "-o", "good").code == 0
+    return "good/adapter"
+
+
+def test_a_model_that_reads_no_text(place: Path, beftkit: Beftkit) -> None:
+    ran = beftkit("train", "vit", *RUN, "-o", "out")
+    refused(ran, "vit: no model with a classification head exists for ")
+
+
+def test_an_adapter_of_another_geometry(adapter: str, beftkit: Beftkit) -> None:
+    for base, message in (("wide", "is [2, 24], but "), ("shallow", "has not; ")):
+        ran = beftkit("evaluate", base, "--adapter", adapter, *DATA)
+        refused(ran, message, limit=400)
+        assert FIT in ran.err
+    refused(beftkit("score", "wide", adapter), "is this the adapter's base?", limit=400)
+
+
+def test_values_for_classes(adapter: str, beftkit: Beftkit) -> None:
+    values = ("--validation-file", "values.jsonl")
+    ran = beftkit("evaluate", "--adapter", adapter, *values)
+    refused(ran, "values.jsonl:1: 0.0 in column 'label'; expected one of neg, pos")
+    ran = beftkit("train", "base", *RUN, *values, "-o", "out")
+    refused(ran, "'neg' in column 'label', where other rows hold numbers")
+    ran = beftkit("train", "base", *RUN, "--regression", "-o", "out")
+    refused(ran, "train.jsonl:1: 'neg', not a finite number, in column 'label'")
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "macro_f1", "matthews"])
+def test_a_metric_of_classes_for_values(metric: str, place: Path, beftkit: Beftkit) -> None:
+    """Cut to whole numbers, values would agree that do not."""
+    values = ("--train-file", "values.jsonl", "--validation-file", "values.jsonl")
+    ran = beftkit("train", "base", *RUN, *values, "--metric", metric, "-o", "out")
+    refused(ran, f"metric {metric}: is for classes, and these are values; use pearson")
+    assert not Path("out").exists()
+
+
+def test_a_learning_rate_beyond_all_measure(place: Path, beftkit: Beftkit) -> None:
+    ran = beftkit("train", "base", *RUN, "--lr", "1e30", "--save-steps", "1", "-o", "out")
+    refused(ran, "the loss or its gradient is not finite at update 2; try a lower --lr")
+    assert "--resume takes up the last good state in out/state" in ran.err
+    assert [*saved_states.states(Path("out"))] == [1]
+
+
+def cuda() -> Exception:
+    return torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has")
+
+
+def cpu() -> Exception:
+    return RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 B")
+
+
+@pytest.mark.parametrize("error", [cuda, cpu, MemoryError])
+@pytest.mark.parametrize("where", ["moved", "computed"])
+def test_out_of_memory(
+    error: Callable[[], Exception], where: str, adapter: str, beftkit: Beftkit,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error()
+
+    if where == "moved":
+        monkeypatch.setattr(torch.nn.Module, "to", fail)
+    else:
+        monkeypatch.setattr(torch.nn.Embedding, "forward", fail)
+    ran = beftkit("train", "base", *RUN, "-o", "out")
+    refused(ran, "out of memory with batch_size 8, max_length 128; lower --batch-size (and raise")
+    ran = beftkit("evaluate", "--adapter", adapter, *DATA, "--batch-size", "31")
+    refused(ran, "out of memory with batch_size 31, max_length 32; lower --batch-size or --max-len")
