@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from beftkit.runs import evaluate as evaluate
     from beftkit.runs import fisher as fisher
     from beftkit.runs import fisher_all as fisher_all
-    from beftkit.runs import train as train
     from beftkit.scores import Scores as Scores
+    from beftkit.selection import Selection as Selection
+    from beftkit.selection import select as select
+    from beftkit.selection import train as train
 
 _HOMES = {
     "BeftError": "errors",
     "Inspection": "inspection",
     "Scores": "scores",
+    "Selection": "selection",
     "TrainResult": "results",
     "evaluate": "runs",
     "fisher": "runs",
@@ -30,12 +33,14 @@ _HOMES = {
     "inspect": "inspection",
     "score": "diff",
     "score_all": "diff",
-    "train": "runs",
+    "select": "selection",
+    "train": "selection",
 }
 __all__ = [
     "BeftError",
     "Inspection",
     "Scores",
+    "Selection",
     "TrainResult",
     "__version__",
     "evaluate",
@@ -44,6 +49,7 @@ __all__ = [
     "inspect",
     "score",
     "score_all",
+    "select",
     "train",
 ]
 

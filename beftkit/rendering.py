@@ -22,7 +22,7 @@ def rich_table(head: Sequence[str], body: Sequence[Sequence[str]], bold: Sequenc
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     left = {
         "post", "role", "per layer", "", "dtype", "inert", "tower", "attention", "parameter",
-        "kind", "roles", "part", "metric", "seed",
+        "kind", "roles", "part", "metric", "seed", "bias", "cell",
     }  # fmt: skip
     for heading in head:
         table.add_column(heading, justify="left" if heading in left else "right", no_wrap=True)

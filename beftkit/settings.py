@@ -47,7 +47,8 @@ class TrainSettings(BaseModel):
 
     bias: str = described(
         "v", WHAT, "q, k, v, m1, m2, m3, ln1, ln2 (several with commas), all, none (classifier "
-        "and pooler bias alone), head, full, rand or rand:N scalars.",
+        "and pooler bias alone), head, full, rand or rand:N scalars; auto: what `beftkit select` "
+        "chooses.",
     )  # fmt: skip
     layers: str | None = described(None, WHAT, "Only these layers, such as 0-5,8.")
     freeze_head: bool = described(False, WHAT, "Train neither classifier nor pooler bias along.")

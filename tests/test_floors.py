@@ -39,7 +39,8 @@ FLOORS: dict[str, float] = {
     "beftkit.rendering": 6.5,
     "beftkit.report": 7,
     "beftkit.run_report": 7,
-    "beftkit.fisher_report": 7.5,  # lays tables out as report does
+    "beftkit.fisher_report": 7.5,  # these lay tables out as report does
+    "beftkit.select_report": 7.5,
     "beftkit.plots": 7,
     "beftkit.demo": 7,
     "beftkit.app": 8,

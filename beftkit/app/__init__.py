@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import sys
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +16,7 @@ from beftkit.app.scoring import inspect, score
 from beftkit.errors import BeftError, UsageError
 
 #: commands whose options are read from a definition that takes a moment to import
-_LATER = ("train", "evaluate", "fisher")
+_LATER = {"train": "training", "evaluate": "training", "fisher": "training", "select": "selecting"}
 
 
 class _Group(TyperGroup):
@@ -23,9 +24,8 @@ class _Group(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in _LATER and cmd_name not in self.commands:
-            from beftkit.app import training
-
-            self.commands[cmd_name] = training.command(cmd_name)
+            room = import_module(f"beftkit.app.{_LATER[cmd_name]}")
+            self.commands[cmd_name] = room.command(cmd_name)
         return super().get_command(ctx, cmd_name)
 
     def list_commands(self, ctx: Any) -> list[str]:

@@ -30,9 +30,9 @@ class TopicCommand(TyperCommand):
 
 
 def with_settings(
-    function: Callable[..., None], model: type[BaseModel], skip: Sequence[str] = ()
+    function: Callable[..., None], *models: type[BaseModel], skip: Sequence[str] = ()
 ) -> Callable[..., None]:
-    """Give a function whose last parameter is ``**flags`` one option for each field of a model.
+    """Give a function whose last parameter is ``**flags`` one option for each field of the models.
 
     Every option's default is None, so that what was given is known; the help shows the field's own.
     """
@@ -42,8 +42,12 @@ def with_settings(
         inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name, field)
         )
-        for name, field in model.model_fields.items()
-        if name not in skip
+        for name, field in {
+            name: field
+            for model in models
+            for name, field in model.model_fields.items()
+            if name not in skip
+        }.items()
     ]
 
     def command(**given: Any) -> None:
@@ -84,7 +88,11 @@ def _plain(annotation: Any) -> tuple[Any, str | None]:
         (annotation,) = (part for part in get_args(annotation) if part is not NoneType)
     if get_origin(annotation) is tuple:
         (kind, _) = get_args(annotation)
-        return (str, "N,N,...") if kind is int else (list[str], None)
+        if kind in (int, float):
+            return str, "N,N,..."
+        if get_origin(kind) is Literal:
+            return str, ",".join(get_args(kind))
+        return list[str], None
     if get_origin(annotation) is Literal:
         return annotation, "|".join(get_args(annotation))
     return annotation, None

@@ -19,17 +19,17 @@ from beftkit.errors import UsageError
 from beftkit.fisher_settings import FisherSettings
 from beftkit.settings import DATA, DEVICE, EVALUATION, MODEL, OUTPUT, TrainSettings
 
-_IS_MAIN = os.environ.get("RANK", "0") == "0"  # torchrun's
+IS_MAIN = os.environ.get("RANK", "0") == "0"  # torchrun's
 #: torchrun hands on a Ctrl-C that the terminal gave every process already: seconds that are one
 _ONE_SIGNAL = 5.0 if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0.0
 
 
-def _panel(panel: str, help: str, *names: str, **rest: Any) -> Any:
+def panel(panel: str, help: str, *names: str, **rest: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **rest)
 
 
 FormatOption = Annotated[
-    Format, _panel(OUTPUT, "What is printed; json holds every figure.  [default: table]",
+    Format, panel(OUTPUT, "What is printed; json holds every figure.  [default: table]",
                    "--format", metavar="table|json|csv|markdown"),
 ]  # fmt: skip
 
@@ -64,20 +64,20 @@ def train(
         typer.Argument(metavar="MODEL", help="Model folder, or owner/name on the hub."),
     ] = None,
     config: Annotated[
-        Path | None, _panel(OUTPUT, "A run.yaml to start from; flags win over it.")
+        Path | None, panel(OUTPUT, "A run.yaml to start from; flags win over it.")
     ] = None,
     dry_run: Annotated[
-        bool, _panel(OUTPUT, "Print settings and what would train, and stop.", "--dry-run")
+        bool, panel(OUTPUT, "Print settings and what would train, and stop.", "--dry-run")
     ] = False,
     resume: Annotated[
-        bool, _panel(OUTPUT, "Take up a run that was stopped in --output.", "--resume")
+        bool, panel(OUTPUT, "Take up a run that was stopped in --output.", "--resume")
     ] = False,
     overwrite: Annotated[
-        bool, _panel(OUTPUT, "Replace a former run in --output.", "--overwrite")
+        bool, panel(OUTPUT, "Replace a former run in --output.", "--overwrite")
     ] = False,
     format: FormatOption = Format.table,
     quiet: Annotated[
-        bool, _panel(OUTPUT, "No progress and notes on stderr.", "--quiet", "-q")
+        bool, panel(OUTPUT, "No progress and notes on stderr.", "--quiet", "-q")
     ] = False,
     **flags: Any,
 ) -> None:
@@ -88,8 +88,8 @@ def train(
     """
     from beftkit import run_report
     from beftkit.runs import plan_run
-    from beftkit.runs import train as run
     from beftkit.runs.folders import saved_settings
+    from beftkit.selection import train as run
     from beftkit.settings import resolve_settings
     from beftkit.trainer import Interrupted
 
@@ -98,14 +98,14 @@ def train(
     if dry_run:
         file = config or (saved_settings(Path(output)) if resume and output else None)
         planned = plan_run(resolve_settings(file, {"model": model, **flags}))
-        _put(run_report.plan_text(planned, format.value), None)
+        put_whole(run_report.plan_text(planned, format.value), None)
         return
     if output is None and config is not None:
         output = _keys(config).get("output")
     if output is None:
         raise UsageError("no --output was given; expected the folder that the run shall make")
-    watcher = _Shown(quiet or not _IS_MAIN)
-    with _Signals(watcher) as signals:
+    watcher = Shown(quiet or not IS_MAIN)
+    with Signals(watcher) as signals:
         try:
             result = run(
                 model, config=config, resume=resume, overwrite=overwrite, watcher=watcher,
@@ -113,13 +113,13 @@ def train(
             )  # fmt: skip
         except Interrupted as stop:
             watcher.close()
-            if _IS_MAIN:
+            if IS_MAIN:
                 say_lines([f"stopped; its state is saved, --output {output} --resume takes it up"])
             raise typer.Exit(128 + stop.signal) from None
         finally:
             watcher.close()
-    if _IS_MAIN:
-        _put(run_report.train_text(result, format.value), None)
+    if IS_MAIN:
+        put_whole(run_report.train_text(result, format.value), None)
 
 
 def evaluate(
@@ -131,42 +131,40 @@ def evaluate(
         ),
     ] = None,
     adapter: Annotated[
-        str | None, _panel(MODEL, "An adapter's folder, or owner/name[@revision] on the hub.")
+        str | None, panel(MODEL, "An adapter's folder, or owner/name[@revision] on the hub.")
     ] = None,
-    revision: Annotated[str | None, _panel(MODEL, "The model's branch, tag or commit.")] = None,
+    revision: Annotated[str | None, panel(MODEL, "The model's branch, tag or commit.")] = None,
     tokenizer: Annotated[
-        str | None, _panel(MODEL, "Tokenizer, where it is not the model's own.")
+        str | None, panel(MODEL, "Tokenizer, where it is not the model's own.")
     ] = None,
     dtype: Annotated[
-        str, _panel(MODEL, "float32, bfloat16, float16 or auto.  [default: float32]")
+        str, panel(MODEL, "float32, bfloat16, float16 or auto.  [default: float32]")
     ] = "float32",
     task: Annotated[
-        str | None, _panel(DATA, "cola, sst2, ... as in train; an adapter knows its own.")
+        str | None, panel(DATA, "cola, sst2, ... as in train; an adapter knows its own.")
     ] = None,
     data_dir: Annotated[
-        str | None, _panel(DATA, "Folder of GLUE or SuperGLUE; without it the hub.")
+        str | None, panel(DATA, "Folder of GLUE or SuperGLUE; without it the hub.")
     ] = None,
-    data_revision: Annotated[
-        str | None, _panel(DATA, "The data set's revision on the hub.")
-    ] = None,
+    data_revision: Annotated[str | None, panel(DATA, "The data set's revision on the hub.")] = None,
     validation_file: Annotated[
-        Path | None, _panel(DATA, "Your own examples: .csv, .tsv, .jsonl or .parquet.")
+        Path | None, panel(DATA, "Your own examples: .csv, .tsv, .jsonl or .parquet.")
     ] = None,
-    text_columns: Annotated[str | None, _panel(DATA, "One or two columns.")] = None,
-    label_column: Annotated[str | None, _panel(DATA, "The column of labels or values.")] = None,
-    max_length: Annotated[int | None, _panel(DATA, "Tokens a row is cut to.", min=1)] = None,
+    text_columns: Annotated[str | None, panel(DATA, "One or two columns.")] = None,
+    label_column: Annotated[str | None, panel(DATA, "The column of labels or values.")] = None,
+    max_length: Annotated[int | None, panel(DATA, "Tokens a row is cut to.", min=1)] = None,
     metric: Annotated[
-        list[str] | None, _panel(EVALUATION, "Metrics instead of the task's; as in train.")
+        list[str] | None, panel(EVALUATION, "Metrics instead of the task's; as in train.")
     ] = None,
     trust_remote_code: Annotated[
         bool,
-        _panel(EVALUATION, "Let --metric fetch a module from the hub.", "--trust-remote-code"),
+        panel(EVALUATION, "Let --metric fetch a module from the hub.", "--trust-remote-code"),
     ] = False,
-    batch_size: Annotated[int, _panel(EVALUATION, "Examples a batch.  [default: 64]", min=1)] = 64,
-    precision: Annotated[str, _panel(DEVICE, "fp32, bf16 or fp16.  [default: fp32]")] = "fp32",
-    device: Annotated[str | None, _panel(DEVICE, "cpu, cuda, cuda:1, ...")] = None,
+    batch_size: Annotated[int, panel(EVALUATION, "Examples a batch.  [default: 64]", min=1)] = 64,
+    precision: Annotated[str, panel(DEVICE, "fp32, bf16 or fp16.  [default: fp32]")] = "fp32",
+    device: Annotated[str | None, panel(DEVICE, "cpu, cuda, cuda:1, ...")] = None,
     device_map: Annotated[
-        str | None, _panel(DEVICE, "auto: spread a model that one GPU cannot hold.")
+        str | None, panel(DEVICE, "auto: spread a model that one GPU cannot hold.")
     ] = None,
     format: FormatOption = Format.table,
     output: OutputOption = None,
@@ -185,8 +183,8 @@ def evaluate(
         metric=tuple(metric or ()), trust_remote_code=trust_remote_code, batch_size=batch_size,
         precision=precision, device=device, device_map=device_map,
     )  # fmt: skip
-    if _IS_MAIN:
-        _put(run_report.evaluation_text(found, format.value), output)
+    if IS_MAIN:
+        put_whole(run_report.evaluation_text(found, format.value), output)
         say_lines([] if quiet or format is Format.table else found.notes)
 
 
@@ -209,8 +207,8 @@ def fisher(
 
     check_outputs(output, None, [model])
     found = run(model, **{**flags, "snapshots": flags["snapshots"] or None})
-    if _IS_MAIN:
-        _put(fisher_report.fisher_text(found, format.value), output)
+    if IS_MAIN:
+        put_whole(fisher_report.fisher_text(found, format.value), output)
         if not quiet and format is not Format.table:
             say_lines(dict.fromkeys(note for one in found for note in one.notes))
 
@@ -229,13 +227,13 @@ def _keys(config: Path) -> Mapping[str, Any]:
     return {key: value for key, value in read_yaml(config).items() if value is not None}
 
 
-def _put(text: Any, output: Path | None) -> None:
+def put_whole(text: Any, output: Path | None) -> None:
     """Print or write text, or rich renderables."""
     shown = text if isinstance(text, str) else rendered(text, output)
     say_lines(deliver(shown, output))
 
 
-class _Shown:
+class Shown:
     """Progress on stderr: a bar on a terminal, lines elsewhere."""
 
     def __init__(self, quiet: bool) -> None:
@@ -286,10 +284,10 @@ class _Shown:
             self._bar = None
 
 
-class _Signals:
+class Signals:
     """SIGINT and SIGTERM ask a run to save and stop; a second one, or one before it, ends it."""
 
-    def __init__(self, shown: _Shown) -> None:
+    def __init__(self, shown: Shown) -> None:
         self._shown, self._number, self._first = shown, 0, 0.0
         self._former: dict[int, Any] = {}
 
@@ -297,7 +295,7 @@ class _Signals:
         """The signal that came, or 0."""
         return self._number
 
-    def __enter__(self) -> _Signals:
+    def __enter__(self) -> Signals:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._former[number] = signal.signal(number, self._came)
         return self

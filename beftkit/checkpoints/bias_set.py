@@ -137,12 +137,13 @@ class AdaptedBiasSet(BiasSet):
 
     def _notes(self, changes: list[Change], rest: list[str]) -> list[str]:
         scored = {site.parameter for site in self.sites}
-        known = [plain_name(name) for name in self.base.checkpoint.tensors]
-        unmet = []
-        for change in changes:
-            ends = _ends(change.parameter)
-            if not ends & scored and not any(_ends(name) & {change.parameter} for name in known):
-                unmet.append(change)
+        known = {plain_name(name) for name in self.base.checkpoint.tensors}
+        longer = {end for name in known for end in _ends(name)}
+        unmet = [
+            change for change in changes
+            # Either side may have the task model's prefix.
+            if not _ends(change.parameter) & (scored | known) and change.parameter not in longer
+        ]  # fmt: skip
         notes = []
         added = [change.parameter for change in unmet if change.kind == "add"]
         if added:

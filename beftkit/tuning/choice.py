@@ -92,6 +92,8 @@ def parse_bias(bias: str) -> _Wanted:
             return _Wanted(whole=word, count=int(count) if count else None)
     if words and all(word in ROLES for word in words):
         return _Wanted(roles=tuple(role for role in ROLES if role in words))
+    if words == ["auto"]:
+        raise BeftError("bias auto: is known only after a probe; see `beftkit select`")
     raise BeftError(
         f"bias {bias!r}: expected roles out of {', '.join(ROLES)} (several with commas), or one of "
         "all, none, head, full, rand, rand:N"

@@ -1,0 +1,39 @@
+"""Choosing the bias: probes over a grid, what each method says of them, and the proof.
+
+Importing this costs next to nothing: a name is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from beftkit.selection.auto import train as train
+    from beftkit.selection.journey import select as select
+    from beftkit.selection.results import CellResult as CellResult
+    from beftkit.selection.results import GroupResult as GroupResult
+    from beftkit.selection.results import Selection as Selection
+    from beftkit.selection.settings import SelectSettings as SelectSettings
+
+_HOMES = {
+    "CellResult": "results",
+    "GroupResult": "results",
+    "SelectSettings": "settings",
+    "Selection": "results",
+    "select": "journey",
+    "train": "auto",
+}
+__all__ = ["CellResult", "GroupResult", "SelectSettings", "Selection", "select", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'beftkit.selection' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"beftkit.selection.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

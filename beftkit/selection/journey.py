@@ -1,0 +1,313 @@
+"""`beftkit.select`: probe, three methods, a target, and on request the proof."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from beftkit.errors import BeftError, UsageError
+from beftkit.journal import LOG, Unwatched, Watcher
+from beftkit.output import write_whole
+from beftkit.results import TrainResult
+from beftkit.runs import train
+from beftkit.runs.planning import load_data
+from beftkit.selection.cells import (
+    PROBE,
+    Cell,
+    biases_to_verify,
+    cell_settings,
+    grid,
+    split_settings,
+)
+from beftkit.selection.methods import (
+    change_methods,
+    fisher_method,
+    read_track,
+    run_summary,
+    thinned,
+    when_settled,
+)
+from beftkit.selection.results import CellResult, Selection
+from beftkit.selection.settings import SelectSettings
+from beftkit.selection.summary import overall_targets, summarise
+from beftkit.settings import TrainSettings, read_yaml
+
+SETTINGS, RESULT, CELL, FISHER = "select.yaml", "select.json", "cell.json", "fisher.json"
+CELLS = "cells"
+#: seconds between looks at what other processes have finished
+PATIENCE = 0.5
+
+
+def select(
+    model: str | Path | None = None,
+    *,
+    output: str | Path,
+    config: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    watcher: Watcher | None = None,
+    asked_to_stop: Callable[[], int] = lambda: 0,
+    **settings: Any,
+) -> Selection:
+    """Choose the bias to fine-tune as the paper does, and show why (paper section 2.1, figure 1).
+
+    A probe fine-tunes all biases; the projection ratio and the magnitude of each bias's change, and
+    the empirical Fisher of the pretrained model on the same examples, rank the roles.
+
+    Args:
+        model: folder, or ``owner/name`` on the hub.
+        output: folder of the selection: a cell of the grid is a folder in ``cells/``, its runs are
+            ordinary runs of `beftkit.train`.
+        config: a ``select.yaml`` to start from; what is given here wins.
+        resume: take up a selection that was stopped; finished cells and runs are not repeated.
+        overwrite: replace a former selection in ``output``.
+        watcher: told how it goes.
+        asked_to_stop: the number of a signal once one came.
+        settings: fields of `beftkit.selection.SelectSettings` (``regimes``, ``lrs``, ``epochs``,
+            ``seeds``, ``candidates``, ``verify``, ``probe_steps``, ...) and, for the runs, of
+            `beftkit.settings.TrainSettings` (``task``, ``data_dir``, ``precision``, ...).
+
+    Returns:
+        Tables, targets, margins; ``.target`` is the projection ratio's choice.
+
+    Raises:
+        BeftError: anything that is wrong with what was given, or no cell came to its end.
+
+    Example:
+        >>> found = beftkit.select("bert-base-cased", task="rte", output="rte")  # doctest: +SKIP
+        >>> found.target, found.targets  # doctest: +SKIP
+        ('v', {'projection': 'v', 'magnitude': 'q', 'fisher': 'v'})
+    """
+    folder = Path(output)
+    if resume and config is None and (folder / SETTINGS).is_file():
+        config = folder / SETTINGS
+    mine, rest = split_settings(None if model is None else str(model), config, settings)
+    journey = _Journey(folder, mine, rest, watcher or Unwatched(), asked_to_stop)
+    return journey.run(resume, overwrite)
+
+
+class _Journey:
+    """One call, in one process or one of several that share out the cells."""
+
+    def __init__(
+        self, folder: Path, settings: SelectSettings, rest: Mapping[str, Any], watcher: Watcher,
+        asked_to_stop: Callable[[], int],
+    ) -> None:  # fmt: skip
+        self.folder, self.settings, self.rest = folder, settings, rest
+        self.watcher, self.asked_to_stop = watcher, asked_to_stop
+        self.rank, self.world = _alone()
+        if self.world > 1 and rest.get("device") is None:
+            self.rest = {**rest, "device": _device(self.rank)}
+
+    def run(self, resume: bool, overwrite: bool) -> Selection:
+        biases = biases_to_verify(self.settings)
+        cells = grid(self.settings)
+        first = cell_settings(self.rest, self.settings, cells[0], PROBE, None)
+        for cell in cells[1:]:
+            cell_settings(self.rest, self.settings, cell, PROBE, None)
+        self.data = load_data(first)
+        if self.settings.verify and not self.data.validation:
+            raise UsageError("verify compares metrics; expected a validation file as well")
+        self.begin(first, resume, overwrite)
+        mine = cells[self.rank :: self.world]
+        for number, cell in enumerate(mine, 1):
+            where = f"cell {number} of {len(mine)}, {cell.name}"
+            self.one(cell, where, biases)
+        if self.rank:
+            cells = mine
+        results = [self.waited(cell) for cell in cells]
+        found = self.summed_up(first, results)
+        if not self.rank:
+            write_whole(self.folder / RESULT, _json(found.to_dict()))
+        return found
+
+    def begin(self, first: TrainSettings, resume: bool, overwrite: bool) -> None:
+        """Make the folder ready; the first process writes ``select.yaml``."""
+        import shutil
+
+        import yaml
+
+        values = {**self.settings.model_dump(mode="json"), **_plain(self.rest)}
+        values.pop("device", None)
+        path = self.folder / SETTINGS
+        if self.rank:
+            while not path.is_file():  # the launcher ends us if the first process fails
+                time.sleep(PATIENCE)
+            return
+        try:
+            held = sorted(one.name for one in self.folder.iterdir()) if self.folder.is_dir() else []
+            former = SETTINGS in held
+            if self.folder.exists() and not self.folder.is_dir():
+                raise BeftError(f"{self.folder}: is a file; expected a folder to make")
+            if resume and former:
+                _check_same(self.folder, values)
+                return
+            if held and not (former and overwrite):
+                why = (
+                    "holds a selection; --resume takes it up, --overwrite replaces it" if former
+                    else f"holds {held[0]} and is no selection's folder; give another --output"
+                )  # fmt: skip
+                raise BeftError(f"{self.folder}: {why}")
+            if former:
+                shutil.rmtree(self.folder / CELLS, ignore_errors=True)
+                (self.folder / RESULT).unlink(missing_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BeftError(f"{self.folder}: cannot be made ({error.strerror})") from None
+        write_whole(path, yaml.safe_dump(values, sort_keys=False).encode())
+
+    def one(self, cell: Cell, where: str, biases: Sequence[str]) -> None:
+        """Bring a cell to its end, or note why it failed."""
+        folder = self.folder / CELLS / cell.name
+        if (folder / CELL).is_file() and not _read(folder / CELL).failed:
+            self.watcher.note(f"{where}: finished before")
+            return
+        self.watcher.note(where)
+        result = CellResult(cell.to_dict(), f"{CELLS}/{cell.name}")
+        try:
+            result = self.probed(cell, folder, result)
+        except BeftError as error:
+            self.watcher.note(f"{where}: failed: {error}")
+            result = replace(result, failed={PROBE: str(error)})
+        else:
+            for bias in biases:
+                if bias == "all" and self.settings.probe_steps is None:
+                    result = replace(result, runs={**result.runs, "all": result.runs[PROBE]})
+                    continue
+                try:
+                    run = self.trained(cell, folder, bias)
+                    runs = {**result.runs, bias: run_summary(run, self.folder)}
+                    result = replace(result, runs=runs)
+                except BeftError as error:
+                    self.watcher.note(f"{where}, bias {bias}: failed: {error}")
+                    result = replace(result, failed={**result.failed, bias: str(error)})
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BeftError(f"{folder}: cannot be made ({error.strerror})") from None
+        write_whole(folder / CELL, _json(result.to_dict()))
+
+    def probed(self, cell: Cell, folder: Path, result: CellResult) -> CellResult:
+        """The probe, and what the methods make of it."""
+        found = self.trained(cell, folder, PROBE)
+        run = found.runs[0]
+        methods, family, notes = change_methods(found, self.settings)
+        resolved = TrainSettings(**found.settings)
+        failed: dict[str, str] = {}
+        if self.settings.fisher:
+            saved = folder / FISHER
+            if saved.is_file():
+                methods["fisher"] = json.loads(saved.read_text(encoding="utf-8"))
+            else:
+                try:
+                    methods["fisher"] = fisher_method(self.data, resolved, self.settings, cell.seed)
+                    write_whole(saved, _json(methods["fisher"]))
+                except BeftError as error:
+                    self.watcher.note(f"fisher failed: {error}")
+                    failed["fisher"] = str(error)
+        track = read_track(folder / PROBE / LOG)
+        when = when_settled(track, methods["projection"], self.settings)
+        return replace(
+            result, examples=run.train_examples, methods=methods,
+            cell={**result.cell, "lr": resolved.lr, "epochs": resolved.epochs},
+            runs={PROBE: {**run_summary(found, self.folder), "family": family,
+                          "total": found.total, "metric": found.metric}},
+            settled=when.to_dict() if when else None, track=thinned(track), notes=tuple(notes),
+            failed=failed,
+        )  # fmt: skip
+
+    def trained(self, cell: Cell, folder: Path, bias: str) -> TrainResult:
+        """One run of a cell, taken up where it was stopped, not repeated where it was finished."""
+        where = folder / bias
+        settings = cell_settings(self.rest, self.settings, cell, bias, str(where))
+        given = settings.model_dump(mode="json", exclude={"model"}, exclude_none=True)
+        return train(
+            settings.model, resume=True, watcher=self.watcher, asked_to_stop=self.asked_to_stop,
+            **given,
+        )  # fmt: skip
+
+    def waited(self, cell: Cell) -> CellResult:
+        """A cell's result, once whichever process has it in hand is done."""
+        path = self.folder / CELLS / cell.name / CELL
+        while not path.is_file():
+            time.sleep(PATIENCE)
+        return _read(path)
+
+    def summed_up(self, first: TrainSettings, results: Sequence[CellResult]) -> Selection:
+        """All cells together."""
+        from beftkit.tasks import higher_is_better
+
+        whole = [one for one in results if one.methods]
+        if not whole:
+            name, why = next(iter(results[0].failed.items()))
+            raise BeftError(f"no cell came to its end; {results[0].folder}, {name}: {why}")
+        probe = whole[0].runs[PROBE]
+        metric = probe["metric"]
+        higher = metric is None or higher_is_better(metric)
+        groups = summarise(results, self.settings, metric, higher)
+        notes = dict.fromkeys(note for one in whole for note in one.notes)
+        for one in results:
+            for name, why in one.failed.items():
+                notes[f"{one.folder}, {name}: failed: {why}"] = None
+        if len({g.methods["projection"]["target"] for g in groups}) > 1:
+            notes["the projection ratio's target differs over the grid"] = None
+        return Selection(
+            model=first.model, task=self.data.name, metric=metric, higher_is_better=higher,
+            candidates=self.settings.candidates, targets=overall_targets(groups), groups=groups,
+            cells=tuple(results),
+            settings={**self.settings.model_dump(mode="json"), **_plain(self.rest)},
+            family=probe["family"], total=probe["total"], notes=tuple(notes),
+        )  # fmt: skip
+
+
+def _alone() -> tuple[int, int]:
+    """Our rank and how many we are; the runs of a cell shall know of no other process."""
+    rank, world = (int(os.environ.get(name, default)) for name, default in
+                   (("RANK", "0"), ("WORLD_SIZE", "1")))  # fmt: skip
+    if world > 1:
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            os.environ.pop(name, None)
+    return rank, world
+
+
+def _device(rank: int) -> str | None:
+    """The GPU of this process, where the launcher gave each one."""
+    import torch
+
+    local = int(os.environ.pop("LOCAL_RANK", rank))
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return f"cuda:{local % count}" if count else None
+
+
+def _check_same(folder: Path, values: Mapping[str, Any]) -> None:
+    before = read_yaml(folder / SETTINGS)
+    for key in dict.fromkeys([*before, *values]):
+        # Verification may come later, and what it compares is settled by then.
+        if key not in ("verify", "report_to") and before.get(key) != values.get(key):
+            raise BeftError(
+                f"{folder}: was begun with {key} {before.get(key)!r}, not {values.get(key)!r}; "
+                "resume with the same settings (--output and --resume alone will do), or start "
+                "afresh with --overwrite"
+            )
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as YAML and JSON take them."""
+    return {
+        key: list(value) if isinstance(value, tuple) else
+        str(value) if isinstance(value, Path) else value
+        for key, value in values.items()
+    }  # fmt: skip
+
+
+def _read(path: Path) -> CellResult:
+    return CellResult.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _json(values: Any) -> bytes:
+    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
