@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,10 @@ from beftkit.errors import BeftError
 
 if TYPE_CHECKING:
     from beftkit.results import TrainResult
+    from beftkit.selection import Selection
 
 MARKER = "beftkit-demo.json"
+RESULT = "select.json"
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _FUNCTION = ("the", "was", "were", "not", "very", "and", "but", "it", "they")
 
@@ -42,7 +44,7 @@ class DemoSize:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Where the pair lies and what training did to accuracy on unseen sentences."""
+    """Where the pair lies, what training did to accuracy on unseen sentences, what was selected."""
 
     pre: Path
     post: Path
@@ -52,6 +54,7 @@ class DemoResult:
     train_examples: int
     eval_examples: int
     seconds: float
+    selection: Selection
 
 
 class Language:
@@ -116,7 +119,7 @@ def make_demo_pair(
     progress: Callable[[str], None] | None = None,
     size: DemoSize | None = None,
 ) -> DemoResult:
-    """Pretrain, fine-tune all biases, and write ``output/pre`` and ``output/post``.
+    """Pretrain, fine-tune all biases, select one, and write ``output/pre`` and ``output/post``.
 
     Args:
         output: folder to make; a former demo's is replaced, anything else is refused.
@@ -143,14 +146,14 @@ def make_demo_pair(
         raise BeftError(f"{output}: cannot be made ({error.strerror}); give --output") from None
     try:
         with _calm(seed):
-            numbers = _train_and_save(work, seed, size, say)
+            before, after, majority, found = _train_and_save(work, output, seed, size, say)
         result = DemoResult(
-            output / "pre", output / "post", *numbers, size.train_examples, size.eval_examples,
-            round(time.perf_counter() - started, 1),
+            output / "pre", output / "post", before, after, majority, size.train_examples,
+            size.eval_examples, round(time.perf_counter() - started, 1), found,
         )  # fmt: skip
         record = {
             "seed": seed, "size": asdict(size), "versions": _versions(), "data": "synthetic",
-            "accuracy_before": numbers[0], "accuracy_after": numbers[1], "majority": numbers[2],
+            "accuracy_before": before, "accuracy_after": after, "majority": majority,
         }  # fmt: skip
         (work / MARKER).write_text(json.dumps(record, indent=2) + "\n")
         _move_in(work, output)
@@ -216,14 +219,17 @@ def _calm(seed: int) -> Iterator[None]:
 
 
 def _train_and_save(
-    work: Path, seed: int, size: DemoSize, say: Callable[[str], None]
-) -> tuple[float, float, float]:
-    """The whole run; returns accuracy before and after, and that of the commoner label."""
+    work: Path, output: Path, seed: int, size: DemoSize, say: Callable[[str], None]
+) -> tuple[float, float, float, Selection]:
+    """The whole run; returns accuracy before and after, that of the commoner label, and the
+    selection as if made in ``output``.
+    """
     from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
     from beftkit.loading import load_classifier
     from beftkit.merging import apply_adapter
     from beftkit.runs import train
+    from beftkit.selection import select
 
     language = Language(seed)
     vocabulary = {word: index for index, word in enumerate(language.words())}
@@ -243,20 +249,31 @@ def _train_and_save(
     labels = _write_examples(work, language, size)
     settings: dict[str, Any] = {
         "train_file": str(work / "train.jsonl"), "validation_file": str(work / "validation.jsonl"),
-        "bias": "all", "lr": 1e-3, "seeds": (seed,), "metric": ("accuracy",), "max_length": 32,
-        "device": "cpu",
+        "seeds": (seed,), "metric": ("accuracy",), "max_length": 32, "device": "cpu",
     }  # fmt: skip
-    before = _accuracy(train(work / "pre", epochs=0, **settings))
-    say(f"fine-tuning all biases on {size.train_examples} sentences")
+    before = _accuracy(train(work / "pre", epochs=0, bias="all", lr=1e-3, **settings))
+    say(f"probe: fine-tuning all biases on {size.train_examples} sentences")
     run = work / "run"
-    after = _accuracy(train(work / "pre", epochs=size.epochs, output=str(run), **settings))
+    found = select(work / "pre", output=run, epochs=(size.epochs,), lrs=(1e-3,), **settings)
+    probe = found.cells[0].runs["probe"]
     loaded = load_classifier(str(work / "pre"), ("bad", "good"), seed=seed)
-    apply_adapter(loaded.model, run / "adapter")
+    apply_adapter(loaded.model, run / probe["folder"] / "adapter")
     loaded.model.save_pretrained(work / "post")
     tokenizer.save_pretrained(work / "post")
     shutil.rmtree(run)  # its adapter names a folder that is about to be renamed
+    found = _moved(found, work, output)
+    (work / RESULT).write_text(json.dumps(found.to_dict(), indent=2) + "\n")
     share = sum(labels) / len(labels)
-    return before, after, max(share, 1 - share)
+    return before, float(probe["last"]["accuracy"]), max(share, 1 - share), found
+
+
+def _moved(found: Selection, work: Path, output: Path) -> Selection:
+    """A selection whose files will lie elsewhere."""
+    settings = {
+        key: value.replace(str(work), str(output)) if isinstance(value, str) else value
+        for key, value in found.settings.items()
+    }
+    return replace(found, model=str(output / "pre"), task="the made-up language", settings=settings)
 
 
 def _accuracy(result: TrainResult) -> float:

@@ -74,8 +74,9 @@ def demo_text(
         f"from {before:.3f} to {after:.3f} (always the commoner label: {majority:.3f}).\n"
         "The language is made up and the model tiny: this shows how to read the table, not what "
         "your task would choose.\n"
-        f"In {folder}: pre/ and post/ (ordinary Hugging Face folders), scores.json, scores.png\n"
-        f"Next: beftkit score {folder}/pre {folder}/post --method magnitude\n"
+        f"In {folder}: pre/ and post/ (ordinary Hugging Face folders), scores.json, scores.png, "
+        "select.json, and the sentences\n"
+        f"Also: beftkit score {folder}/pre {folder}/post --method magnitude\n"
         "      beftkit score your-base your-finetuned --plot biases.png\n"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -218,7 +219,8 @@ def next_command(found: Selection, group: GroupResult, target: str) -> str:
         words += ["--regime", group.regime]
     words += ["--lr", f"{group.lr:g}"] if s.get("lrs") else []
     words += ["--epochs", str(group.epochs)] if s.get("epochs") else []
-    return shlex.join([*words, "-o", f"runs/{found.task}-{target}"])
+    name = re.sub(r"[^\w.-]+", "-", found.task)
+    return shlex.join([*words, "-o", f"runs/{name}-{target}"])
 
 
 def selection_rows(found: Selection) -> list[dict[str, Any]]:

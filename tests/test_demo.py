@@ -66,6 +66,21 @@ def test_the_method_sees_an_inert_key_and_a_learning_value(made: DemoResult) -> 
     assert figures["v"] > figures["q"] > 10 * figures["k"]
 
 
+@pytest.mark.slow
+def test_the_selection_is_that_of_the_pair(made: DemoResult) -> None:
+    scores = beftkit.score(made.pre, made.post)
+    (group,) = made.selection.groups
+    assert made.selection.target == scores.target == "v"
+    assert set(made.selection.targets) == {"projection", "magnitude", "fisher"}
+    for role, score in scores.roles.items():
+        found = group.methods["projection"]["roles"][role]
+        assert found["rank"] == score.rank
+        assert found["score"] == pytest.approx(score.figures["projection"], rel=1e-4)
+    saved = json.loads((made.pre.parent / "select.json").read_text())
+    assert saved["targets"] == made.selection.targets
+    assert str(made.pre.parent / "train.jsonl") == saved["settings"]["train_file"]
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     made = [
@@ -84,7 +99,7 @@ def test_a_former_demo_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     make_demo_pair(out, seed=1, size=TINY)
     assert json.loads((out / MARKER).read_text())["seed"] == 1
     assert sorted(path.name for path in out.iterdir()) == [
-        MARKER, "mine.txt", "post", "pre", "train.jsonl", "validation.jsonl",
+        MARKER, "mine.txt", "post", "pre", "select.json", "train.jsonl", "validation.jsonl",
     ]  # fmt: skip
     assert not (out / "post" / "stale.txt").exists()
     assert (out / "post" / "model.safetensors").stat().st_mode & 0o777 == 0o644

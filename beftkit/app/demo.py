@@ -16,12 +16,12 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(help="Seed of the language, the model and the run.")] = 0,
 ) -> None:
-    """Train a small model on a made-up language here and now, then score its biases.
+    """Train a small model on a made-up language here and now, score its biases, select one.
 
     Offline and within a minute on two cores. The data is synthetic: it shows what beftkit does,
     not what a real task would choose.
     """
-    from beftkit import diff, plots, report
+    from beftkit import diff, plots, report, select_report
     from beftkit.demo import make_demo_pair
     from beftkit.output import write_whole
 
@@ -33,4 +33,7 @@ def demo(
         str(output), made.accuracy_before, made.accuracy_after, made.majority,
         made.train_examples, made.eval_examples,
     )  # fmt: skip
-    put(rendered(report.scores_table([scores]), None) + closing)
+    chosen = [*select_report.headline(made.selection), "",
+              *select_report.group_parts(made.selection, made.selection.groups[0], "table"), "",
+              *select_report.plain_words(made.selection)]  # fmt: skip
+    put(rendered([*report.scores_table([scores]), "", *chosen], None) + closing)

@@ -98,11 +98,11 @@ class _Journey:
         self, folder: Path, settings: SelectSettings, rest: Mapping[str, Any], watcher: Watcher,
         asked_to_stop: Callable[[], int],
     ) -> None:  # fmt: skip
-        self.folder, self.settings, self.rest = folder, settings, rest
+        self.folder, self.settings, self.given = folder, settings, rest
         self.watcher, self.asked_to_stop = watcher, asked_to_stop
-        self.rank, self.world = _alone()
-        if self.world > 1 and rest.get("device") is None:
-            self.rest = {**rest, "device": _device(self.rank)}
+        self.rank, self.world, local = _alone()
+        own_gpu = self.world > 1 and rest.get("device") is None
+        self.rest = {**rest, "device": _device(local)} if own_gpu else rest
 
     def run(self, resume: bool, overwrite: bool) -> Selection:
         biases = biases_to_verify(self.settings)
@@ -132,8 +132,7 @@ class _Journey:
 
         import yaml
 
-        values = {**self.settings.model_dump(mode="json"), **_plain(self.rest)}
-        values.pop("device", None)
+        values = {**self.settings.model_dump(mode="json"), **_plain(self.given)}
         path = self.folder / SETTINGS
         if self.rank:
             while not path.is_file():  # the launcher ends us if the first process fails
@@ -260,26 +259,28 @@ class _Journey:
             model=first.model, task=self.data.name, metric=metric, higher_is_better=higher,
             candidates=self.settings.candidates, targets=overall_targets(groups), groups=groups,
             cells=tuple(results),
-            settings={**self.settings.model_dump(mode="json"), **_plain(self.rest)},
+            settings={**self.settings.model_dump(mode="json"), **_plain(self.given)},
             family=probe["family"], total=probe["total"], notes=tuple(notes),
         )  # fmt: skip
 
 
-def _alone() -> tuple[int, int]:
-    """Our rank and how many we are; the runs of a cell shall know of no other process."""
-    rank, world = (int(os.environ.get(name, default)) for name, default in
-                   (("RANK", "0"), ("WORLD_SIZE", "1")))  # fmt: skip
+def _alone() -> tuple[int, int, int]:
+    """Our rank, how many we are, our rank on this machine; the runs shall know of no others."""
+    rank, world, local = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+    )
     if world > 1:
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR",
+                     "MASTER_PORT"):  # fmt: skip
             os.environ.pop(name, None)
-    return rank, world
+    return rank, world, local
 
 
-def _device(rank: int) -> str | None:
-    """The GPU of this process, where the launcher gave each one."""
+def _device(local: int) -> str | None:
+    """The GPU of this process, where there are some."""
     import torch
 
-    local = int(os.environ.pop("LOCAL_RANK", rank))
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return f"cuda:{local % count}" if count else None
 
@@ -287,8 +288,8 @@ def _device(rank: int) -> str | None:
 def _check_same(folder: Path, values: Mapping[str, Any]) -> None:
     before = read_yaml(folder / SETTINGS)
     for key in dict.fromkeys([*before, *values]):
-        # Verification may come later, and what it compares is settled by then.
-        if key not in ("verify", "report_to") and before.get(key) != values.get(key):
+        # Verification may come later; the rest changes nothing of what is found.
+        if key not in ("verify", "report_to", "device") and before.get(key) != values.get(key):
             raise BeftError(
                 f"{folder}: was begun with {key} {before.get(key)!r}, not {values.get(key)!r}; "
                 "resume with the same settings (--output and --resume alone will do), or start "

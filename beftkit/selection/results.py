@@ -82,6 +82,7 @@ class GroupResult:
     def label(self) -> str:
         """In a word or two."""
         size = f"{self.train_size} examples" if self.train_size else self.regime
+        size = "all examples" if size == "all" else size
         rate = [f"lr {self.lr:g}"] if self.lr is not None else []
         plural = "" if self.epochs == 1 else "s"
         passes = [f"{self.epochs} epoch{plural}"] if self.epochs is not None else []

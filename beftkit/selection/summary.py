@@ -104,11 +104,11 @@ def _method(tables: Sequence[Mapping[str, Any]], settings: SelectSettings) -> di
 
     ranked = {role: {**roles[role], "rank": None if roles[role]["score"] is None else rank}
               for rank, role in enumerate(sorted(roles, key=order), start=1)}  # fmt: skip
-    can = [
-        role for role in ranked
-        if role in settings.candidates and ranked[role]["score"]
-        and (settings.allow_inert or ranked[role]["inert"] != "yes")
-    ]  # fmt: skip
+    can = sorted(
+        (role for role in ranked if role in settings.candidates and ranked[role]["score"]
+         and (settings.allow_inert or ranked[role]["inert"] != "yes")),
+        key=lambda role: -ranked[role]["score"],
+    )  # fmt: skip
     lead = None
     if len(can) > 1:
         target, other = ([table["roles"][role]["layers"] for table in tables] for role in can[:2])

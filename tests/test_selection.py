@@ -1,0 +1,272 @@
+"""What a selection makes of numbers: margins, when a probe settled, groups, tau."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from beftkit.errors import BeftError, UsageError
+from beftkit.select_report import plain_words, selection_rows, selection_text
+from beftkit.selection import CellResult, Selection, SelectSettings
+from beftkit.selection.cells import cell_settings, grid, split_settings
+from beftkit.selection.certainty import kendall_tau, margin, settled
+from beftkit.selection.methods import thinned
+from beftkit.selection.summary import overall_targets, summarise
+
+RNG = np.random.default_rng(7)
+
+
+# --- how sure
+
+
+def test_a_margin_is_the_difference_of_the_means_and_its_interval_that_of_scipy() -> None:
+    a, b = RNG.normal(1.0, 0.3, 24), RNG.normal(0.8, 0.3, 24)
+    found = margin("q", [a.tolist()], [b.tolist()])
+    assert found.value == pytest.approx(a.mean() - b.mean(), rel=1e-12)
+    judge = stats.bootstrap((a - b,), np.mean, n_resamples=20_000, method="percentile",
+                            rng=np.random.default_rng(1)).confidence_interval  # fmt: skip
+    assert found.low is not None and found.high is not None
+    width = judge.high - judge.low
+    assert abs(found.low - judge.low) < 0.03 * width
+    assert abs(found.high - judge.high) < 0.03 * width
+
+
+def test_seeds_widen_the_interval_that_layers_alone_would_give() -> None:
+    layers = np.linspace(-0.01, 0.01, 12)
+    apart = [(layers + shift).tolist() for shift in (-0.5, 0.0, 0.9)]
+    nought = [[0.0] * 12] * 3
+    found = margin("q", apart, nought)
+    assert found.low is not None and found.high is not None
+    assert found.low < -0.3 and found.high > 0.7
+    assert found.close
+    one = margin("q", apart[2:], nought[2:])
+    assert one.low is not None and one.low > 0.89 and not one.close
+
+
+def test_one_layer_and_one_seed_have_no_interval() -> None:
+    assert margin("q", [[0.5]], [[0.2]]) == margin("q", [[0.5]], [[0.2]])
+    found = margin("q", [[0.5]], [[0.2]])
+    assert (found.low, found.high, found.close) == (None, None, False)
+
+
+def test_roles_of_unequal_layers_are_drawn_apart() -> None:
+    found = margin("q", [[1.0, 1.2, 0.9]], [[0.1, 0.2]])
+    assert found.value == pytest.approx(1.0333333 - 0.15)
+    assert found.low is not None and not found.close
+
+
+def test_a_probe_is_settled_from_its_last_change_on() -> None:
+    track = [
+        (1, {"q": 0.3, "v": 0.1, "m1": 0.0}), (2, {"q": 0.1, "v": 0.2, "m1": 0.3}),
+        (3, {"q": 0.1, "v": 0.4, "m1": 0.2}), (4, {"q": 0.1, "v": 0.4, "m1": 0.05}),
+        (5, {"q": 0.2, "v": 0.5, "m1": 0.1}),
+    ]  # fmt: skip
+    found = settled(track, ["q", "v", "m1"])
+    assert found is not None
+    assert (found.target, found.ranking, found.steps) == (3, 4, 5)
+    only = settled(track, ["q", "v"])
+    assert only is not None and (only.target, only.ranking) == (2, 2)
+    assert settled([], ["q"]) is None
+    assert settled(track, ["ln1"]) is None
+
+
+def test_tau_is_that_of_a_count_of_pairs() -> None:
+    ranks = {"v": 1, "q": 2, "m1": 3, "k": 4}
+    metrics = {"v": 0.9, "q": 0.7, "m1": 0.8, "k": 0.5}
+    pairs = [(a, b) for a in ranks for b in ranks if a < b]
+    agree = sum((ranks[a] < ranks[b]) == (metrics[a] > metrics[b]) for a, b in pairs)
+    expected = (agree - (len(pairs) - agree)) / len(pairs)
+    assert kendall_tau(ranks, metrics) == pytest.approx(expected)
+    assert kendall_tau(ranks, dict.fromkeys(ranks, 0.5)) is None
+    assert kendall_tau(ranks, {"v": 0.9, "q": None}) is None
+
+
+def test_a_long_track_is_thinned_to_its_ends_and_some_between() -> None:
+    track = [(step, {"v": step / 1000}) for step in range(1, 1001)]
+    points = thinned(track)["v"]
+    assert len(points) <= 201
+    assert points[0] == [1, 0.001] and points[-1] == [1000, 1.0]
+
+
+# --- cells
+
+
+def test_a_grid_is_every_combination_and_every_name_its_own() -> None:
+    settings = SelectSettings(regimes="low,high", lrs="1e-3,1e-4", epochs="2,4", seeds="0,1")
+    cells = grid(settings)
+    assert len(cells) == len({cell.name for cell in cells}) == 16
+    assert cells[0].name == "low-lr0.001-e2-seed0"
+    assert len({cell.group for cell in cells}) == 8
+
+
+def test_a_cell_has_the_settings_of_its_place() -> None:
+    settings, rest = split_settings(
+        "base", None, {"task": "rte", "lrs": "1e-3,2e-3", "batch_size": 8, "probe_steps": 5}
+    )
+    assert settings.regimes == ("low",)
+    cell = grid(settings)[1]
+    probe = cell_settings(rest, settings, cell, "probe", "out")
+    assert (probe.bias, probe.lr, probe.regime, probe.max_steps) == ("all", 2e-3, "low", 5)
+    assert (probe.batch_size, probe.track_steps, probe.seeds) == (8, 1, (0,))
+    alone = cell_settings(rest, settings, cell, "v", "out")
+    assert (alone.bias, alone.max_steps) == ("v", None)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"task": "rte", "bias": "v"}, "bias is set by the selection itself"),
+        ({"task": "rte", "regimes": "low", "train_size": 4}, "expected one of them"),
+        ({"train_file": "x.jsonl", "regimes": "low"}, "regimes are for tasks"),
+        ({"task": "rte", "lrs": "0"}, "expected values above 0"),
+        ({"task": "rte", "seeds": "1,1"}, "expected different values"),
+        ({"task": "rte", "seeds": "-1"}, "from 0 on"),
+        ({"task": "rte", "regimes": "tiny"}, "regimes"),
+    ],
+)
+def test_settings_that_make_no_sense(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        split_settings("base", None, given)
+
+
+# --- groups
+
+
+def table(target: str, **scores: tuple[list[float], str]) -> dict[str, Any]:
+    means = {role: math.fsum(layers) / len(layers) for role, (layers, _) in scores.items()}
+    order = sorted(scores, key=lambda role: (scores[role][1] == "yes", -means[role]))
+    return {
+        "target": target,
+        "roles": {
+            role: {"score": means[role], "rank": order.index(role) + 1, "inert": inert,
+                   "width": 4, "norm_pre": 1.0, "layers": layers}
+            for role, (layers, inert) in scores.items()
+        },
+    }  # fmt: skip
+
+
+def cell(seed: int, v: list[float], q: list[float], metrics: dict[str, float]) -> CellResult:
+    runs = {
+        bias: {"best": {"accuracy": value}, "last": {"accuracy": value - 0.1}, "percent": 0.01,
+               "train_seconds": 2.0, "scalars": 8}
+        for bias, value in metrics.items()
+    }  # fmt: skip
+    changes = table("v", v=(v, "no"), q=(q, "no"), k=([0.9, 0.9], "yes"), ln1=([0.1, 0.1], "no"))
+    sizes = table("q", v=(q, "no"), q=(v, "no"), k=([0.9, 0.9], "yes"), ln1=([0.1, 0.1], "no"))
+    return CellResult(
+        {"regime": "low", "train_size": None, "lr": 1e-3, "epochs": 4, "seed": seed},
+        f"cells/{seed}", 100, {"projection": changes, "magnitude": sizes}, runs,
+        {"target": seed + 1, "ranking": seed + 2, "steps": 9},
+    )  # fmt: skip
+
+
+METRICS = {"none": 0.5, "q": 0.6, "k": 0.5, "v": 0.8, "all": 0.9}
+CELLS = [
+    cell(0, [0.4, 0.6], [0.1, 0.2], METRICS),
+    cell(1, [0.6, 0.8], [0.2, 0.1], {**METRICS, "v": 0.9}),
+]
+
+
+def selection(cells: list[CellResult] = CELLS, **changes: Any) -> Selection:
+    settings = SelectSettings(verify=True)
+    groups = summarise(cells, settings, "accuracy", True)
+    return Selection(**{
+        "model": "base", "task": "rte", "metric": "accuracy", "higher_is_better": True,
+        "candidates": ("q", "k", "v"), "targets": overall_targets(groups), "groups": groups,
+        "cells": tuple(cells), "settings": {"task": "rte"}, "family": "bert", "total": 1000,
+        **changes,
+    })  # fmt: skip
+
+
+def test_a_group_is_the_mean_over_its_seeds() -> None:
+    found = selection()
+    (group,) = found.groups
+    roles = group.methods["projection"]["roles"]
+    assert list(roles) == ["v", "q", "ln1", "k"], "the inert one is last, whatever it scores"
+    assert roles["v"]["score"] == pytest.approx(0.6)
+    assert roles["v"]["deviation"] == pytest.approx(np.std([0.5, 0.7], ddof=1))
+    assert [one["rank"] for one in roles.values()] == [1, 2, 3, 4]
+    assert found.targets == {"projection": "v", "magnitude": "q"}
+    assert found.target == "v"
+    lead = group.methods["projection"]["margin"]
+    assert (lead["runner_up"], lead["value"]) == ("q", pytest.approx(0.45))
+    assert group.gap == pytest.approx(0.45)
+    assert group.settled == {"target": 2, "ranking": 3, "steps": 9}, "the latest of the seeds"
+
+
+def test_verification_holds_ranks_to_metrics() -> None:
+    (group,) = selection().groups
+    assert group.verified["v"]["best"] == pytest.approx(0.85)
+    assert group.verified["v"]["last"] == pytest.approx(0.75)
+    assert group.winner == {"best": "v", "last": "v"}
+    assert group.tau["projection"]["best"] == pytest.approx(1.0)
+    assert group.tau["magnitude"]["best"] == pytest.approx(1 / 3)
+
+
+def test_of_a_metric_that_should_be_small_the_smallest_wins() -> None:
+    (group,) = summarise(CELLS, SelectSettings(verify=True), "accuracy", False)
+    assert group.winner["best"] == "k"
+    assert group.tau["projection"]["best"] == pytest.approx(-1.0)
+
+
+def test_candidates_that_tie_have_no_winner() -> None:
+    tied = [cell(0, [0.4, 0.6], [0.1, 0.2], dict.fromkeys(METRICS, 0.5))]
+    (group,) = summarise(tied, SelectSettings(verify=True), "accuracy", True)
+    assert group.winner == {"best": None, "last": None}
+    assert group.tau["projection"] == {"best": None, "last": None}
+    assert "the candidates tie" in selection_text(selection(tied), "markdown")
+
+
+def test_an_inert_bias_is_the_target_only_where_it_may_be() -> None:
+    (group,) = summarise(CELLS, SelectSettings(allow_inert=True), None, True)
+    assert group.methods["projection"]["target"] == "k"
+    assert group.verified == {}
+
+
+def test_a_failed_cell_leaves_the_others() -> None:
+    broken = CellResult({**CELLS[0].cell, "seed": 2}, "cells/2", failed={"probe": "diverged"})
+    (group,) = summarise([*CELLS, broken], SelectSettings(), None, True)
+    assert group.seeds == [0, 1]
+
+
+def test_a_selection_comes_back_from_its_document() -> None:
+    found = selection()
+    again = Selection.from_dict(json.loads(json.dumps(found.to_dict())))
+    assert json.dumps(again.to_dict()) == json.dumps(found.to_dict())
+    assert again.groups[0].label == "low, lr 0.001, 4 epochs"
+
+
+def test_plain_words_say_which_by_how_much_and_what_next() -> None:
+    words = "\n".join(plain_words(selection()))
+    assert "Train b_v (value): it moved most, 0.6, 4 times the runner-up q" in words
+    assert "It costs 8 of 1,000 scalars (0.8000 %)" in words
+    assert "Trained alone it reached accuracy 0.8500, the best of the candidates." in words
+    assert "beftkit train base --bias v --task rte --regime low" in words
+
+
+def test_forms_of_the_result() -> None:
+    found = selection()
+    rows = selection_rows(found)
+    assert len(rows) == 4
+    assert {row["role"]: row["metric_best"] for row in rows}["q"] == pytest.approx(0.6)
+    assert selection_text(found, "csv").count("\n") == 5
+    assert json.loads(selection_text(found, "json"))["targets"] == found.targets
+    markdown = selection_text(found, "markdown")
+    assert "| v | 0.6000 ±0.1414 | 1 |" in markdown
+    assert "too close to call" not in markdown
+
+
+def test_no_candidate_no_target() -> None:
+    (group,) = summarise(CELLS, SelectSettings(candidates=("m2",)), None, True)
+    assert group.methods["projection"]["target"] is None
+    nothing = selection(targets={"projection": None}, groups=(group,))
+    assert plain_words(nothing) == ["No candidate can be the target; nothing to train."]
+    with pytest.raises(BeftError, match="expected some of"):
+        from beftkit.selection.cells import biases_to_verify
+
+        biases_to_verify(SelectSettings(candidates=("x",)))

@@ -1,0 +1,222 @@
+"""`beftkit select` and `beftkit train --bias auto`, run on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import beftkit as package
+from tests import tiny_run
+from tests.command import Beftkit, Ran, refused
+from tests.forked import Command, start_pair, until
+
+pytestmark = pytest.mark.slow
+
+DATA = ("--train-file", "train.jsonl", "--validation-file", "dev.jsonl", "--batch-size", "8",
+        "--device", "cpu")  # fmt: skip
+GRID = (*DATA, "--epochs", "1", "--lrs", "1e-2,1e-3")
+Select = Callable[..., Ran]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``base``, its data, and ``out``: a verified selection over two learning rates."""
+    folder = tmp_path_factory.mktemp("select")
+    tiny_run.write_base(folder / "base")
+    tiny_run.write_task(folder)
+    command = Command(folder, ["select", "base", *GRID, "--verify", "-o", "out"])
+    assert command.wait(120) == 0, command.said
+    return folder
+
+
+@pytest.fixture
+def select(place: Path, tmp_path: Path, beftkit: Beftkit, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run it beside the data; ``out`` is a copy."""
+    for name in ("train.jsonl", "dev.jsonl", "base"):
+        (tmp_path / name).symlink_to(place / name)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Ran:
+        return beftkit("select", *arguments)
+
+    return run
+
+
+def document(folder: Path) -> Any:
+    return json.loads((folder / "select.json").read_text())
+
+
+def test_a_selection_and_its_folder(place: Path) -> None:
+    found = document(place / "out")
+    assert set(found["targets"]) == {"projection", "magnitude", "fisher"}
+    assert found["target" if "target" in found else "targets"]
+    assert [group["lr"] for group in found["groups"]] == [1e-2, 1e-3]
+    group = found["groups"][0]
+    assert set(group["verified"]) == {"q", "k", "v", "none", "all"}
+    assert group["methods"]["projection"]["roles"]["k"]["inert"] == "yes"
+    assert group["methods"]["projection"]["target"] != "k"
+    cell = found["cells"][0]
+    assert cell["runs"]["all"] == cell["runs"]["probe"], "the probe is the run of all biases"
+    assert set(cell["track"]["v"][0]) and len(cell["track"]["v"]) == cell["runs"]["probe"]["steps"]
+    assert (place / "out" / cell["runs"]["v"]["folder"] / "adapter").is_dir()
+
+
+def test_its_numbers_are_those_of_score_and_fisher(place: Path) -> None:
+    cell = document(place / "out")["cells"][0]
+    probe = place / "out" / cell["runs"]["probe"]["folder"]
+    for method in ("projection", "magnitude"):
+        judge = package.score(place / "base", probe / "adapter", method=method)
+        for role, one in judge.roles.items():
+            figure = "projection" if method == "projection" else "magnitude_l1"
+            assert cell["methods"][method]["roles"][role]["score"] == one.figures[figure]
+            assert cell["methods"][method]["roles"][role]["rank"] == one.rank
+    judge = package.fisher(
+        str(place / "base"), train_file=str(place / "train.jsonl"), batch_size=8, device="cpu"
+    )
+    for role, one in judge.roles.items():
+        if one.inert == "yes":
+            continue
+        found = cell["methods"]["fisher"]["roles"][role]["score"]
+        assert found == pytest.approx(one.figures["fisher"], rel=1e-4), role
+
+
+def test_what_is_finished_is_not_repeated(place: Path, select: Select, tmp_path: Path) -> None:
+    shutil.copytree(place / "out", "out")
+    before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("log.jsonl")}
+    again = select("--resume", "-o", "out", "--format", "json")
+    assert again.code == 0, again
+    assert again.err.count("finished before") == 2
+    assert json.loads(again.out) == document(place / "out")
+    assert before == {path: path.stat().st_mtime_ns for path in Path("out").rglob("log.jsonl")}
+
+
+def test_a_killed_grid_goes_on(place: Path, tmp_path: Path) -> None:
+    tiny_run.write_task(tmp_path)
+    (tmp_path / "base").symlink_to(place / "base")
+    arguments = ["select", "base", *GRID, "--verify"]
+    command = Command(tmp_path, [*arguments, "-o", "out"])
+    second = tmp_path / "out" / "cells" / "all-lr0.001-e1-seed0" / "none"
+    assert until(second.is_dir, command), command.said
+    command.kill()
+    done = tmp_path / "out" / "cells" / "all-lr0.01-e1-seed0" / "cell.json"
+    stamp = done.stat().st_mtime_ns
+    command = Command(tmp_path, ["select", "-o", "out", "--resume"])
+    assert command.wait(120) == 0, command.said
+    assert "finished before" in command.said
+    assert done.stat().st_mtime_ns == stamp
+    mine, theirs = document(tmp_path / "out"), document(place / "out")
+    for one, other in zip(mine["cells"], theirs["cells"], strict=True):
+        assert one["methods"] == other["methods"]
+        for bias in other["runs"]:
+            assert one["runs"][bias]["last"] == other["runs"][bias]["last"]
+
+
+def test_a_signal_stops_it_with_its_state_saved(place: Path, tmp_path: Path) -> None:
+    tiny_run.write_task(tmp_path)
+    (tmp_path / "base").symlink_to(place / "base")
+    command = Command(tmp_path, ["select", "base", *DATA, "--epochs", "40", "-o", "out"])
+    log = tmp_path / "out" / "cells" / "all-e40-seed0" / "probe" / "log.jsonl"
+    assert until(log.is_file, command), command.said
+    command.send(signal.SIGTERM)
+    assert command.wait() == 143, command.said
+    assert "--output out --resume takes it up" in command.said
+    assert not (tmp_path / "out" / "select.json").exists()
+
+
+def test_a_cell_that_fails_is_said_and_the_rest_goes_on(select: Select) -> None:
+    ran = select("base", *DATA, "--epochs", "1", "--lrs", "1e30,1e-2", "--no-fisher", "-o", "out",
+                 "--format", "json")  # fmt: skip
+    assert ran.code == 0, ran
+    found = json.loads(ran.out)
+    assert "not finite" in found["cells"][0]["failed"]["probe"]
+    assert [group["lr"] for group in found["groups"]] == [1e-2]
+    assert set(found["targets"]) == {"projection", "magnitude"}
+    assert any("failed" in note for note in found["notes"])
+
+
+def test_where_every_cell_fails_the_first_reason_is_said(select: Select) -> None:
+    ran = select("base", *DATA, "--epochs", "1", "--lr", "1e30", "-q", "-o", "out")
+    refused(ran, "no cell came to its end", limit=600)
+    assert "not finite" in ran.err
+
+
+def test_a_probe_may_be_short(select: Select) -> None:
+    ran = select("base", *DATA, "--epochs", "1", "--probe-steps", "3", "--no-fisher", "-o", "out",
+                 "--format", "json")  # fmt: skip
+    assert ran.code == 0, ran
+    cell = json.loads(ran.out)["cells"][0]
+    assert cell["runs"]["probe"]["steps"] == 3
+    assert cell["settled"]["steps"] == 3
+
+
+def test_two_processes_share_out_the_cells(place: Path, tmp_path: Path) -> None:
+    tiny_run.write_task(tmp_path)
+    (tmp_path / "base").symlink_to(place / "base")
+    pair = start_pair(tmp_path, ["select", "base", *GRID, "--verify", "-o", "out"])
+    assert [command.wait(120) for command in pair] == [0, 0], [one.said for one in pair]
+    mine, theirs = document(tmp_path / "out"), document(place / "out")
+    assert [one["methods"] for one in mine["cells"]] == [one["methods"] for one in theirs["cells"]]
+    assert mine["targets"] == theirs["targets"]
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (("base", *DATA), 2, "no --output was given"),
+        (("base", *DATA[:2], "--verify", "-o", "new"), 2, "expected a validation file"),
+        (("base", *DATA, "--candidates", "x", "-o", "new"), 1, "expected some of"),
+        (("base", *DATA, "-o", "."), 1, "is no selection's folder"),
+        (("base", "-o", "new"), 2, "neither a task nor a train file"),
+        (("nowhere/at/all", *DATA, "-o", "new"), 1, "no cell came to its end"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: tuple[str, ...], code: int, message: str, select: Select
+) -> None:
+    ran = select(*arguments, *(["-q"] if "base" not in arguments else []))
+    assert ran.code == code, ran
+    assert message in ran.err and "Traceback" not in ran.err
+
+
+def test_other_settings_are_refused(place: Path, select: Select) -> None:
+    shutil.copytree(place / "out", "out")
+    refused(select("base", *GRID, "-o", "out"), "holds a selection")
+    other = select("base", *GRID, "--warmup", "3", "--resume", "-o", "out")
+    refused(other, "was begun with warmup", limit=400)
+
+
+def test_auto_selects_and_trains_the_target(
+    place: Path, tmp_path: Path, beftkit: Beftkit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_run.write_task(tmp_path)
+    (tmp_path / "base").symlink_to(place / "base")
+    monkeypatch.chdir(tmp_path)
+    arguments = ("train", "base", *DATA, "--bias", "auto", "--epochs", "1", "--lr", "1e-2")
+    ran = beftkit(*arguments, "-o", "out", "--format", "json")
+    assert ran.code == 0, ran
+    target = document(Path("out/select"))["targets"]["projection"]
+    assert json.loads(ran.out)["bias"] == target
+    assert yaml.safe_load(Path("out/run.yaml").read_text())["bias"] == target
+    assert f"moved {target} most" in ran.err
+    alone = package.train(
+        "base", train_file="train.jsonl", validation_file="dev.jsonl", batch_size=8, device="cpu",
+        bias=target, epochs=1, lr=1e-2, output="alone",
+    )  # fmt: skip
+    adapters = [Path(f"{name}/adapter/adapter_model.safetensors") for name in ("out", "alone")]
+    assert adapters[0].read_bytes() == adapters[1].read_bytes()
+    assert alone.bias == target
+    refused(beftkit(*arguments, "-o", "out"), "is not empty")
+    again = beftkit(*arguments, "-o", "out", "--resume")
+    assert again.code == 0 and "came to its end before" in again.err, again
+    replaced = beftkit(*arguments, "-o", "out", "--overwrite", "-q")
+    assert replaced.code == 0, replaced
+    assert os.path.exists("out/select/select.json")  # noqa: PTH110
+    refused(beftkit(*arguments[:-2], "--dry-run"), "known only after a probe")
