@@ -13,7 +13,7 @@ INSTALL := $(BIN)/python -m pip install --constraint constraints.txt --no-build-
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed  ## score a small pre/post pair made here, in ./beftkit-demo
+demo: $(VENV)/.installed  ## select a bias of a small model made here, in ./beftkit-demo
 	$(BIN)/beftkit demo
 
 test: $(VENV)/.installed-dev  ## run the tests
@@ -27,6 +27,8 @@ check: $(VENV)/.installed-dev  ## format, lint and types, changing nothing
 bench: $(VENV)/.installed-dev  ## time the commands against the obvious ways
 	$(BIN)/python bench/score_cli.py
 	$(BIN)/python bench/score_hub.py
+	$(BIN)/python bench/train.py --quick
+	$(BIN)/python bench/fisher.py --quick
 	mkdir -p .benchmarks
 	$(BIN)/python -m pytest bench/kernels_cpu.py --benchmark-json=.benchmarks/kernels_cpu.json
 
