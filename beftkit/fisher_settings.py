@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
@@ -85,12 +86,18 @@ class FisherSettings(BaseModel):
         64, DEVICE, "MiB of gradients that may wait to be summed in one launch.", ge=0
     )
 
-    @field_validator("head_seeds", "snapshots", mode="before")
+    @field_validator("head_seeds", mode="before")
     @classmethod
-    def _listed(cls, value: Any) -> Any:
+    def _seeds(cls, value: Any) -> Any:
         if isinstance(value, str):
             return [word for word in value.replace(" ", "").split(",") if word]
         return [value] if isinstance(value, int) else value
+
+    @field_validator("snapshots", mode="before")
+    @classmethod
+    def _paths(cls, value: Any) -> Any:
+        listed = value if isinstance(value, (list, tuple)) else [value]
+        return [str(one) if isinstance(one, Path) else one for one in listed]
 
     @field_validator("head_seeds")
     @classmethod

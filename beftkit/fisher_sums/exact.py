@@ -7,7 +7,7 @@ examples, and then measured example by example.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -139,14 +139,19 @@ def checkpointed(model: nn.Module) -> Iterator[None]:
     layers = [one for one in model.modules() if isinstance(one, GradientCheckpointingLayer)]
     if not layers:
         raise BeftError(f"{type(model).__name__} has no layers that gradient checkpointing knows")
+    # A device map puts a forward of its own into the instance.
+    formers = [vars(layer).get("forward") for layer in layers]
     for layer in layers:
         again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
         layer.forward = again
     try:
         yield
     finally:
-        for layer in layers:
-            del layer.forward
+        for layer, former in zip(layers, formers, strict=True):
+            if former is None:
+                del layer.forward
+            else:
+                layer.forward = former
 
 
 class _Measure:
@@ -167,29 +172,32 @@ class _Measure:
         while not self.tapped(rows):
             self.scale /= 2
         for example in range(rows.examples if self.taps.alone else 0):
-            for name, grad in self.alone(rows.take([example]), self.taps.alone).items():
+            for name, grad in self.alone(rows.take([example]), self.taps.alone)[1].items():
                 self._add(name, grad.square())
 
     def singles(self) -> dict[str, Tensor]:
         """What was measured one example at a time."""
         return {name: self._alone[name] for name in self.taps.alone}
 
-    def alone(self, one: Rows, names: Sequence[str]) -> dict[str, Tensor]:
-        """The gradient of one example, float64, by plain autograd."""
+    def alone(self, one: Rows, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of one example and its gradients, float64, by plain autograd."""
         wanted = [self.parameters[name] for name in names]
+        if not names:
+            with torch.no_grad():
+                return self.losses(one).sum(), {}
         for parameter in wanted:
             parameter.requires_grad_(True)
         try:
             while True:
-                loss = self.losses(one).sum() * self.scale
-                found = torch.autograd.grad(loss, wanted, allow_unused=True)
+                loss = self.losses(one).sum()
+                found = torch.autograd.grad(loss * self.scale, wanted, allow_unused=True)
                 grads = {
                     name: torch.zeros_like(parameter, dtype=torch.float64) if grad is None
                     else grad.double() / self.scale
                     for name, parameter, grad in zip(names, wanted, found, strict=True)
                 }  # fmt: skip
                 if self.scale == 1 or all(bool(torch.isfinite(g).all()) for g in grads.values()):
-                    return grads
+                    return loss.detach(), grads
                 self.scale /= 2
         finally:
             for parameter in wanted:
@@ -275,19 +283,19 @@ def _compare(
     names = [tap.name for tap in taps.taps]
     with torch.no_grad():
         together = losses(pair)
-        apart = torch.cat([losses(pair.take([example])) for example in range(2)])
+    (first, one), (second, two) = (measure.alone(pair.take([at]), names) for at in range(2))
+    apart = torch.stack([first, second]).to(together.device)
     relative, noise = _TOLERANCES.get(dtype, _TOLERANCES[torch.float32])
     kind = type(model).__name__
+    if not torch.isfinite(apart).all():
+        raise BeftError(_not_finite(kind, measure.parameters))
     if not torch.allclose(together, apart, rtol=relative**0.5, atol=relative**0.5):
         raise BeftError(
             f"{kind}: the loss of an example depends on the others of its batch ("
             f"{together[0]:.6g} beside another, {apart[0]:.6g} alone), so it has no Fisher score "
             "of its own; use batches of one example"
         )
-    expected = {name: torch.zeros(0) for name in names}
-    for example in range(2):
-        for name, grad in measure.alone(pair.take([example]), names).items():
-            expected[name] = grad.square() + (expected[name] if example else 0)
+    expected = {name: one[name].square() + two[name].square() for name in names}
     largest = max((float(one.sum()) for one in expected.values()), default=0.0)
     off = taps.taps
     while off:
@@ -303,6 +311,13 @@ def _compare(
         for tap in off:
             del tap.layouts[0]
         taps.refuse([tap.name for tap in off if not tap.layouts])
+
+
+def _not_finite(kind: str, parameters: Mapping[str, nn.Parameter]) -> str:
+    for name, parameter in parameters.items():
+        if not torch.isfinite(parameter).all():
+            return f"{name}: holds values that are not finite; did the model diverge?"
+    return f"{kind}: the loss of an example is not finite; did the model diverge, or overflow?"
 
 
 def _total(total: Tensor | None, parameter: nn.Parameter) -> Tensor:

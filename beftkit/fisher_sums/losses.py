@@ -21,7 +21,8 @@ def negative_log_likelihoods(model: Any, batch: AnyBatch) -> Tensor:
     """-log p of each example's label, ``[N]``, whatever loss the model's own forward would average.
 
     Logits ``[N, C]`` with class ids: cross entropy. ``[N, 1]``: (y - y_hat)^2 / 2. Float labels
-    ``[N, C]``: a sum of C independent binary ones. Logits ``[N, T, C]`` with labels ``[N, T]``: a
+    ``[N, C]``: a sum of C independent binary ones, or of such squares where the configuration's
+    ``problem_type`` says ``regression``. Logits ``[N, T, C]`` with labels ``[N, T]``: a
     sum over the tokens whose label is not -100, shifted by one for causal language models.
 
     Raises:
@@ -39,23 +40,31 @@ def negative_log_likelihoods(model: Any, batch: AnyBatch) -> Tensor:
             )
         labels = found
     kind = type(model).__name__
-    if labels.dim() == 2 and kind.endswith("ForConditionalGeneration"):
-        inputs.setdefault(
-            "decoder_input_ids", model.prepare_decoder_input_ids_from_labels(labels=labels)
-        )
+    config = getattr(model, "config", None)
+    shifting = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    two_stacks = bool(getattr(config, "is_encoder_decoder", False))
+    if labels.dim() == 2 and two_stacks and shifting is not None:
+        inputs.setdefault("decoder_input_ids", shifting(labels=labels))
     logits = getattr(model(**inputs), "logits", None)
     if logits is None:
         raise BeftError(
             f"{kind} gives no logits; expected a model with a head, or losses=, a function of "
             "model and batch"
         )
-    return _by_shape(logits if logits.dtype == torch.float64 else logits.float(), labels, kind)
+    causal = kind.endswith(("ForCausalLM", "LMHeadModel")) or (
+        kind.endswith("ForConditionalGeneration") and not two_stacks
+    )
+    problem = getattr(config, "problem_type", None)
+    exact = logits if logits.dtype == torch.float64 else logits.float()
+    return _by_shape(exact, labels, kind, causal, problem)
 
 
-def _by_shape(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
+def _by_shape(
+    logits: Tensor, labels: Tensor, kind: str, causal: bool, problem: str | None
+) -> Tensor:
     whole = not labels.is_floating_point()
     if logits.dim() == 3 and logits.shape[:2] == labels.shape and whole:
-        if kind.endswith(("ForCausalLM", "LMHeadModel")):
+        if causal:
             logits, labels = logits[:, :-1], labels[:, 1:]
         each = functional.cross_entropy(
             logits.transpose(1, 2), labels, reduction="none", ignore_index=-100
@@ -66,6 +75,8 @@ def _by_shape(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
     if logits.dim() == 2 and labels.shape == logits.shape[:1] and whole:
         return functional.cross_entropy(logits, labels, reduction="none")
     if logits.dim() == 2 and labels.shape == logits.shape and not whole:
+        if problem == "regression" or (problem is None and logits.shape[1] == 1):
+            return 0.5 * (logits - labels.to(logits.dtype)).square().sum(1)
         return functional.binary_cross_entropy_with_logits(
             logits, labels.to(logits.dtype), reduction="none"
         ).sum(1)

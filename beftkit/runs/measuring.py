@@ -133,8 +133,9 @@ class _Journey:
             )
         self.encoded = self.encode(first)
         result = [self.over_heads(first)]
+        former: dict[str, Any] = {}
         for path in _expand(s.snapshots):
-            held = _put_snapshot(first.model, path)
+            held = _put_snapshot(first.model, path, former)
             head = set(first.fresh) - held
             notes = [f"{sorted(head)[0]} is not in it: drawn by seed {s.head_seeds[0]}"] if (
                 head) else []  # fmt: skip
@@ -349,8 +350,14 @@ def _expand(snapshots: Sequence[str]) -> list[Path]:
     return [Path(str(one)) for one in expand_runs(snapshots)]
 
 
-def _put_snapshot(model: Any, path: Path) -> set[str]:
-    """Put a snapshot's tensors in place; returns their names."""
+def _put_snapshot(model: Any, path: Path, former: dict[str, Any]) -> set[str]:
+    """Put a snapshot's tensors in place of the base's; returns their names.
+
+    Args:
+        model: at the base, or at the snapshot before.
+        path: of the snapshot.
+        former: the base's tensors that the snapshot before replaced; then those of this one.
+    """
     import torch
 
     from beftkit.scores.statistics import decode
@@ -363,11 +370,15 @@ def _put_snapshot(model: Any, path: Path) -> set[str]:
                 f"{path}: holds {name} {list(info.shape)}, which this {type(model).__name__} has "
                 "not; expected a snapshot of a run on this model (train --save-snapshots)"
             )
-    for name, raw in checkpoint.read(list(checkpoint.tensors)).items():
-        info = checkpoint.tensors[name]
-        values = torch.from_numpy(decode(raw, info.dtype)).view(info.shape)
-        with torch.no_grad():
-            parameters[name].copy_(values)
+    read = checkpoint.read(list(checkpoint.tensors))
+    with torch.no_grad():
+        while former:  # a snapshot of another run may hold other tensors
+            name, value = former.popitem()
+            parameters[name].copy_(value)
+        for name, raw in read.items():
+            info = checkpoint.tensors[name]
+            former[name] = parameters[name].clone()
+            parameters[name].copy_(torch.from_numpy(decode(raw, info.dtype)).view(info.shape))
     return set(checkpoint.tensors)
 
 
