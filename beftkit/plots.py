@@ -33,7 +33,7 @@ def heatmap(scores: Scores, path: str | Path) -> None:
     rows = {tower: _rows(scores, tower) for tower in towers}
     layers = {tower: max(s.layer for s in scores.sites if s.tower == tower) + 1 for tower in towers}
     most = max(layers.values())
-    with _style():
+    with style():
         from matplotlib.figure import Figure
 
         cell = 0.52 if most <= _LABELLED_CELLS else max(0.13, 13 / most)
@@ -62,14 +62,19 @@ def heatmap(scores: Scores, path: str | Path) -> None:
 
 
 @contextmanager
-def _style() -> Iterator[None]:
-    """matplotlib under our settings, and the user's afterwards."""
+def style(**more: Any) -> Iterator[None]:
+    """matplotlib under our settings and those given, and the user's afterwards.
+
+    Raises:
+        BeftError: no matplotlib.
+    """
     try:
         import matplotlib
     except ImportError:
         raise BeftError("a figure needs matplotlib: pip install 'beftkit[plot]'") from None
     settings: Any = {
         "font.family": "sans-serif", "font.size": 9, "svg.fonttype": "none", "pdf.fonttype": 42,
+        **more,
     }  # fmt: skip
     with matplotlib.rc_context(settings):
         yield
@@ -106,7 +111,7 @@ def lines(results: Sequence[Scores], path: str | Path) -> None:
     stepped = all(numbers) and len({re.sub(r"\d+", "", label) for label in labels}) == 1
     places = [int(number) for number in numbers] if stepped else list(range(len(labels)))
     roles = list(dict.fromkeys(role for one in results for role in one.roles))
-    with _style():
+    with style():
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(7.2, 4.2), layout="constrained")

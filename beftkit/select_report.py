@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from beftkit.rendering import csv_text, json_text, markdown_table, rich_table
 from beftkit.report import MEANING, number
+from beftkit.settings import TrainSettings, flags_of
 
 if TYPE_CHECKING:
     from beftkit.selection import GroupResult, Selection
@@ -204,22 +205,17 @@ def plain_words(found: Selection) -> list[str]:
 
 def next_command(found: Selection, group: GroupResult, target: str) -> str:
     """The command that trains the target with the selection's own settings."""
-    s = found.settings
-    words = ["beftkit", "train", found.model, "--bias", target]
-    for key in ("revision", "task", "data_dir", "data_revision", "train_file", "validation_file",
-                "text_columns", "label_column", "tokenizer", "precision", "dtype", "batch_size",
-                "max_length"):  # fmt: skip
-        if s.get(key) is not None:
-            words += [f"--{key.replace('_', '-')}", str(s[key])]
-    for key in ("new_head", "regression", "gradient_checkpointing"):
-        words += [f"--{key.replace('_', '-')}"] if s.get(key) else []
-    if group.train_size:
-        words += ["--train-size", str(group.train_size)]
-    elif s.get("task"):
-        words += ["--regime", group.regime]
-    words += ["--lr", f"{group.lr:g}"] if s.get("lrs") else []
-    words += ["--epochs", str(group.epochs)] if s.get("epochs") else []
+    from beftkit.selection.cells import Cell, cell_settings, split_settings
+
+    select, rest = split_settings(found.model, None, found.settings)
+    lr = group.lr if select.lrs else None  # else the task's own
+    epochs = group.epochs if select.epochs else None
     name = re.sub(r"[^\w.-]+", "-", found.task)
+    cell = Cell(group.regime, group.train_size, lr, epochs, 0)
+    settings = cell_settings(rest, select, cell, target, None)
+    values = {**settings.model_dump(mode="json"), "seeds": list(group.seeds)}
+    values |= dict.fromkeys(("model", "track_steps"))
+    words = ["beftkit", "train", found.model, *flags_of(TrainSettings, values)]
     return shlex.join([*words, "-o", f"runs/{name}-{target}"])
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -262,3 +262,27 @@ def settings_yaml(settings: TrainSettings) -> str:
     import yaml
 
     return str(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+
+
+def flags_of(kind: type[BaseModel], values: Mapping[str, Any]) -> list[str]:
+    """The flags of what is not a setting's default, and what trains in any case."""
+    words: list[str] = []
+    for name, field in kind.model_fields.items():
+        value = values.get(name)
+        value = tuple(value) if isinstance(value, list) else value
+        if value is None or (value == field.default and name != "bias"):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        elif isinstance(value, tuple) and get_args(field.annotation)[0] is str:
+            words += [word for one in value for word in (flag, str(one))]
+        elif isinstance(value, tuple):
+            words += [flag, ",".join(map(_short, value))]
+        else:
+            words += [flag, _short(value)]
+    return words
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)

@@ -42,6 +42,7 @@ FLOORS: dict[str, float] = {
     "beftkit.fisher_report": 7.5,  # these lay tables out as report does
     "beftkit.select_report": 7.5,
     "beftkit.plots": 7,
+    "beftkit.reporting": 7.7,  # select_report's tables and plots' style, put together
     "beftkit.demo": 7,
     "beftkit.app": 8,
     "beftkit.__main__": 9,  # a launcher

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 from collections.abc import Callable
@@ -220,3 +221,27 @@ def test_auto_selects_and_trains_the_target(
     assert replaced.code == 0, replaced
     assert os.path.exists("out/select/select.json")  # noqa: PTH110
     refused(beftkit(*arguments[:-2], "--dry-run"), "known only after a probe")
+
+
+def test_a_selection_can_be_verified_later(select: Select) -> None:
+    first = select("base", *DATA, "--epochs", "1", "--candidates", "q,v", "-q", "-o", "out")
+    assert first.code == 0, first
+    assert document(Path("out"))["groups"][0]["verified"] == {}
+    later = select("--resume", "--verify", "-o", "out")
+    assert later.code == 0, later
+    assert set(document(Path("out"))["groups"][0]["verified"]) == {"q", "v", "none", "all"}
+
+
+def test_the_next_command_trains_with_the_same_settings(select: Select, beftkit: Beftkit) -> None:
+    ran = select("base", *DATA, "--epochs", "1", "--lr", "1e-2", "--schedule", "linear",
+                 "--warmup", "2", "--validation-size", "20", "--seeds", "0,1", "--no-fisher", "-q",
+                 "-o", "out")  # fmt: skip
+    assert ran.code == 0, ran
+    command = next(line for line in ran.out.splitlines() if line.startswith("Next: "))
+    words = shlex.split(command.removeprefix("Next: beftkit "))
+    trained = beftkit(*words, "-q")
+    assert trained.code == 0, trained
+    ours = yaml.safe_load(Path(words[-1], "run.yaml").read_text())
+    probe = yaml.safe_load(Path("out/cells/all-lr0.01-e1-seed0/probe/run.yaml").read_text())
+    differing = {key for key in ours if ours[key] != probe[key]}
+    assert differing == {"bias", "output", "seeds", "track_steps"}

@@ -16,7 +16,10 @@ from beftkit.app.scoring import inspect, score
 from beftkit.errors import BeftError, UsageError
 
 #: commands whose options are read from a definition that takes a moment to import
-_LATER = {"train": "training", "evaluate": "training", "fisher": "training", "select": "selecting"}
+_LATER = {
+    "train": "training", "evaluate": "training", "fisher": "training", "select": "selecting",
+    "report": "reporting",
+}  # fmt: skip
 
 
 class _Group(TyperGroup):
@@ -43,7 +46,7 @@ app = typer.Typer(
 )
 app.command(short_help="Score how far each bias of POST moved from PRE.")(score)
 app.command(short_help="List a checkpoint's biases by role.")(inspect)
-app.command(short_help="Train a small model here and now, and score its biases.")(demo)
+app.command(short_help="Train a small model here and now, and select a bias of it.")(demo)
 
 
 @app.callback(invoke_without_command=True)

@@ -92,7 +92,7 @@ def _plain(annotation: Any) -> tuple[Any, str | None]:
             return str, "N,N,..."
         if get_origin(kind) is Literal:
             return str, ",".join(get_args(kind))
-        return list[str], None
+        return list[str], None  # given several times: names and paths may hold commas
     if get_origin(annotation) is Literal:
         return annotation, "|".join(get_args(annotation))
     return annotation, None

@@ -48,11 +48,13 @@ def collect_tuned(
     whole = _saved_whole(modules, task_type, heads)
     found = []
     for name, tensor in {**named, **{name: tensor for name, (_, tensor) in whole.items()}}.items():
+        if name not in whole and name not in before:
+            continue
         post = _array(tensor)
         pre = _array(before[name]) if name in before else post
         if name in whole:
             found.append(Tuned(name, "head", whole[name][0], 0, pre, post))
-        elif name in before:
+        else:
             module = name.rpartition(".")[0]
             kind, width, weight = _owner(modules[module], name.rpartition(".")[2])
             found.append(Tuned(name, kind, module, width, pre, post, weight, name in added))

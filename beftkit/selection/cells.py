@@ -97,7 +97,7 @@ def split_settings(
 def cell_settings(
     rest: Mapping[str, Any], settings: SelectSettings, cell: Cell, bias: str, output: str | None
 ) -> TrainSettings:
-    """The settings of one run of a cell; ``probe`` is all biases with a score at every update."""
+    """The settings of one run of a cell; ``probe`` is all biases, at most ``probe_steps``."""
     values: dict[str, Any] = {
         **rest, "bias": "all" if bias == PROBE else bias, "regime": cell.regime,
         "train_size": cell.train_size, "seeds": (cell.seed,), "output": output,
@@ -107,8 +107,9 @@ def cell_settings(
     for key in ("lr", "epochs"):
         if getattr(cell, key) is not None:
             values[key] = getattr(cell, key)
+    values["track_steps"] = 1  # in every run, so that their times compare
     if bias == PROBE:
-        values |= {"track_steps": 1, "max_steps": settings.probe_steps}
+        values["max_steps"] = settings.probe_steps
     return resolve_settings(None, values)
 
 

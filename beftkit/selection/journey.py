@@ -163,7 +163,8 @@ class _Journey:
     def one(self, cell: Cell, where: str, biases: Sequence[str]) -> None:
         """Bring a cell to its end, or note why it failed."""
         folder = self.folder / CELLS / cell.name
-        if (folder / CELL).is_file() and not _read(folder / CELL).failed:
+        former = _read(folder / CELL) if (folder / CELL).is_file() else None
+        if former and not former.failed and set(biases) <= set(former.runs):
             self.watcher.note(f"{where}: finished before")
             return
         self.watcher.note(where)

@@ -53,9 +53,11 @@ class SelectSettings(BaseModel):
     @field_validator("regimes", "lrs", "epochs", "seeds", "candidates", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return [word for word in value.replace(" ", "").split(",") if word]
-        return [value] if isinstance(value, (int, float)) else value
+        given = [value] if isinstance(value, (str, int, float)) else value
+        words: list[Any] = []
+        for one in given:
+            words += one.replace(" ", "").split(",") if isinstance(one, str) else [one]
+        return [word for word in words if word != ""]
 
     @field_validator("regimes", "lrs", "epochs", "seeds", "candidates")
     @classmethod

@@ -1,0 +1,49 @@
+"""`beftkit report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from beftkit.app.common import QuietOption, say
+from beftkit.errors import UsageError
+
+
+def command(name: str) -> Any:
+    """The command of this name, built."""
+    app = typer.Typer(
+        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )  # fmt: skip
+    app.command(
+        name, no_args_is_help=True,
+        short_help="Write up selections: rankings against metrics, figures, tables.",
+    )(report)  # fmt: skip
+    return typer.main.get_command(app)
+
+
+def report(
+    folders: Annotated[
+        list[str], typer.Argument(metavar="DIR...", help="Folders that `beftkit select` made.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="report.md or report.html; files go beside it."),
+    ] = None,
+    title: Annotated[str | None, typer.Option("--title", help="The report's title.")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Write up what selections found, as Markdown or as one HTML file.
+
+    Numbers (CSV, JSON) and figures (SVG, PNG) go to the folder OUTPUT_files beside it, without
+    the suffix. A former report there is replaced.
+    """
+    from beftkit.reporting import write_report
+
+    if output is None:
+        raise UsageError("no --output was given; expected report.md or report.html")
+    page, beside = write_report(folders, output, title=title)
+    if not quiet:
+        say([f"wrote {page}, and numbers and figures to {beside}"])

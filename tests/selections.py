@@ -1,0 +1,116 @@
+"""Made-up selections as `beftkit select` writes them: all it takes is a second."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from beftkit.selection.results import CellResult, Selection
+from beftkit.selection.settings import SelectSettings
+from beftkit.selection.summary import overall_targets, summarise
+
+ROLES = ("q", "k", "v", "m1", "m2", "m3", "ln1", "ln2")
+LAYERS = 4
+#: how far each role moves, by method
+SIZES: Mapping[str, Sequence[float]] = {
+    "projection": (0.05, 1e-7, 0.5, 0.2, 0.15, 0.25, 0.1, 0.3),
+    "magnitude": (12.0, 1e-4, 9.0, 8.0, 46.0, 9.2, 9.5, 8.5),
+    "fisher": (2e-8, 1e-21, 1e-6, 1.5e-6, 1e-7, 1.8e-6, 1.7e-6, 4e-6),
+}
+
+
+def selection(
+    model: str = "models/tiny-bert", task: str = "sst2", *, regimes: Sequence[str] = ("low",),
+    lrs: Sequence[float] = (1e-3,), epochs: Sequence[int] = (8,), seeds: Sequence[int] = (0,),
+    verify: bool = True, metric: str = "accuracy", swap: bool = False, fisher: bool = True,
+) -> Selection:  # fmt: skip
+    """What a selection over such a grid might have found; ``swap``: q moves as v does."""
+    settings = SelectSettings(
+        regimes=tuple(regimes), lrs=tuple(lrs), epochs=tuple(epochs), seeds=tuple(seeds),
+        verify=verify, fisher=fisher,
+    )  # fmt: skip
+    rng = np.random.default_rng(len(task))
+    cells = [
+        _cell(place, rng, verify=verify, metric=metric, swap=swap, fisher=fisher)
+        for place in product(regimes, lrs, epochs, seeds)
+    ]
+    groups = summarise(cells, settings, metric, True)
+    return Selection(
+        model=model, task=task, metric=metric, higher_is_better=True,
+        candidates=settings.candidates, targets=overall_targets(groups), groups=groups,
+        cells=tuple(cells),
+        settings={**settings.model_dump(mode="json"), "model": model, "task": task,
+                  "precision": "bf16", "metric": [metric]},
+        family="bert", total=100_000, notes=("a note & more",),
+    )  # fmt: skip
+
+
+def write(folder: Path, found: Selection) -> Path:
+    """Write ``select.json`` and ``select.yaml``; the folder."""
+    folder.mkdir(parents=True)
+    (folder / "select.json").write_text(json.dumps(found.to_dict()), encoding="utf-8")
+    text = yaml.safe_dump(dict(found.settings), sort_keys=False)
+    (folder / "select.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def _cell(
+    place: tuple[Any, ...], rng: Any, *, verify: bool, metric: str, swap: bool, fisher: bool
+) -> CellResult:
+    regime, lr, epochs, seed = place
+    size = {"low": 1.0, "medium": 1.2, "high": 1.3, "all": 1.4}[regime] * (lr / 1e-3) ** 0.5
+    size *= epochs / 8
+    folder = f"cells/{regime}-lr{lr:g}-e{epochs}-seed{seed}"
+    methods = {
+        name: _method(values, size if name != "fisher" else 1.0, rng, swap)
+        for name, values in SIZES.items()
+        if fisher or name != "fisher"
+    }
+    scores = {role: one["score"] for role, one in methods["projection"]["roles"].items()}
+    track = {
+        role: [[step, score * (step / 40) ** 1.5] for step in range(1, 41)]
+        for role, score in scores.items()
+    }
+    reached = {role: round(0.5 + 0.35 * min(1, size * scores[role]), 4) for role in ("q", "k", "v")}
+    runs = {"probe": _run("all", 1500, 0.8, metric, f"{folder}/probe")}
+    if verify:
+        alone = {"none": 0.5, **reached}
+        runs |= {
+            bias: _run(bias, 0 if bias == "none" else 100, value, metric, f"{folder}/{bias}")
+            for bias, value in alone.items()
+        }
+        runs["all"] = runs["probe"]
+    return CellResult(
+        {"regime": regime, "train_size": None, "lr": lr, "epochs": epochs, "seed": seed}, folder,
+        examples=1000, methods=methods, runs=runs,
+        settled={"target": 3, "ranking": 12, "steps": 40}, track=track,
+    )  # fmt: skip
+
+
+def _method(sizes: Sequence[float], size: float, rng: Any, swap: bool) -> dict[str, Any]:
+    by_role = dict(zip(ROLES, sizes, strict=True))
+    if swap:
+        by_role["q"], by_role["v"] = by_role["v"], by_role["q"]
+    roles = {}
+    for role, one in by_role.items():
+        layers = (one * size * rng.uniform(0.6, 1.4, LAYERS)).tolist()
+        roles[role] = {"score": float(np.mean(layers)), "layers": layers, "width": 32,
+                       "inert": "yes" if role == "k" else "no", "norm_pre": 1.0}  # fmt: skip
+    order = sorted(roles, key=lambda role: (roles[role]["inert"] == "yes", -roles[role]["score"]))
+    ranked = {role: {**roles[role], "rank": rank} for rank, role in enumerate(order, 1)}
+    can = [role for role in order if role in ("q", "v")]
+    return {"target": can[0], "roles": ranked}
+
+
+def _run(bias: str, scalars: int, value: float, metric: str, folder: str) -> dict[str, Any]:
+    return {
+        "bias": bias, "folder": folder, "scalars": scalars, "percent": scalars / 1000,
+        "best": {metric: value}, "last": {metric: value - 0.01}, "best_epoch": 2, "steps": 40,
+        "epochs": 8, "train_seconds": 12.3, "eval_seconds": 1.0,
+    }  # fmt: skip
