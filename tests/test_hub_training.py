@@ -41,6 +41,7 @@ def hub(
     """A hub with both; the cache and the working directory are empty, nobody is logged in."""
     import datasets
     from huggingface_hub import constants, hf_api
+    from transformers.utils import hub as transformers_hub
 
     monkeypatch.chdir(tmp_path)
     with DataHub() as server:
@@ -57,6 +58,9 @@ def hub(
                 if hasattr(module, name):
                     monkeypatch.setattr(module, name, value)
         monkeypatch.setattr(hf_api.api, "endpoint", server.url)  # peft asks it
+        monkeypatch.setattr(  # made once, with its endpoint
+            transformers_hub, "_hf_api", None, raising=False
+        )
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
             monkeypatch.delenv(name, raising=False)
         yield server
