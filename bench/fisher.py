@@ -57,7 +57,7 @@ class Size(NamedTuple):
 #: for BERT-base and for MiniLM
 SIZES = {
     "quick": (Size(32, 1), Size(128, 1)),
-    "default": (Size(96, 3), Size(384, 3)),
+    "default": (Size(256, 3), Size(1000, 3)),
 }
 
 

@@ -114,6 +114,10 @@ def fisher_scores(
     roles = rank_roles(scored, "fisher")
     wanted = settle_candidates(candidates, roles)
     target, said = choose_target(roles, "fisher", wanted, allow_inert)
+    noise = [role for role, one in roles.items() if one.inert == "yes"]
+    if noise:
+        said = [f"{', '.join(noise)}: inert here, softmax ignores it; its Fisher score is rounding "
+                "noise", *said]  # fmt: skip
     identity = held.identity()
     if reference is not None:
         identity = {**identity, "path": reference}
