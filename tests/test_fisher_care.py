@@ -267,7 +267,7 @@ def test_everything_is_put_back(id: str, again: bool) -> None:
 
 
 @pytest.mark.parametrize("id", ["bert", "deberta"])
-@pytest.mark.parametrize("stage", range(1, 9))
+@pytest.mark.parametrize("stage", range(1, 8))
 def test_everything_is_put_back_after_an_error(id: str, stage: int) -> None:
     """In a forward pass or in a backward one, of the trial or of a batch."""
     model = mixed_model(id)

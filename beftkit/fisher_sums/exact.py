@@ -258,44 +258,28 @@ def _drop_unfit(
     measure: _Measure,
     dtype: torch.dtype,
 ) -> None:
-    """Settle which outputs count rows where, and leave the rest to be measured alone."""
-    shapes = []
-    for count in (2, 3):
-        tried = pair.take([0] * count)
-        with taps.shapes() as found, torch.no_grad():
-            losses(tried)
-        shapes.append((tried.rows, found))
+    """Hold one pass of two examples to autograd on each; what differs is measured alone.
+
+    The shapes of outputs with one example and with two tell where they count rows.
+    """
+    names = [tap.name for tap in taps.taps]
+    with taps.shapes() as seen, torch.no_grad():
+        together = losses(pair)
+    shapes, apart = [(pair.rows, seen)], []
+    expected: dict[str, Tensor] = {}
+    for at in range(2):
+        single = pair.take([at])
+        with taps.shapes() as seen:
+            loss, grads = measure.alone(single, names)
+        shapes.append((single.rows, seen))
+        apart.append(loss)
+        for name, grad in grads.items():
+            expected[name] = grad.square() + expected.get(name, 0)
+    _check_apart(model, together, torch.stack(apart).to(together.device), measure, dtype)
     for tap in taps.taps:
         tap.layouts = layouts_of([(rows, found[tap.name]) for rows, found in shapes])
     taps.refuse([tap.name for tap in taps.taps if not tap.layouts])
-    _compare(model, taps, losses, pair, measure, dtype)
-
-
-def _compare(
-    model: nn.Module,
-    taps: Taps,
-    losses: Callable[[Rows], Tensor],
-    pair: Rows,
-    measure: _Measure,
-    dtype: torch.dtype,
-) -> None:
-    """Hold one pass of two examples to autograd on each of them."""
-    names = [tap.name for tap in taps.taps]
-    with torch.no_grad():
-        together = losses(pair)
-    (first, one), (second, two) = (measure.alone(pair.take([at]), names) for at in range(2))
-    apart = torch.stack([first, second]).to(together.device)
     relative, noise = _TOLERANCES.get(dtype, _TOLERANCES[torch.float32])
-    kind = type(model).__name__
-    if not torch.isfinite(apart).all():
-        raise BeftError(_not_finite(kind, measure.parameters))
-    if not torch.allclose(together, apart, rtol=relative**0.5, atol=relative**0.5):
-        raise BeftError(
-            f"{kind}: the loss of an example depends on the others of its batch ("
-            f"{together[0]:.6g} beside another, {apart[0]:.6g} alone), so it has no Fisher score "
-            "of its own; use batches of one example"
-        )
-    expected = {name: one[name].square() + two[name].square() for name in names}
     largest = max((float(one.sum()) for one in expected.values()), default=0.0)
     off = taps.taps
     while off:
@@ -311,6 +295,22 @@ def _compare(
         for tap in off:
             del tap.layouts[0]
         taps.refuse([tap.name for tap in off if not tap.layouts])
+
+
+def _check_apart(
+    model: nn.Module, together: Tensor, apart: Tensor, measure: _Measure, dtype: torch.dtype
+) -> None:
+    """Refuse losses that are not finite, or that depend on the other examples of a batch."""
+    kind = type(model).__name__
+    if not torch.isfinite(apart).all():
+        raise BeftError(_not_finite(kind, measure.parameters))
+    tolerance = _TOLERANCES.get(dtype, _TOLERANCES[torch.float32])[0] ** 0.5
+    if not torch.allclose(together, apart, rtol=tolerance, atol=tolerance):
+        raise BeftError(
+            f"{kind}: the loss of an example depends on the others of its batch ("
+            f"{together[0]:.6g} beside another, {apart[0]:.6g} alone), so it has no Fisher score "
+            "of its own; use batches of one example"
+        )
 
 
 def _not_finite(kind: str, parameters: Mapping[str, nn.Parameter]) -> str:

@@ -33,7 +33,7 @@ def layouts_of(shapes: Sequence[tuple[int, Sequence[tuple[int, ...]]]]) -> list[
 
     Args:
         shapes: how many rows a batch had, and the shapes of the outputs it gave; of two batches or
-            more that differ in their rows alone.
+            more that differ in their examples alone.
     """
 
     def all_are(fits: Callable[[int, tuple[int, ...]], bool]) -> bool:
