@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import settings
 
 from tests.builders import write_model
 from tests.command import Beftkit, Ran
 from tests.hub_fixtures import hub as hub
+
+# The same examples each time: a change is judged by what it changes.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 
 class Tolerance(NamedTuple):
