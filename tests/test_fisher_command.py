@@ -389,3 +389,15 @@ def test_two_processes_measure_what_one_does(place: Path, variant: str) -> None:
         expected, found = (merged(json.loads(one.out.read_text())) for one in (alone, pair[0]))
         assert gap(figures(found), figures(expected)) < 1e-6
         assert found["settings"] == expected["settings"]
+
+
+@pytest.mark.parametrize("variant", ["exact", "batch-mean"])
+def test_out_of_memory_is_one_line(
+    variant: str, fisher: Fisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: Any, **named: Any) -> Any:
+        raise MemoryError
+
+    for name in ("example_squares", "batch_mean_squares"):
+        monkeypatch.setattr(fisher_sums, name, full)
+    refused(fisher("--variant", variant), "out of memory with batch_size")

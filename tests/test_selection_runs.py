@@ -125,7 +125,8 @@ def test_a_signal_stops_it_with_its_state_saved(place: Path, tmp_path: Path) -> 
     (tmp_path / "base").symlink_to(place / "base")
     command = Command(tmp_path, ["select", "base", *DATA, "--epochs", "40", "-o", "out"])
     log = tmp_path / "out" / "cells" / "all-e40-seed0" / "probe" / "log.jsonl"
-    assert until(log.is_file, command), command.said
+    # An empty log is there before the first update; a signal so early ends it at once.
+    assert until(lambda: log.is_file() and log.stat().st_size > 0, command), command.said
     command.send(signal.SIGTERM)
     assert command.wait() == 143, command.said
     assert "--output out --resume takes it up" in command.said

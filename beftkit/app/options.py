@@ -29,6 +29,16 @@ class TopicCommand(TyperCommand):
                 formatter.write_dl(records)
 
 
+def late_command(name: str, function: Callable[..., None], short_help: str, **options: Any) -> Any:
+    """A command that is built when it is asked for, under the conventions of all of ours."""
+    app = typer.Typer(
+        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )  # fmt: skip
+    app.command(name, no_args_is_help=True, short_help=short_help, **options)(function)
+    return typer.main.get_command(app)
+
+
 def with_settings(
     function: Callable[..., None], *models: type[BaseModel], skip: Sequence[str] = ()
 ) -> Callable[..., None]:

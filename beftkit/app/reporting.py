@@ -8,20 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from beftkit.app.common import QuietOption, say
+from beftkit.app.options import late_command
 from beftkit.errors import UsageError
 
 
 def command(name: str) -> Any:
     """The command of this name, built."""
-    app = typer.Typer(
-        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )  # fmt: skip
-    app.command(
-        name, no_args_is_help=True,
-        short_help="Write up selections: rankings against metrics, figures, tables.",
-    )(report)  # fmt: skip
-    return typer.main.get_command(app)
+    return late_command(
+        name, report, "Write up selections: rankings against metrics, figures, tables."
+    )
 
 
 def report(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from beftkit.app.common import Format, say
-from beftkit.app.options import TopicCommand, with_settings
+from beftkit.app.options import TopicCommand, late_command, with_settings
 from beftkit.app.training import IS_MAIN, FormatOption, Shown, Signals, panel, put_whole
 from beftkit.errors import UsageError
 from beftkit.selection.settings import OWN, SelectSettings
@@ -17,16 +17,11 @@ from beftkit.settings import OUTPUT, TrainSettings
 
 def command(name: str) -> Any:
     """The command of this name, built."""
-    app = typer.Typer(
-        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )  # fmt: skip
-    app.command(
-        name, cls=TopicCommand, no_args_is_help=True,
-        short_help="Choose the bias to fine-tune, and show why.",
-    )(with_settings(select, TrainSettings, SelectSettings, skip=("model", *(
-        key for key in OWN if key not in SelectSettings.model_fields))))  # fmt: skip
-    return typer.main.get_command(app)
+    own = [key for key in OWN if key not in SelectSettings.model_fields]
+    built = with_settings(select, TrainSettings, SelectSettings, skip=("model", *own))
+    return late_command(
+        name, built, "Choose the bias to fine-tune, and show why.", cls=TopicCommand
+    )
 
 
 def select(

@@ -14,7 +14,7 @@ import typer
 
 from beftkit.app.common import Format, OutputOption, QuietOption, check_outputs, deliver, rendered
 from beftkit.app.common import say as say_lines
-from beftkit.app.options import TopicCommand, with_settings
+from beftkit.app.options import TopicCommand, late_command, with_settings
 from beftkit.errors import UsageError
 from beftkit.fisher_settings import FisherSettings
 from beftkit.settings import DATA, DEVICE, EVALUATION, MODEL, OUTPUT, TrainSettings
@@ -36,26 +36,15 @@ FormatOption = Annotated[
 
 def command(name: str) -> Any:
     """The command of this name, built."""
-    app = typer.Typer(
-        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )  # fmt: skip
     if name == "train":
-        app.command(
-            name, cls=TopicCommand, no_args_is_help=True,
-            short_help="Fine-tune one kind of bias, or what else you name.",
-        )(with_settings(train, TrainSettings, skip=("model",)))  # fmt: skip
+        built = with_settings(train, TrainSettings, skip=("model",))
+        short_help = "Fine-tune one kind of bias, or what else you name."
     elif name == "fisher":
-        app.command(
-            name, cls=TopicCommand, no_args_is_help=True,
-            short_help="Empirical Fisher of each bias, before fine-tuning.",
-        )(with_settings(fisher, FisherSettings, skip=("model",)))  # fmt: skip
+        built = with_settings(fisher, FisherSettings, skip=("model",))
+        short_help = "Empirical Fisher of each bias, before fine-tuning."
     else:
-        app.command(
-            name, cls=TopicCommand, no_args_is_help=True,
-            short_help="Metrics of a model or adapter on a task.",
-        )(evaluate)  # fmt: skip
-    return typer.main.get_command(app)
+        built, short_help = evaluate, "Metrics of a model or adapter on a task."
+    return late_command(name, built, short_help, cls=TopicCommand)
 
 
 def train(

@@ -7,20 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beftkit.checkpoints import open_checkpoint
-from beftkit.devices import make_accelerator, sum_over_processes
+from beftkit.devices import make_accelerator
 from beftkit.errors import BeftError, UsageError
 from beftkit.fisher_settings import FisherSettings
 from beftkit.loading import Loaded, load_classifier
+from beftkit.runs.fisher_means import (
+    BATCH,
+    BATCH_PUBLISHED,
+    example_means,
+    published_means,
+)
 from beftkit.scores import Scores
 from beftkit.settings import checked
-from beftkit.tasks import TASKS, Data, Encoded, encode, load_files, load_task, objective_for
+from beftkit.tasks import TASKS, Data, Encoded, encode, load_files, load_task
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
     from beftkit.fisher_sums import Losses, Measured
 
-BATCH, BATCH_PUBLISHED = 16, 8
 #: for files of the user's own
 OWN_LENGTH = 128
 
@@ -245,92 +248,6 @@ class _Journey:
             means = published_means(loaded.model, names, self.encoded, self.data.labels,
                                     self.accelerator, batch_size=self.batch_size)  # fmt: skip
         return means
-
-
-def example_means(
-    model: Any,
-    names: Sequence[str],
-    encoded: Encoded,
-    labels: Sequence[str],
-    accelerator: Accelerator,
-    *,
-    batch_size: int = BATCH,
-    budget: int | None = None,
-    gradient_checkpointing: bool = False,
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The exact Fisher of some parameters over all examples, shared out among the processes.
-
-    Returns:
-        Parameter to the mean over examples, float64 ``[D]``; parameters measured one by one.
-    """
-    import torch
-
-    from beftkit.fisher_sums import example_squares
-    from beftkit.fisher_sums.taps import BUDGET
-    from beftkit.tasks import plan_evaluation
-
-    objective = objective_for(labels)
-
-    def losses(model: Any, batch: Any) -> Any:
-        return objective.losses(model, batch)[0] * objective.nll_factor
-
-    plans = plan_evaluation(encoded.lengths, batch_size)
-    mine = plans[accelerator.process_index :: accelerator.num_processes]
-    shortest = torch.cat(plans)[-2:]
-    alone: tuple[str, ...] = ()
-    device = next(model.parameters()).device
-    if mine:
-        found = example_squares(
-            model, names, (encoded.batch(one, device=device) for one in mine), losses,
-            probe=encoded.batch(shortest), autocast=accelerator.autocast,
-            half={"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision),
-            budget=BUDGET if budget is None else budget,
-            gradient_checkpointing=gradient_checkpointing,
-        )  # fmt: skip
-        sums, alone = found.sums, found.alone
-    else:  # more processes than batches
-        parameters = dict(model.named_parameters(remove_duplicate=False))
-        sums = {name: torch.zeros_like(parameters[name], dtype=torch.float64) for name in names}
-    sums = {name: one.to(accelerator.device) for name, one in sums.items()}
-    sum_over_processes(accelerator, list(sums.values()))
-    return {name: one / len(encoded) for name, one in sums.items()}, alone
-
-
-def published_means(
-    model: Any,
-    names: Sequence[str],
-    encoded: Encoded,
-    labels: Sequence[str],
-    accelerator: Accelerator,
-    *,
-    batch_size: int = BATCH_PUBLISHED,
-) -> dict[str, Any]:
-    """The published code's quantity: batches in the order of the examples, all biases trained.
-
-    Returns:
-        Parameter to the mean over batches, float64 ``[D]``.
-    """
-    import torch
-
-    from beftkit.fisher_sums import batch_mean_squares
-    from beftkit.tuning import choose
-
-    objective = objective_for(labels)
-    plans = list(torch.arange(len(encoded)).split(batch_size))
-    mine = plans[accelerator.process_index :: accelerator.num_processes]
-    device = next(model.parameters()).device
-    trained = [part.parameter for part in choose(model, "all").parts]
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    sums = {name: torch.zeros_like(parameters[name], dtype=torch.float64) for name in names}
-    if mine:
-        sums, _, _ = batch_mean_squares(
-            model, names, trained, (encoded.batch(one, device=device) for one in mine),
-            lambda model, batch: objective.losses(model, batch)[0],
-            autocast=accelerator.autocast,
-        )  # fmt: skip
-    sums = {name: one.to(accelerator.device) for name, one in sums.items()}
-    sum_over_processes(accelerator, list(sums.values()))
-    return {name: one / len(plans) for name, one in sums.items()}
 
 
 def _load_data(settings: FisherSettings) -> Data:

@@ -11,7 +11,7 @@ from beftkit.devices import make_accelerator
 from beftkit.diff import score
 from beftkit.loading import load_classifier
 from beftkit.results import Run, TrainResult, run_metrics
-from beftkit.runs.measuring import example_means
+from beftkit.runs.fisher_means import example_means
 from beftkit.runs.planning import OWN_LENGTH, draw_train
 from beftkit.scores import METHODS as FIGURES_OF
 from beftkit.scores import Scores
