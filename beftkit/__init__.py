@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from beftkit.errors import BeftError as BeftError
     from beftkit.inspection import Inspection as Inspection
     from beftkit.inspection import inspect as inspect
-    from beftkit.results import TrainResult as TrainResult
     from beftkit.runs import evaluate as evaluate
     from beftkit.runs import fisher as fisher
     from beftkit.runs import fisher_all as fisher_all
+    from beftkit.runs.results import TrainResult as TrainResult
     from beftkit.scores import Scores as Scores
     from beftkit.selection import Selection as Selection
     from beftkit.selection import select as select
@@ -26,7 +26,7 @@ _HOMES = {
     "Inspection": "inspection",
     "Scores": "scores",
     "Selection": "selection",
-    "TrainResult": "results",
+    "TrainResult": "runs.results",
     "evaluate": "runs",
     "fisher": "runs",
     "fisher_all": "runs",

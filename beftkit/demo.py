@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from beftkit.errors import BeftError
 
 if TYPE_CHECKING:
-    from beftkit.results import TrainResult
+    from beftkit.runs.results import TrainResult
     from beftkit.selection import Selection
 
 MARKER = "beftkit-demo.json"
@@ -226,10 +226,10 @@ def _train_and_save(
     """
     from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
-    from beftkit.loading import load_classifier
-    from beftkit.merging import apply_adapter
+    from beftkit.models import load_classifier
     from beftkit.runs import train
     from beftkit.selection import select
+    from beftkit.weights import apply_adapter
 
     language = Language(seed)
     vocabulary = {word: index for index, word in enumerate(language.words())}

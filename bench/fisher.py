@@ -188,7 +188,7 @@ CONTESTANTS = {
 
 def site_names(model: Any) -> list[str]:
     """Parameters that are measured."""
-    from beftkit.fisher_sums import sites_of
+    from beftkit.gradients import sites_of
 
     return sites_of(model).names
 
@@ -215,7 +215,7 @@ def contestant(name: str, folder: Path, device: str) -> None:
     from transformers import AutoModelForSequenceClassification
 
     import beftkit_kernels
-    from beftkit.loading import quiet
+    from beftkit.models import quiet
 
     assert beftkit_kernels
     torch.set_num_threads(1)
@@ -296,7 +296,7 @@ def write_model(folder: Path) -> None:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from beftkit.loading import quiet
+    from beftkit.models import quiet
 
     torch.manual_seed(SEED)
     with quiet():

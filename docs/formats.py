@@ -27,7 +27,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from beftkit.adapters import FORMATS, Tuned, storable, write_adapter
 from beftkit.errors import BeftError
-from beftkit.merging import apply_adapter, collect_tuned
+from beftkit.weights import apply_adapter, collect_tuned
 
 OUTPUT = Path(__file__).with_suffix(".md")
 WAYS = (

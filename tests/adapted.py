@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from beftkit.adapters import storable, write_adapter
-from beftkit.merging import collect_tuned
+from beftkit.weights import collect_tuned
 from tests import tiny_models
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import yaml
 
 from beftkit.selection.results import CellResult, Selection
-from beftkit.selection.settings import SelectSettings
 from beftkit.selection.summary import overall_targets, summarise
+from beftkit.settings.select import SelectSettings
 
 ROLES = ("q", "k", "v", "m1", "m2", "m3", "ln1", "ln2")
 LAYERS = 4

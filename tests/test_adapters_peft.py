@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from beftkit.adapters import FORMATS, write_adapter
-from beftkit.merging import apply_adapter, collect_tuned
+from beftkit.weights import apply_adapter, collect_tuned
 from tests import tiny_models
 from tests.adapted import build, same, trained
 from tests.adapted import one_thread as one_thread

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 import beftkit
 import beftkit_kernels
-from beftkit.fisher_sums import batch_mean_squares, example_squares, negative_log_likelihoods
-from beftkit.fisher_sums import sites_of as measured_of
+from beftkit.gradients import batch_mean_squares, example_squares, negative_log_likelihoods
+from beftkit.gradients import sites_of as measured_of
 from beftkit.tasks import Batch
 from tests import fisher_cases as cases
 from tests.fisher_cases import BY_ID, Case, classified, gap, generated, loop

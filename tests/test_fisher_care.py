@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import beftkit
 from beftkit.errors import BeftError, UsageError
-from beftkit.fisher_sums import batch_mean_squares, example_squares, negative_log_likelihoods
-from beftkit.fisher_sums import sites_of as measured_of
-from beftkit.fisher_sums.taps import layouts_of
+from beftkit.gradients import batch_mean_squares, example_squares, negative_log_likelihoods
+from beftkit.gradients import sites_of as measured_of
+from beftkit.gradients.taps import layouts_of
 from tests import fisher_cases as cases
 from tests.fisher_cases import classified, gap
 

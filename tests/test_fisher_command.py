@@ -18,8 +18,8 @@ from torch.nn import functional
 from transformers.utils import logging
 
 import beftkit as package
-from beftkit import fisher_sums
-from beftkit.loading import Loaded, load_classifier
+from beftkit import gradients as fisher_sums
+from beftkit.models import Loaded, load_classifier
 from tests import tiny_run
 from tests.command import Beftkit, Ran, refused
 from tests.fisher_cases import gap

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from beftkit.fisher_sums import example_squares, sites_of
+from beftkit.gradients import example_squares, sites_of
 from tests import fisher_cases as cases
 from tests.fisher_cases import classified, gap
 

@@ -11,44 +11,35 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {"beftkit": ROOT / "beftkit", "beftkit_kernels": ROOT / "kernels" / "beftkit_kernels"}
 
 # Room -> floor. A room is a module, or a package whose modules are free among themselves.
-FLOORS: dict[str, float] = {
+FLOORS: dict[str, int] = {
     "beftkit_kernels": 0,
     "beftkit.errors": 0,
-    "beftkit.output": 0.5,
-    "beftkit.results": 1,
-    "beftkit.settings": 1,
-    "beftkit.fisher_settings": 1.5,
-    "beftkit.scores": 1,
-    "beftkit.biases": 1,
-    "beftkit.adapters": 1,
-    "beftkit.checkpoints": 2,
-    "beftkit.diff": 3,
-    "beftkit.inspection": 3,
-    "beftkit.loading": 3,
-    "beftkit.devices": 3,
-    "beftkit.tuning": 3,
-    "beftkit.tasks": 3,
-    "beftkit.fisher_sums": 4,
-    "beftkit.journal": 4,
-    "beftkit.evaluation": 4,
-    "beftkit.merging": 4,
-    "beftkit.state": 4.5,  # the trainer's own, one step below it
-    "beftkit.trainer": 5,
-    "beftkit.runs": 5.5,  # whole journeys around the loop
-    "beftkit.selection": 6,
-    "beftkit.rendering": 6.5,
-    "beftkit.report": 7,
-    "beftkit.run_report": 7,
-    "beftkit.fisher_report": 7.5,  # these lay tables out as report does
-    "beftkit.select_report": 7.5,
-    "beftkit.plots": 7,
-    "beftkit.reporting": 7.7,  # select_report's tables and plots' style, put together
-    "beftkit.demo": 7,
-    "beftkit.app": 8,
-    "beftkit.__main__": 9,  # a launcher
+    "beftkit.files": 1,
+    "beftkit.registry": 1,
+    "beftkit.adapters": 2,
+    "beftkit.biases": 2,
+    "beftkit.scores": 2,
+    "beftkit.settings": 2,
+    "beftkit.checkpoints": 3,
+    "beftkit.accelerator": 4,
+    "beftkit.diff": 4,
+    "beftkit.inspection": 4,
+    "beftkit.models": 4,
+    "beftkit.tasks": 4,
+    "beftkit.objectives": 5,
+    "beftkit.tuning": 5,
+    "beftkit.gradients": 6,
+    "beftkit.training": 6,
+    "beftkit.weights": 6,
+    "beftkit.runs": 7,
+    "beftkit.selection": 8,
+    "beftkit.present": 10,
+    "beftkit.demo": 11,
+    "beftkit.app": 12,
+    "beftkit.__main__": 13,  # a launcher
 }
 # beftkit/__init__.py hands on names from every floor below the app's, so only the app may use it.
-FRONT_DOOR = 7
+FRONT_DOOR = 11
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -119,11 +110,11 @@ def is_type_checking(node: ast.stmt) -> bool:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("beftkit.scores", "from beftkit.report import table"),
-        ("beftkit.scores", "from beftkit import report"),
-        ("beftkit.scores", "import beftkit.report as r"),
-        ("beftkit.scores", "from . import report"),
-        ("beftkit.scores", "from .report import table"),
+        ("beftkit.scores", "from beftkit.present import table"),
+        ("beftkit.scores", "from beftkit import present"),
+        ("beftkit.scores", "import beftkit.present as r"),
+        ("beftkit.scores", "from . import present"),
+        ("beftkit.scores", "from .present import table"),
         ("beftkit.scores", "def late():\n    from beftkit.app import main"),
         ("beftkit.scores", "from beftkit.adapters import read"),  # the same floor
         ("beftkit.scores", "from beftkit import score"),  # the front door

@@ -12,7 +12,7 @@ import yaml
 from safetensors.numpy import load_file
 
 import beftkit as api
-from beftkit.tasks.registry import GLUE
+from beftkit.registry import GLUE
 from tests import task_files, tiny_run
 from tests.command import Beftkit, refused
 from tests.hub_fixtures import outside
@@ -116,8 +116,8 @@ def test_peft_loads_it_from_there(hub: DataHub, beftkit: Beftkit) -> None:
     from peft import AutoPeftModelForSequenceClassification
     from transformers import AutoTokenizer
 
-    from beftkit.loading import load_classifier
-    from beftkit.merging import apply_adapter
+    from beftkit.models import load_classifier
+    from beftkit.weights import apply_adapter
 
     for task, labels in (("sst2", 2), ("mnli", 3)):
         ran = beftkit("train", "owner/base", "--task", task, *QUICK, "--epochs", "1", "-o", task)

@@ -177,7 +177,7 @@ def test_a_signal_to_torchrun_stops_all_with_their_state_saved(place: Path) -> N
 
 def spoil_a_gradient() -> None:
     """In the fourth update, of this process alone."""
-    from beftkit import trainer
+    from beftkit.training import trainer
 
     plain, calls = trainer.sum_over_processes, iter(range(1, 10**6))
 

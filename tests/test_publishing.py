@@ -17,10 +17,10 @@ from huggingface_hub import ModelCard, constants
 
 import beftkit as api
 from beftkit.errors import BeftError
-from beftkit.results import Run, TrainResult
 from beftkit.runs.cards import model_card
 from beftkit.runs.publishing import CARD, check_push, push, write_card
-from beftkit.settings import TrainSettings
+from beftkit.runs.results import Run, TrainResult
+from beftkit.settings.train import TrainSettings
 from tests import tiny_run
 from tests.command import Beftkit, tree
 from tests.hub_server import Fault
@@ -152,8 +152,8 @@ def test_the_card_s_code_loads_it(form: str, place: Path, tmp_path: Path) -> Non
     """With three labels: PEFT alone would take two."""
     import torch
 
-    from beftkit.loading import load_classifier
-    from beftkit.merging import apply_adapter
+    from beftkit.models import load_classifier
+    from beftkit.weights import apply_adapter
 
     train(place, tmp_path / "out", "3", adapter_format=form)
     adapter = tmp_path / "out" / "adapter"

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from beftkit.errors import BeftError, UsageError
-from beftkit.reporting import write_report
+from beftkit.present.pages import write_report
 from tests.command import Beftkit, refused, tree
 from tests.selections import selection, write
 

@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from beftkit.reporting import write_report, writing
-from beftkit.reporting.blocks import Table
-from beftkit.reporting.commands import folded, run_commands, select_command
-from beftkit.reporting.drawing import Picture, files
-from beftkit.reporting.folders import read_folders
-from beftkit.reporting.markdown import plain
-from beftkit.select_report import selection_rows
+from beftkit.present.pages import write_report, writing
+from beftkit.present.pages.blocks import Table
+from beftkit.present.pages.commands import folded, run_commands, select_command
+from beftkit.present.pages.drawing import Picture, files
+from beftkit.present.pages.markdown import plain
+from beftkit.present.pages.selections import read_folders
+from beftkit.present.selection import selection_rows
 from beftkit.selection import Selection
 from beftkit.selection.cells import split_settings
-from beftkit.settings import TrainSettings
+from beftkit.settings.train import TrainSettings
 from tests import browser
 from tests.command import tree
 from tests.selections import selection, write

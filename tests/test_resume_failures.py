@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from beftkit import output
+from beftkit import files as output
 from tests import saved_states, tiny_run
 from tests.command import Beftkit, Ran, refused
 from tests.forked import Command
@@ -213,7 +213,7 @@ def all_finite(run: Path) -> bool:
 
 def spoil_the_fifth_update() -> None:
     """A gradient that is no number, once, in the midst of an epoch."""
-    from beftkit import trainer
+    from beftkit.training import trainer
 
     plain, calls = trainer.sum_over_processes, iter(range(1, 10**6))
 
@@ -274,8 +274,8 @@ def test_on_a_gpu_a_stopped_run_comes_to_the_same_end(
 ) -> None:
     """The scale of fp16 and the GPU's generator (dropout) are in the state."""
     import beftkit as package
-    from beftkit.journal import Unwatched
-    from beftkit.trainer import Interrupted
+    from beftkit.training.journal import Unwatched
+    from beftkit.training.trainer import Interrupted
 
     class Counted(Unwatched):
         steps = 0

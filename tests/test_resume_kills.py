@@ -49,9 +49,9 @@ class DieIn:
     call: int = 1
 
     def __call__(self) -> None:
-        from beftkit import state, trainer
-        from beftkit.journal import Journal
         from beftkit.runs import folders
+        from beftkit.training import state, trainer
+        from beftkit.training.journal import Journal
 
         owner, name, folder, half = {
             "half of run.yaml": (folders, "write_whole", None, _half_file),
@@ -90,7 +90,7 @@ def _half_line(plain: Any, journal: Any, record: Any) -> None:
 
 
 def keep_every_state() -> None:
-    from beftkit import state
+    from beftkit.training import state
 
     state.KEPT = 10**6
 

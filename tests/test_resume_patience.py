@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import beftkit as api
-from beftkit.journal import Unwatched
-from beftkit.trainer import Interrupted
+from beftkit.training.journal import Unwatched
+from beftkit.training.trainer import Interrupted
 from tests import saved_states, tiny_run
 
 #: the rate changes nothing, so the first evaluation (update 2) is the best, and 10 the last

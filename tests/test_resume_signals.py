@@ -70,7 +70,7 @@ def test_stopped_twice_a_run_comes_to_the_same_end(place: Path) -> None:
 
 
 def slow_evaluation() -> None:
-    from beftkit import trainer
+    from beftkit.training import trainer
 
     def evaluate(*_: object) -> None:
         print("evaluating", file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from beftkit.errors import BeftError, UsageError
-from beftkit.select_report import plain_words, selection_rows, selection_text
+from beftkit.present.selection import plain_words, selection_rows, selection_text
 from beftkit.selection import CellResult, Selection, SelectSettings
 from beftkit.selection.cells import cell_settings, grid, split_settings
 from beftkit.selection.certainty import kendall_tau, margin, settled

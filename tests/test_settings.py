@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from beftkit.errors import BeftError, UsageError
-from beftkit.settings import TrainSettings, read_yaml, resolve_settings, settings_yaml
+from beftkit.settings.train import TrainSettings, read_yaml, resolve_settings, settings_yaml
 
 GIVEN = {"model": "m", "task": "sst2"}
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from beftkit import output, state
-from beftkit.devices import make_accelerator
+from beftkit import files as output
+from beftkit.accelerator import make_accelerator
 from beftkit.errors import BeftError
+from beftkit.training import state
 
 FACTS = {"progress": {"step": 3, "best": None}, "lr": 0.1 + 0.2, "text": 'é "quoted" {}'}
 

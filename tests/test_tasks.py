@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beftkit import tasks
+from beftkit import registry, tasks
 from beftkit.errors import BeftError
 from tests.task_files import (
     FIELDS,
@@ -43,29 +43,29 @@ PUBLISHED = {
 
 
 def test_the_published_settings() -> None:
-    assert {name for name, task in tasks.TASKS.items() if task.published} == set(PUBLISHED)
+    assert {name for name, task in registry.TASKS.items() if task.published} == set(PUBLISHED)
     for name, (lr, base, large, sizes) in PUBLISHED.items():
-        task = tasks.TASKS[name]
+        task = registry.TASKS[name]
         assert task.settings(large=False) == (lr, base)
         assert task.settings(large=True) == (lr, large)
-        assert tuple(task.sizes.items()) == tuple(zip(tasks.REGIMES, sizes, strict=False))
+        assert tuple(task.sizes.items()) == tuple(zip(registry.REGIMES, sizes, strict=False))
         assert task.max_length == 128
 
 
 def test_the_tables_schema_is_the_hubs() -> None:
-    assert {name: task.labels for name, task in tasks.TASKS.items()} == LABELS
-    assert {name: task.columns for name, task in tasks.TASKS.items()} == FIELDS
-    for name, task in tasks.TASKS.items():
+    assert {name: task.labels for name, task in registry.TASKS.items()} == LABELS
+    assert {name: task.columns for name, task in registry.TASKS.items()} == FIELDS
+    for name, task in registry.TASKS.items():
         assert task.hub.repo == ("aps/super_glue" if name in SUPER_GLUE else "nyu-mll/glue")
         assert (task.hub.config, len(task.hub.revision)) == (name, 40)
         assert 1 <= len(task.fields) <= 2
         assert set(task.metrics) <= set(tasks.METRIC_NAMES)
         assert list(task.sizes.values()) == sorted(task.sizes.values())
         assert all(len(one.validation) == len(task.validation) for one in task.layouts)
-    assert tasks.TASKS["mnli"].validation == ("validation_matched", "validation_mismatched")
+    assert registry.TASKS["mnli"].validation == ("validation_matched", "validation_mismatched")
 
 
-@pytest.mark.parametrize("task", tasks.TASKS)
+@pytest.mark.parametrize("task", registry.TASKS)
 def test_a_folder_in_the_original_layout(task: str, tmp_path: Path) -> None:
     place = write_folder(tmp_path, task)
     data = tasks.load_task(task, data_dir=tmp_path)
@@ -233,11 +233,11 @@ def test_folders_without_the_task(tmp_path: Path) -> None:
 
 
 def test_reading_loads_no_heavy_library(tmp_path: Path) -> None:
-    for task in tasks.TASKS:
+    for task in registry.TASKS:
         write_folder(tmp_path, task)
     code = (
-        "import sys; from beftkit import tasks\n"
-        f"for name in tasks.TASKS: tasks.load_task(name, data_dir={str(tmp_path)!r})\n"
+        "import sys; from beftkit import registry, tasks\n"
+        f"for name in registry.TASKS: tasks.load_task(name, data_dir={str(tmp_path)!r})\n"
         "assert not {'torch', 'datasets', 'transformers', 'evaluate', 'pyarrow', 'scipy',"
         " 'sklearn'} & set(sys.modules)"
     )

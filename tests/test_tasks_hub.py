@@ -14,15 +14,15 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from beftkit import tasks
+from beftkit import registry, tasks
 from beftkit.errors import BeftError
-from beftkit.tasks.registry import GLUE, SUPER_GLUE
+from beftkit.registry import GLUE, SUPER_GLUE
 from tests import task_files
 from tests.hub_server import Fault, Hub, Repo
 
 ROOT = Path(__file__).parents[1]
 REPOS = {"nyu-mll/glue": GLUE, "aps/super_glue": SUPER_GLUE}
-IN_GLUE = [name for name in tasks.TASKS if name not in task_files.SUPER_GLUE]
+IN_GLUE = [name for name in registry.TASKS if name not in task_files.SUPER_GLUE]
 FILE_URL = "/{repo_id}/resolve/{revision}/{filename}"
 _TREE = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)/(?P<path>.+)")
 
@@ -112,7 +112,7 @@ def publish(hub: Hub, name: str, folder: Path, commit: str) -> None:
     hub.repos[name] = Repo(folder, commit, {"main", commit})
 
 
-@pytest.mark.parametrize("task", tasks.TASKS)
+@pytest.mark.parametrize("task", registry.TASKS)
 def test_every_task(task: str, hub: DataHub) -> None:
     data = tasks.load_task(task)
     wanted = task_files.splits(task)
@@ -151,7 +151,7 @@ def outside(hub: Hub, home: Path, code: str, **environment: str) -> tuple[int, s
 def test_the_environment_is_heeded(hub: DataHub, tmp_path: Path) -> None:
     """The endpoint, the token, and offline mode with and without a cached copy."""
     code = (
-        "from beftkit import tasks\n"
+        "from beftkit import registry, tasks\n"
         "for revision in (None, 'main', '9' * 40):\n"
         "    data = tasks.load_task('cb', revision=revision)\n"
         "    print(len(data.train), data.source['revision'])"

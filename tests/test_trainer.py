@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from beftkit.devices import make_accelerator
+from beftkit.accelerator import make_accelerator
 from beftkit.errors import BeftError
-from beftkit.evaluation import evaluate_model
-from beftkit.journal import Progress, Unwatched
-from beftkit.settings import TrainSettings
-from beftkit.tasks import Encoded, higher_is_better, objective_for, plan
-from beftkit.trainer import Job, Trainer
+from beftkit.objectives.kinds import objective_for
+from beftkit.settings.train import TrainSettings
+from beftkit.tasks import Encoded, higher_is_better, plan
+from beftkit.training.evaluation import evaluate_model
+from beftkit.training.journal import Progress, Unwatched
+from beftkit.training.trainer import Job, Trainer
 from beftkit.tuning import Tuner, checkpoint_activations, choose, store_for_autocast
 from tests import tiny_models
 from tests.tiny_models import BY_ID

@@ -15,7 +15,7 @@ from beftkit.adapters.changes import change
 from beftkit.adapters.reading import BIASES_NAME, CONFIG_NAME, OWN_KEYS, WEIGHTS_NAME
 from beftkit.adapters.tuned import SAVED_BY_TASK, Tuned, check_format
 from beftkit.errors import BeftError
-from beftkit.output import stable_header
+from beftkit.files import stable_header
 
 Array = npt.NDArray[np.float32]
 _PREFIX = "base_model.model."
@@ -43,7 +43,7 @@ def write_adapter(
             by runtime name, which PEFT does not read.
         base: the model that was trained, as ``from_pretrained`` takes it.
         task_type: PEFT's ``SEQ_CLS``, ``CAUSAL_LM``, ..., or None.
-        metadata: text to find again with `beftkit.merging.adapter_info`.
+        metadata: text to find again with `beftkit.weights.adapter_info`.
         revision: the base's revision.
 
     Returns:

@@ -48,10 +48,10 @@ def start_fast() -> None:
 
 def check_outputs(output: Path | None, plot: Path | None, inputs: Sequence[str]) -> None:
     """Refuse what could not, or must not, be written before anything is read."""
-    from beftkit.output import check_writable, same_file
+    from beftkit.files import check_writable, same_file
 
     if plot is not None:
-        from beftkit.plots import check_plot_path
+        from beftkit.present.plots import check_plot_path
 
         check_writable(check_plot_path(plot))
     if output is not None:
@@ -91,7 +91,7 @@ def deliver(
     """Write and print what is asked for; returns what was written where."""
     done = []
     if plot is not None:
-        from beftkit import plots
+        from beftkit.present import plots
 
         if len(results) > 1:
             plots.lines(results, plot)
@@ -101,7 +101,7 @@ def deliver(
     if output is None:
         put(text)
     else:
-        from beftkit.output import write_whole
+        from beftkit.files import write_whole
 
         # A path's bytes that are no UTF-8 become \udcxx, which JSON reads back.
         write_whole(output, text.encode(errors="backslashreplace"))

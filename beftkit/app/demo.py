@@ -21,9 +21,12 @@ def demo(
     Offline and within a minute on two cores. The data is synthetic: it shows what beftkit does,
     not what a real task would choose.
     """
-    from beftkit import diff, plots, report, select_report
+    from beftkit import diff
     from beftkit.demo import make_demo_pair
-    from beftkit.output import write_whole
+    from beftkit.files import write_whole
+    from beftkit.present import plots
+    from beftkit.present import scores as report
+    from beftkit.present import selection as select_report
 
     made = make_demo_pair(output, seed=seed, progress=lambda line: say([line]))
     scores = diff.score(made.pre, made.post)

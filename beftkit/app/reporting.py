@@ -35,7 +35,7 @@ def report(
     Numbers (CSV, JSON) and figures (SVG, PNG) go to the folder OUTPUT_files beside it, without
     the suffix. A former report there is replaced.
     """
-    from beftkit.reporting import write_report
+    from beftkit.present.pages import write_report
 
     if output is None:
         raise UsageError("no --output was given; expected report.md or report.html")

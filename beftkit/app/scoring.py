@@ -111,7 +111,8 @@ def score(
     Reads only the headers and the bias bytes. A role's score is the mean over its sites.
     """
     start_fast()
-    from beftkit import diff, report
+    from beftkit import diff
+    from beftkit.present import scores as report
 
     check_outputs(output, plot, [pre, *(posts or [])])
     results = diff.score_all(
@@ -149,7 +150,8 @@ def inspect(
 ) -> None:
     """List a checkpoint's biases by role: count, width, dtype, norms, and which are inert."""
     start_fast()
-    from beftkit import inspection, report
+    from beftkit import inspection
+    from beftkit.present import scores as report
 
     check_outputs(output, None, [checkpoint])
     found = inspection.inspect(

@@ -11,8 +11,8 @@ from beftkit.app.common import Format, say
 from beftkit.app.options import TopicCommand, late_command, with_settings
 from beftkit.app.training import IS_MAIN, FormatOption, Shown, Signals, panel, put_whole
 from beftkit.errors import UsageError
-from beftkit.selection.settings import OWN, SelectSettings
-from beftkit.settings import OUTPUT, TrainSettings
+from beftkit.settings.select import OWN, SelectSettings
+from beftkit.settings.train import OUTPUT, TrainSettings
 
 
 def command(name: str) -> Any:
@@ -58,9 +58,9 @@ def select(
     regimes, learning rates, epochs or seeds every combination is a cell, a resumable run in its own
     folder. --verify trains each candidate alone, and the controls none and all.
     """
-    from beftkit import select_report
+    from beftkit.present import selection as select_report
     from beftkit.selection import select as run
-    from beftkit.trainer import Interrupted
+    from beftkit.training.trainer import Interrupted
 
     if output is None:
         raise UsageError("no --output was given; expected the folder that the selection shall make")

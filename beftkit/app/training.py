@@ -16,8 +16,8 @@ from beftkit.app.common import Format, OutputOption, QuietOption, check_outputs,
 from beftkit.app.common import say as say_lines
 from beftkit.app.options import TopicCommand, late_command, with_settings
 from beftkit.errors import UsageError
-from beftkit.fisher_settings import FisherSettings
-from beftkit.settings import DATA, DEVICE, EVALUATION, MODEL, OUTPUT, TrainSettings
+from beftkit.settings.fisher import FisherSettings
+from beftkit.settings.train import DATA, DEVICE, EVALUATION, MODEL, OUTPUT, TrainSettings
 
 IS_MAIN = os.environ.get("RANK", "0") == "0"  # torchrun's
 #: torchrun hands on a Ctrl-C that the terminal gave every process already: seconds that are one
@@ -75,12 +75,12 @@ def train(
     Everything else is frozen. The classifier and the pooler's bias train along unless
     --freeze-head; --bias none trains those alone, which is the control to compare with.
     """
-    from beftkit import run_report
+    from beftkit.present import runs as run_report
     from beftkit.runs import plan_run
     from beftkit.runs.folders import saved_settings
     from beftkit.selection import train as run
-    from beftkit.settings import resolve_settings
-    from beftkit.trainer import Interrupted
+    from beftkit.settings.train import resolve_settings
+    from beftkit.training.trainer import Interrupted
 
     flags = {**flags, "metric": flags["metric"] or None}
     output = flags["output"]
@@ -160,7 +160,7 @@ def evaluate(
     quiet: QuietOption = False,
 ) -> None:
     """Evaluate a fine-tuned model, or an adapter over its base, on a task's validation split."""
-    from beftkit import run_report
+    from beftkit.present import runs as run_report
     from beftkit.runs import evaluate as run
 
     _check_words(dtype=dtype, precision=precision)
@@ -191,7 +191,7 @@ def fisher(
     The squared gradient of log p(label) of each single example, averaged, at the price of one
     backward pass. A role's score is the mean over its bias vectors.
     """
-    from beftkit import fisher_report
+    from beftkit.present import fisher as fisher_report
     from beftkit.runs import fisher_all as run
 
     check_outputs(output, None, [model])
@@ -211,7 +211,7 @@ def _check_words(**given: str) -> None:
 
 
 def _keys(config: Path) -> Mapping[str, Any]:
-    from beftkit.settings import read_yaml
+    from beftkit.settings.train import read_yaml
 
     return {key: value for key, value in read_yaml(config).items() if value is not None}
 
@@ -251,7 +251,7 @@ class Shown:
             self._bar.advance(self._job, steps)
 
     def logged(self, record: Mapping[str, Any]) -> None:
-        from beftkit.run_report import record_line
+        from beftkit.present.runs import record_line
 
         line = record_line(record)
         if line:

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from beftkit.results import Run, TrainResult, run_metrics
+from beftkit.registry import TASKS
 from beftkit.runs.folders import FREE
-from beftkit.settings import TrainSettings
-from beftkit.tasks import TASKS
+from beftkit.runs.results import Run, TrainResult, run_metrics
+from beftkit.settings.train import TrainSettings
 
 TAGS = ("beft", "beftkit", "bias-tuning")
 #: formats that PEFT reads
@@ -219,7 +219,7 @@ def _use(
         yield f"    {json.dumps(place)}, num_labels={count}"
         yield ")"
     else:
-        yield "from beftkit.merging import apply_adapter"
+        yield "from beftkit.weights import apply_adapter"
         yield "from transformers import AutoModelForSequenceClassification, AutoTokenizer"
         yield ""
         yield "model = AutoModelForSequenceClassification.from_pretrained("

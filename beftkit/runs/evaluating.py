@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from beftkit.devices import make_accelerator, out_of_memory
+from beftkit.accelerator import make_accelerator, out_of_memory
 from beftkit.errors import BeftError, UsageError
-from beftkit.evaluation import Evaluation, evaluate_model, load_metrics
-from beftkit.loading import load_classifier
-from beftkit.merging import AdapterInfo, adapter_info, apply_adapter
-from beftkit.tasks import TASKS, Data, encode, load_files, load_task, objective_for
+from beftkit.models import load_classifier
+from beftkit.objectives.kinds import objective_for
+from beftkit.registry import TASKS
+from beftkit.tasks import Data, encode, load_files, load_task
+from beftkit.training.evaluation import Evaluation, evaluate_model, load_metrics
+from beftkit.weights import AdapterInfo, adapter_info, apply_adapter
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from beftkit.devices import out_of_memory, sum_over_processes
-from beftkit.tasks import Encoded, objective_for
+from beftkit.accelerator import out_of_memory, sum_over_processes
+from beftkit.objectives.kinds import objective_for
+from beftkit.tasks import Encoded
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -33,8 +34,8 @@ def example_means(
     """
     import torch
 
-    from beftkit.fisher_sums import example_squares
-    from beftkit.fisher_sums.taps import BUDGET
+    from beftkit.gradients import example_squares
+    from beftkit.gradients.taps import BUDGET
     from beftkit.tasks import plan_evaluation
 
     objective = objective_for(labels)
@@ -81,7 +82,7 @@ def published_means(
     """
     import torch
 
-    from beftkit.fisher_sums import batch_mean_squares
+    from beftkit.gradients import batch_mean_squares
     from beftkit.tuning import choose
 
     objective = objective_for(labels)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from beftkit.errors import BeftError
-from beftkit.output import write_whole
-from beftkit.results import TrainResult
-from beftkit.settings import TrainSettings, read_yaml, settings_yaml
+from beftkit.files import write_whole
+from beftkit.runs.results import TrainResult
+from beftkit.settings.train import TrainSettings, read_yaml, settings_yaml
 
 SETTINGS, RESULTS, HISTORY = "run.yaml", "all_results.json", "trainer_state.json"
 ADAPTER, MODEL = "adapter", "model"

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from beftkit.accelerator import make_accelerator
 from beftkit.checkpoints import open_checkpoint
-from beftkit.devices import make_accelerator
 from beftkit.errors import BeftError, UsageError
-from beftkit.fisher_settings import FisherSettings
-from beftkit.loading import Loaded, load_classifier
+from beftkit.models import Loaded, load_classifier
+from beftkit.registry import TASKS
 from beftkit.runs.fisher_means import (
     BATCH,
     BATCH_PUBLISHED,
@@ -18,11 +18,12 @@ from beftkit.runs.fisher_means import (
     published_means,
 )
 from beftkit.scores import Scores
-from beftkit.settings import checked
-from beftkit.tasks import TASKS, Data, Encoded, encode, load_files, load_task
+from beftkit.settings.fisher import FisherSettings
+from beftkit.settings.train import checked
+from beftkit.tasks import Data, Encoded, encode, load_files, load_task
 
 if TYPE_CHECKING:
-    from beftkit.fisher_sums import Losses, Measured
+    from beftkit.gradients import Losses, Measured
 
 #: for files of the user's own
 OWN_LENGTH = 128
@@ -51,12 +52,12 @@ def fisher(
         batches: for a model in memory: mappings of tensors ``[rows, ...]`` with ``labels``, such
             as a data loader gives, or `beftkit.tasks.Batch`.
         losses: a function of model and batch that gives -log p of each example, ``[N]``; by
-            default what `beftkit.fisher_sums.negative_log_likelihoods` makes of the logits.
+            default what `beftkit.gradients.negative_log_likelihoods` makes of the logits.
         reduce: a bias vector's score is the ``mean`` or the ``sum`` over its coordinates.
         candidates: roles among which the target is chosen; default q, k, v.
         tower: which tower of several; default the text tower.
         allow_inert: let a bias that softmax ignores be the target.
-        settings: for a model by reference: fields of `beftkit.fisher_settings.FisherSettings`.
+        settings: for a model by reference: fields of `beftkit.settings.fisher.FisherSettings`.
             For one in memory: ``gradient_checkpointing``, ``budget`` (bytes), ``probe``.
 
     Returns:
@@ -79,7 +80,7 @@ def fisher(
         return fisher_all(model, candidates=chosen, **common, **settings)[0]
     if batches is None:
         raise UsageError("a model in memory was given without batches; expected an iterable")
-    from beftkit.fisher_sums import (
+    from beftkit.gradients import (
         example_squares,
         fisher_scores,
         negative_log_likelihoods,
@@ -104,7 +105,7 @@ def fisher_all(model: str | Path, **settings: Any) -> list[Scores]:
 
     Args:
         model: folder, or ``owner/name`` on the hub.
-        settings: fields of `beftkit.fisher_settings.FisherSettings`: ``task`` or ``train_file``,
+        settings: fields of `beftkit.settings.fisher.FisherSettings`: ``task`` or ``train_file``,
             ``examples``, ``variant``, ``reduce``, ``head_seeds``, ``snapshots``, ...
 
     Returns:
@@ -176,7 +177,7 @@ class _Journey:
         self, loaded: Loaded, means: Mapping[str, Any], reference: str, notes: Sequence[str],
         by_head: Mapping[str, Any],
     ) -> Scores:  # fmt: skip
-        from beftkit.fisher_sums import fisher_scores
+        from beftkit.gradients import fisher_scores
 
         s = self.s
         settings = {
@@ -195,7 +196,7 @@ class _Journey:
         )  # fmt: skip
 
     def measured(self, loaded: Loaded) -> Measured:
-        from beftkit.fisher_sums import sites_of
+        from beftkit.gradients import sites_of
 
         return sites_of(loaded.model, self.s.tower)
 

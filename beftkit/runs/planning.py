@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from beftkit.errors import BeftError
-from beftkit.loading import load_skeleton
-from beftkit.settings import TrainSettings
-from beftkit.tasks import REGIMES, TASKS, Data, Split, load_files, load_task, subsample
+from beftkit.models import load_skeleton
+from beftkit.registry import REGIMES, TASKS
+from beftkit.settings.train import TrainSettings
+from beftkit.tasks import Data, Split, load_files, load_task, subsample
 from beftkit.tuning import Choice, choose
 
 #: for files of the user's own: SST-2's settings

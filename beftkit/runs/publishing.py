@@ -12,11 +12,11 @@ from typing import Any
 from beftkit.adapters import BIASES_NAME, CONFIG_NAME, WEIGHTS_NAME
 from beftkit.checkpoints.fetch import Connection, Offline
 from beftkit.errors import BeftError, UsageError
-from beftkit.output import write_whole
-from beftkit.results import Run, TrainResult
+from beftkit.files import write_whole
 from beftkit.runs.cards import model_card
 from beftkit.runs.folders import ADAPTER
-from beftkit.settings import TrainSettings
+from beftkit.runs.results import Run, TrainResult
+from beftkit.settings.train import TrainSettings
 
 CARD = "README.md"
 _MESSAGE = "Upload adapter trained with beftkit"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beftkit.errors import BeftError
-from beftkit.journal import named
-from beftkit.settings import TrainSettings
+from beftkit.settings.train import TrainSettings
+from beftkit.training.journal import named
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

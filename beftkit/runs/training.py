@@ -7,13 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from beftkit.devices import make_accelerator, out_of_memory, told_by_main
-from beftkit.evaluation import load_metrics
-from beftkit.journal import Progress, Unwatched, Watcher
-from beftkit.loading import Loaded, load_classifier
-from beftkit.results import Run, TrainResult
+from beftkit.accelerator import make_accelerator, out_of_memory, told_by_main
+from beftkit.models import Loaded, load_classifier
+from beftkit.objectives.kinds import objective_for
 from beftkit.runs import folders
-from beftkit.runs.outputs import check_output, write_output
+from beftkit.runs.artifacts import check_output, write_output
 from beftkit.runs.planning import (
     OWN_LENGTH,
     choose_parts,
@@ -23,17 +21,13 @@ from beftkit.runs.planning import (
     load_data,
 )
 from beftkit.runs.publishing import check_wanted, hand_over
+from beftkit.runs.results import Run, TrainResult
 from beftkit.runs.trackers import tracked
-from beftkit.settings import TrainSettings, resolve_settings
-from beftkit.tasks import (
-    Data,
-    Encoded,
-    compute_metrics,
-    encode,
-    higher_is_better,
-    objective_for,
-)
-from beftkit.trainer import Job, Trainer
+from beftkit.settings.train import TrainSettings, resolve_settings
+from beftkit.tasks import Data, Encoded, compute_metrics, encode, higher_is_better
+from beftkit.training.evaluation import load_metrics
+from beftkit.training.journal import Progress, Unwatched, Watcher
+from beftkit.training.trainer import Job, Trainer
 from beftkit.tuning import Choice, Tuner, checkpoint_activations, store_for_autocast
 
 

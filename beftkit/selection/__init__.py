@@ -13,17 +13,15 @@ if TYPE_CHECKING:
     from beftkit.selection.results import CellResult as CellResult
     from beftkit.selection.results import GroupResult as GroupResult
     from beftkit.selection.results import Selection as Selection
-    from beftkit.selection.settings import SelectSettings as SelectSettings
 
 _HOMES = {
     "CellResult": "results",
     "GroupResult": "results",
-    "SelectSettings": "settings",
     "Selection": "results",
     "select": "journey",
     "train": "auto",
 }
-__all__ = ["CellResult", "GroupResult", "SelectSettings", "Selection", "select", "train"]
+__all__ = ["CellResult", "GroupResult", "Selection", "select", "train"]
 
 
 def __getattr__(name: str) -> Any:

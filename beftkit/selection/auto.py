@@ -9,14 +9,14 @@ from typing import Any
 
 from beftkit import runs
 from beftkit.errors import BeftError, UsageError
-from beftkit.journal import Unwatched, Watcher
-from beftkit.results import TrainResult
 from beftkit.runs import folders
+from beftkit.runs.results import TrainResult
 from beftkit.selection.cells import PROBE
 from beftkit.selection.journey import select
 from beftkit.selection.results import Selection
-from beftkit.selection.settings import OWN
-from beftkit.settings import TrainSettings, read_yaml, resolve_settings
+from beftkit.settings.select import OWN
+from beftkit.settings.train import TrainSettings, read_yaml, resolve_settings
+from beftkit.training.journal import Unwatched, Watcher
 
 
 def train(
@@ -41,8 +41,8 @@ def train(
         overwrite: replace a former run in ``output``.
         watcher: told how it goes.
         asked_to_stop: the number of a signal once one came; the state is saved, then
-            `beftkit.trainer.Interrupted` raised.
-        settings: fields of `beftkit.settings.TrainSettings`: ``task``, ``bias``, ``lr``,
+            `beftkit.training.trainer.Interrupted` raised.
+        settings: fields of `beftkit.settings.train.TrainSettings`: ``task``, ``bias``, ``lr``,
             ``seeds``, ``output``, ...
 
     Returns:

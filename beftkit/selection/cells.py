@@ -8,8 +8,8 @@ from itertools import product
 from typing import Any
 
 from beftkit.errors import BeftError, UsageError
-from beftkit.selection.settings import SelectSettings
-from beftkit.settings import TrainSettings, resolve_settings
+from beftkit.settings.select import SelectSettings
+from beftkit.settings.train import TrainSettings, resolve_settings
 
 #: what verification trains beside the candidates
 CONTROLS = ("none", "all")
@@ -71,8 +71,8 @@ def split_settings(
     Raises:
         UsageError: a setting that a selection decides itself, or one that makes no sense.
     """
-    from beftkit.selection.settings import OWN
-    from beftkit.settings import checked, read_yaml
+    from beftkit.settings.select import OWN
+    from beftkit.settings.train import checked, read_yaml
 
     values = {**(read_yaml(config) if config else {})}
     values |= {key: value for key, value in given.items() if value is not None}

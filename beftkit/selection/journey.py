@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from beftkit.errors import BeftError, UsageError
-from beftkit.journal import LOG, Unwatched, Watcher
-from beftkit.output import write_whole
-from beftkit.results import TrainResult
+from beftkit.files import write_whole
 from beftkit.runs import train
 from beftkit.runs.planning import load_data
+from beftkit.runs.results import TrainResult
 from beftkit.selection.cells import (
     PROBE,
     Cell,
@@ -33,9 +32,10 @@ from beftkit.selection.methods import (
     when_settled,
 )
 from beftkit.selection.results import CellResult, Selection
-from beftkit.selection.settings import SelectSettings
 from beftkit.selection.summary import overall_targets, summarise
-from beftkit.settings import TrainSettings, read_yaml
+from beftkit.settings.select import SelectSettings
+from beftkit.settings.train import TrainSettings, read_yaml
+from beftkit.training.journal import LOG, Unwatched, Watcher
 
 SETTINGS, RESULT, CELL, FISHER = "select.yaml", "select.json", "cell.json", "fisher.json"
 CELLS = "cells"
@@ -70,7 +70,7 @@ def select(
         asked_to_stop: the number of a signal once one came.
         settings: fields of `beftkit.selection.SelectSettings` (``regimes``, ``lrs``, ``epochs``,
             ``seeds``, ``candidates``, ``verify``, ``probe_steps``, ...) and, for the runs, of
-            `beftkit.settings.TrainSettings` (``task``, ``data_dir``, ``precision``, ...).
+            `beftkit.settings.train.TrainSettings` (``task``, ``data_dir``, ``precision``, ...).
 
     Returns:
         Tables, targets, margins; ``.target`` is the projection ratio's choice.

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from beftkit.devices import make_accelerator
+from beftkit.accelerator import make_accelerator
 from beftkit.diff import score
-from beftkit.loading import load_classifier
-from beftkit.results import Run, TrainResult, run_metrics
+from beftkit.models import load_classifier
 from beftkit.runs.fisher_means import example_means
 from beftkit.runs.planning import OWN_LENGTH, draw_train
+from beftkit.runs.results import Run, TrainResult, run_metrics
 from beftkit.scores import METHODS as FIGURES_OF
 from beftkit.scores import Scores
 from beftkit.selection.certainty import Settled, settled
-from beftkit.selection.settings import SelectSettings
-from beftkit.settings import TrainSettings
+from beftkit.settings.select import SelectSettings
+from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data, encode
 
 #: points of a track that are kept
@@ -47,7 +47,7 @@ def fisher_method(
     data: Data, settings: TrainSettings, select: SelectSettings, seed: int
 ) -> dict[str, Any]:
     """The empirical Fisher of the pretrained model on the probe's own examples and head."""
-    from beftkit.fisher_sums import fisher_scores, sites_of
+    from beftkit.gradients import fisher_scores, sites_of
 
     s = settings
     loaded = load_classifier(

@@ -9,7 +9,7 @@ from typing import Any
 
 from beftkit.selection.certainty import kendall_tau, margin
 from beftkit.selection.results import METHODS, CellResult, GroupResult
-from beftkit.selection.settings import SelectSettings
+from beftkit.settings.select import SelectSettings
 
 
 def summarise(

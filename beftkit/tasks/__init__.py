@@ -21,36 +21,20 @@ if TYPE_CHECKING:
     from beftkit.tasks.metrics import compute_metrics as compute_metrics
     from beftkit.tasks.metrics import higher_is_better as higher_is_better
     from beftkit.tasks.metrics import load_metric as load_metric
-    from beftkit.tasks.objective import Classification as Classification
-    from beftkit.tasks.objective import Objective as Objective
-    from beftkit.tasks.objective import Regression as Regression
-    from beftkit.tasks.objective import objective_for as objective_for
-    from beftkit.tasks.registry import REGIMES as REGIMES
-    from beftkit.tasks.registry import TASKS as TASKS
-    from beftkit.tasks.registry import Regime as Regime
-    from beftkit.tasks.registry import Task as Task
     from beftkit.tasks.sources import load_task as load_task
 
 _HOMES = {
     "Batch": "encoding",
-    "Classification": "objective",
     "Data": "data",
     "Encoded": "encoding",
     "METRIC_NAMES": "metrics",
-    "Objective": "objective",
-    "REGIMES": "registry",
-    "Regime": "registry",
-    "Regression": "objective",
     "Split": "data",
-    "TASKS": "registry",
-    "Task": "registry",
     "compute_metrics": "metrics",
     "encode": "encoding",
     "higher_is_better": "metrics",
     "load_files": "files",
     "load_metric": "metrics",
     "load_task": "sources",
-    "objective_for": "objective",
     "plan": "batches",
     "plan_evaluation": "batches",
     "subsample": "data",

@@ -10,7 +10,7 @@ from typing import Any
 
 from beftkit.checkpoints.reach import hub_or_cache
 from beftkit.errors import BeftError
-from beftkit.tasks.registry import Task
+from beftkit.registry import Task
 from beftkit.tasks.table import Table, listed, needed, shortened
 
 _SHA = re.compile("[0-9a-f]{40}")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from beftkit.errors import BeftError
+from beftkit.registry import TASKS, Layout, Task
 from beftkit.tasks.data import Data, Split
 from beftkit.tasks.readers import read_jsonl, read_tsv
-from beftkit.tasks.registry import TASKS, Layout, Task
 from beftkit.tasks.table import Table, class_ids, listed, needed, texts, values
 
 

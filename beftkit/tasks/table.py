@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from beftkit.errors import BeftError
-from beftkit.tasks.registry import columns_of
+from beftkit.registry import columns_of
 
 #: Given the columns a file has, the ones to read; raises if it lacks some.
 Choose = Callable[[Sequence[str]], Sequence[str]]

@@ -1,0 +1,325 @@
+"""Exact per-example squares: one backward pass of the summed losses of a batch.
+
+What one pass cannot give (a projection applied to something without the example dimension, a bias
+that no module adds) is found out beforehand, by shape and by comparing with autograd on single
+examples, and then measured example by example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from beftkit.errors import BeftError
+from beftkit.gradients.batches import AnyBatch, Rows, as_batch
+from beftkit.gradients.losses import Losses, negative_log_likelihoods
+from beftkit.gradients.taps import BUDGET, Taps, layouts_of
+
+#: losses are multiplied by this in float16, and by half of it whenever that is too much
+FIRST_SCALE = 2.0**16
+#: dtype -> how far squares of one pass may be from those of single examples: relative; and
+#: relative to the largest of all biases (an inert bias holds nothing but rounding)
+_TOLERANCES = {
+    torch.float64: (1e-8, 1e-20), torch.float32: (1e-3, 1e-10),
+    torch.bfloat16: (0.5, 1e-3), torch.float16: (0.2, 1e-4),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Sums over examples of squared per-example gradients.
+
+    Attributes:
+        sums: parameter to float64 ``[D]``, on its device.
+        examples: how many were summed.
+        alone: parameters that were measured one example at a time.
+    """
+
+    sums: dict[str, Tensor]
+    examples: int
+    alone: tuple[str, ...]
+
+
+def example_squares(
+    model: nn.Module,
+    names: Sequence[str],
+    batches: Iterable[Any],
+    losses: Losses = negative_log_likelihoods,
+    *,
+    probe: AnyBatch | None = None,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    half: torch.dtype | None = None,
+    budget: int = BUDGET,
+    backend: str = "auto",
+    gradient_checkpointing: bool = False,
+) -> Squares:
+    """Sum over examples of (d -log p(y_i | x_i) / d b)^2, for many biases at once.
+
+    The model is put into evaluation mode and frozen meanwhile; modes, ``requires_grad`` and hooks
+    are as before afterwards, also after an error. Squares are summed in float64.
+
+    Args:
+        model: on its device.
+        names: parameters, by the model's own names: 1-D, each the ``bias`` of a module or free.
+        batches: see `as_batch`.
+        losses: gives -log p of each example of a batch, ``[N]``; without it by `negative_log_
+            likelihoods`.
+        probe: a batch with two examples or more to try things out on; by default two of the first
+            batch.
+        autocast: entered around the forward pass.
+        half: the dtype of that autocast, where it is a half-precision one.
+        budget: bytes of gradients that are held for one launch of the kernel.
+        backend: of the kernel, ``auto``, ``triton`` or ``torch``.
+        gradient_checkpointing: compute activations twice instead of keeping them.
+
+    Raises:
+        BeftError: no examples; the losses are no sum over examples; a gradient that is not finite.
+    """
+    device = next(model.parameters()).device
+    arriving = (as_batch(one, device) for one in batches)
+    first = next(arriving, None)
+    if first is None:
+        raise BeftError("no batches were given; expected at least one example")
+    taps = Taps(model, names, budget, backend)
+    lowest = half or next(model.parameters()).dtype
+    call = partial(_losses, model, losses, autocast)
+    measure = _Measure(taps, call, dict(model.named_parameters(remove_duplicate=False)),
+                       FIRST_SCALE if lowest == torch.float16 else 1.0)  # fmt: skip
+    with frozen(model), checkpointed(model) if gradient_checkpointing else nullcontext():
+        pair = _pair(as_batch(probe, device) if probe is not None else first)
+        _drop_unfit(model, taps, call, pair, measure, lowest)
+        examples = 0
+        for rows in chain([first], arriving):
+            measure.batch(rows)
+            examples += rows.examples
+    sums = {**{tap.name: _total(tap.total, measure.parameters[tap.name]) for tap in taps.taps},
+            **measure.singles()}  # fmt: skip
+    for name, total in sums.items():
+        if not torch.isfinite(total).all():
+            raise BeftError(f"{name}: its gradient is not finite; did the model diverge?")
+    return Squares({name: sums[name] for name in names}, examples, tuple(taps.alone))
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and nothing trainable; modes and flags come back."""
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    config: Any = getattr(model, "config", None)
+    cache = getattr(config, "use_cache", None)
+    try:
+        model.eval()
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        if cache is not None:
+            config.use_cache = False  # keys and values of no use
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+        if cache is not None:
+            config.use_cache = cache
+
+
+@contextmanager
+def checkpointed(model: nn.Module) -> Iterator[None]:
+    """Run each layer again in the backward pass; transformers' own way works in training alone."""
+    from torch.utils.checkpoint import checkpoint
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [one for one in model.modules() if isinstance(one, GradientCheckpointingLayer)]
+    if not layers:
+        raise BeftError(f"{type(model).__name__} has no layers that gradient checkpointing knows")
+    # A device map puts a forward of its own into the instance.
+    formers = [vars(layer).get("forward") for layer in layers]
+    for layer in layers:
+        again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+        layer.forward = again
+    try:
+        yield
+    finally:
+        for layer, former in zip(layers, formers, strict=True):
+            if former is None:
+                del layer.forward
+            else:
+                layer.forward = former
+
+
+class _Measure:
+    """Sums what batches give."""
+
+    def __init__(
+        self,
+        taps: Taps,
+        losses: Callable[[Rows], Tensor],
+        parameters: dict[str, nn.Parameter],
+        scale: float,
+    ) -> None:
+        self.taps, self.losses, self.parameters, self.scale = taps, losses, parameters, scale
+        self._alone: dict[str, Tensor] = {}
+
+    def batch(self, rows: Rows) -> None:
+        """Add one batch."""
+        while not self.tapped(rows):
+            self.scale /= 2
+        for example in range(rows.examples if self.taps.alone else 0):
+            for name, grad in self.alone(rows.take([example]), self.taps.alone)[1].items():
+                self._add(name, grad.square())
+
+    def singles(self) -> dict[str, Tensor]:
+        """What was measured one example at a time."""
+        return {name: self._alone[name] for name in self.taps.alone}
+
+    def alone(self, one: Rows, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of one example and its gradients, float64, by plain autograd."""
+        wanted = [self.parameters[name] for name in names]
+        if not names:
+            with torch.no_grad():
+                return self.losses(one).sum(), {}
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+        try:
+            while True:
+                loss = self.losses(one).sum()
+                found = torch.autograd.grad(loss * self.scale, wanted, allow_unused=True)
+                grads = {
+                    name: torch.zeros_like(parameter, dtype=torch.float64) if grad is None
+                    else grad.double() / self.scale
+                    for name, parameter, grad in zip(names, wanted, found, strict=True)
+                }  # fmt: skip
+                if self.scale == 1 or all(bool(torch.isfinite(g).all()) for g in grads.values()):
+                    return loss.detach(), grads
+                self.scale /= 2
+        finally:
+            for parameter in wanted:
+                parameter.requires_grad_(False)
+
+    def tapped(self, rows: Rows) -> bool:
+        """One pass of all examples; False: float16 overflowed, and nothing was added."""
+        taps = self.taps
+        if not taps.taps:
+            return True
+        before = {tap: tap.total for tap in taps.taps}
+        for tap in taps.taps:
+            tap.total = None
+        with taps.catching(rows.rows, rows.index, rows.examples):
+            loss = self.losses(rows).sum() * self.scale
+            if loss.requires_grad:
+                loss.backward()
+        if self.scale > 1 and not all(
+            tap.total is None or bool(torch.isfinite(tap.total).all()) for tap in taps.taps
+        ):
+            for tap, total in before.items():
+                tap.total = total
+            return False
+        for tap, total in before.items():
+            if tap.total is not None and self.scale != 1:
+                tap.total = tap.total / self.scale**2
+            if total is not None:
+                tap.add(total)
+        return True
+
+    def _add(self, name: str, squares: Tensor) -> None:
+        self._alone[name] = squares if name not in self._alone else self._alone[name] + squares
+
+
+def _losses(
+    model: nn.Module, losses: Losses, autocast: Callable[[], AbstractContextManager[Any]],
+    rows: Rows,
+) -> Tensor:  # fmt: skip
+    with autocast():
+        found = losses(model, rows.given)
+    if found.shape != (rows.examples,):
+        raise BeftError(
+            f"the losses of {type(model).__name__} have shape {list(found.shape)}, expected one "
+            f"for each of {rows.examples} examples: their mean or sum cannot be taken apart"
+        )
+    return found if found.dtype == torch.float64 else found.float()
+
+
+def _pair(rows: Rows) -> Rows:
+    return rows.take([0, 1] if rows.examples > 1 else [0, 0])
+
+
+def _drop_unfit(
+    model: nn.Module,
+    taps: Taps,
+    losses: Callable[[Rows], Tensor],
+    pair: Rows,
+    measure: _Measure,
+    dtype: torch.dtype,
+) -> None:
+    """Hold one pass of two examples to autograd on each; what differs is measured alone.
+
+    The shapes of outputs with one example and with two tell where they count rows.
+    """
+    names = [tap.name for tap in taps.taps]
+    with taps.shapes() as seen, torch.no_grad():
+        together = losses(pair)
+    shapes, apart = [(pair.rows, seen)], []
+    expected: dict[str, Tensor] = {}
+    for at in range(2):
+        single = pair.take([at])
+        with taps.shapes() as seen:
+            loss, grads = measure.alone(single, names)
+        shapes.append((single.rows, seen))
+        apart.append(loss)
+        for name, grad in grads.items():
+            expected[name] = grad.square() + expected.get(name, 0)
+    _check_apart(model, together, torch.stack(apart).to(together.device), measure, dtype)
+    for tap in taps.taps:
+        tap.layouts = layouts_of([(rows, found[tap.name]) for rows, found in shapes])
+    taps.refuse([tap.name for tap in taps.taps if not tap.layouts])
+    relative, noise = _TOLERANCES.get(dtype, _TOLERANCES[torch.float32])
+    largest = max((float(one.sum()) for one in expected.values()), default=0.0)
+    off = taps.taps
+    while off:
+        while not measure.tapped(pair):
+            measure.scale /= 2
+        off = []
+        for tap in taps.taps:
+            found = _total(tap.total, measure.parameters[tap.name])
+            gap = float((found - expected[tap.name]).abs().sum())
+            if not gap <= relative * float(expected[tap.name].sum()) + noise * largest:
+                off.append(tap)
+            tap.total = None
+        for tap in off:
+            del tap.layouts[0]
+        taps.refuse([tap.name for tap in off if not tap.layouts])
+
+
+def _check_apart(
+    model: nn.Module, together: Tensor, apart: Tensor, measure: _Measure, dtype: torch.dtype
+) -> None:
+    """Refuse losses that are not finite, or that depend on the other examples of a batch."""
+    kind = type(model).__name__
+    if not torch.isfinite(apart).all():
+        raise BeftError(_not_finite(kind, measure.parameters))
+    tolerance = _TOLERANCES.get(dtype, _TOLERANCES[torch.float32])[0] ** 0.5
+    if not torch.allclose(together, apart, rtol=tolerance, atol=tolerance):
+        raise BeftError(
+            f"{kind}: the loss of an example depends on the others of its batch ("
+            f"{together[0]:.6g} beside another, {apart[0]:.6g} alone), so it has no Fisher score "
+            "of its own; use batches of one example"
+        )
+
+
+def _not_finite(kind: str, parameters: Mapping[str, nn.Parameter]) -> str:
+    for name, parameter in parameters.items():
+        if not torch.isfinite(parameter).all():
+            return f"{name}: holds values that are not finite; did the model diverge?"
+    return f"{kind}: the loss of an example is not finite; did the model diverge, or overflow?"
+
+
+def _total(total: Tensor | None, parameter: nn.Parameter) -> Tensor:
+    """A sum, zeros where no example ever reached the bias."""
+    return torch.zeros_like(parameter, dtype=torch.float64) if total is None else total

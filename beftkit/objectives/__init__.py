@@ -1,0 +1,1 @@
+"""How a task meets a model."""

@@ -1,0 +1,97 @@
+"""Whether what one task, model or place of a grid chooses is chosen elsewhere too."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from beftkit.present.pages.blocks import Block, Bullets, Table
+from beftkit.present.pages.selections import Folder
+from beftkit.present.selection import TITLES
+from beftkit.selection.results import Selection
+
+
+def carried(folders: Sequence[Folder]) -> list[Block]:
+    """The targets side by side, and in a sentence for each method how often they agree.
+
+    Args:
+        folders: of the report; with one alone its grid is looked at.
+
+    Returns:
+        A table and sentences.
+    """
+    methods = [m for m in TITLES if any(m in one.found.targets for one in folders)]
+    if len(folders) == 1:
+        return [Bullets(_within(folders[0].found, methods))]
+    head = ["model and task", *(TITLES[m] for m in methods), "best candidate alone"]
+    body = [
+        [one.label, *(_target(one.found, m) for m in methods), _winner(one.found)]
+        for one in folders
+    ]
+    said = [_agree(TITLES[m], [one.found.targets.get(m) for one in folders],
+                   [one.label for one in folders], "selections") for m in methods]  # fmt: skip
+    return [Table("Target by method, most frequent over a folder's grid", head, body),
+            Bullets([*said, *_borrowed(folders)])]  # fmt: skip
+
+
+def _agree(
+    method: str, targets: Sequence[str | None], labels: Sequence[str], what: str
+) -> str:  # fmt: skip
+    known = [(target, label) for target, label in zip(targets, labels, strict=True) if target]
+    if not known:
+        return f"{method}: no target anywhere."
+    counts = Counter(target for target, _ in known)
+    role, most = counts.most_common(1)[0]
+    words = f"{method}: {role} is the target on {most} of {len(known)} {what}"
+    others = [
+        f"{other} on {', '.join(label for target, label in known if target == other)}"
+        for other in counts
+        if other != role
+    ]
+    return words + (f"; {'; '.join(others)}." if others else ".")
+
+
+def _within(found: Selection, methods: Sequence[str]) -> list[str]:
+    labels = [group.label for group in found.groups]
+    return [
+        _agree(TITLES[m], [group.methods.get(m, {}).get("target") for group in found.groups],
+               labels, "places of the grid")
+        for m in methods
+    ]  # fmt: skip
+
+
+def _borrowed(folders: Sequence[Folder]) -> list[str]:
+    """For each verified place: whether the other folders' targets are its best candidate."""
+    total = right = 0
+    for one in folders:
+        others = [other.found.target for other in folders if other is not one]
+        for group in one.found.groups:
+            if (winner := group.winner.get("best")) is not None:
+                total += len(others)
+                right += sum(target == winner for target in others)
+    if not total:
+        return []
+    return [
+        f"Projection, borrowed: the target of another selection was the best candidate in {right} "
+        f"of {total} cases (a case: one verified place and one other selection)."
+    ]
+
+
+def _target(found: Selection, method: str) -> str:
+    target = found.targets.get(method)
+    if target is None:
+        return "-"
+    chosen = [group.methods.get(method, {}).get("target") for group in found.groups]
+    if set(chosen) == {target}:
+        return target
+    return f"{target} ({chosen.count(target)} of {len(chosen)} places)"
+
+
+def _winner(found: Selection) -> str:
+    verified = [group.winner.get("best") for group in found.groups if group.verified]
+    if not verified:
+        return "-"
+    counts = Counter(winner or "tie" for winner in verified)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{name} ({count} of {len(verified)})" for name, count in counts.most_common())

@@ -1,0 +1,243 @@
+"""A report's figures: what selections found, as pictures. No arithmetic on biases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from beftkit.present.pages.axes import (
+    HIGH,
+    SCORE,
+    WIDE,
+    cut,
+    is_spread_out,
+    legend,
+    level,
+    plain_decades,
+    title,
+)
+from beftkit.present.pages.drawing import INK, MARKERS, ROLE_COLOURS, SERIES, Finish, Panel, Picture
+from beftkit.present.pages.labels import Word, around, at_ends
+from beftkit.present.pages.selections import Folder
+from beftkit.present.selection import TITLES
+from beftkit.selection.results import GroupResult, Selection
+
+CONTROLS = ("none", "all")
+_ROWS = 4  # groups a picture
+_OFF_SCALE = 1e-7  # of the largest score: what is smaller is drawn at the edge
+_NAMED = 60  # points with a name
+
+
+def rankings(folder: Folder, name: str) -> list[Picture]:
+    """Rank by each method against the metric of each bias trained alone (paper, figure 4)."""
+    found = folder.found
+    groups = [group for group in found.groups if group.verified]
+    pictures = []
+    for start in range(0, len(groups), _ROWS):
+        some = groups[start : start + _ROWS]
+        count = len(found.groups[0].methods)
+        pictures.append(Picture(
+            name if len(groups) <= _ROWS else f"{name}-{start // _ROWS + 1}",
+            f"{folder.label}: rank of each bias by method against its {found.metric}",
+            f"{folder.label}: rank by method against {found.metric}, each bias trained alone.",
+            tuple(_ranking(found, group, method) for group in some for method in group.methods),
+            count,
+        ))  # fmt: skip
+    return pictures
+
+
+def _ranking(found: Selection, group: GroupResult, method: str) -> Panel:
+    table = group.methods[method]
+    rows = group.verified
+
+    def draw(axis: Any) -> Finish:
+        words = []
+        for role in _alone(found, group):
+            one, row = table["roles"][role], rows[role]
+            colour = ROLE_COLOURS.get(role, SERIES[0])
+            _point(axis, one["rank"], row["best"], colour, "o", one["inert"] == "yes",
+                   row["best_deviation"])  # fmt: skip
+            if role == table["target"]:
+                axis.plot(one["rank"], row["best"], "o", ms=12, mfc="none", mec=colour, mew=1.0)
+            words.append(Word(role, one["rank"], row["best"], INK, role == table["target"],
+                              row["best_deviation"] or 0.0))  # fmt: skip
+        last = len(table["roles"])
+        axis.set_xlim(0.4, last + 0.28 * last)
+        axis.set_xticks(range(1, last + 1))
+        ends = []
+        for control in CONTROLS:
+            if (value := rows.get(control, {}).get("best")) is not None:
+                axis.axhline(value, xmax=0.86, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+                ends.append(Word(control, 0.4 + 0.86 * (1.28 * last - 0.4), value, INK))
+        axis.margins(y=0.16)
+        axis.grid(axis="y")
+        axis.set_axisbelow(True)
+        tau = group.tau.get(method, {}).get("best")
+        shown = "-" if tau is None else f"{tau:.2f}"
+        title(axis, f"{TITLES[method]}, tau {shown}", group.label)
+        axis.set_xlabel("rank among all biases")
+        axis.set_ylabel(str(found.metric))
+        level(axis, [row["best"] for row in rows.values() if row["best"] is not None])
+
+        def finish() -> None:
+            around(axis, words, 7.5, [word.y for word in ends])
+            at_ends(axis, ends, 3.0)
+
+        return finish
+
+    return Panel((WIDE, HIGH), draw)
+
+
+def scatter(folders: Sequence[Folder], name: str) -> list[Picture]:
+    """Score against metric over all folders, groups and roles, a picture a metric."""
+    shown = [one for one in folders if any(group.verified for group in one.found.groups)]
+    metrics = list(dict.fromkeys(one.found.metric for one in shown))
+    pictures = []
+    for place, metric in enumerate(metrics, 1):
+        some = [one for one in shown if one.found.metric == metric]
+        methods = list(dict.fromkeys(m for one in some for m in one.found.groups[0].methods))
+        pictures.append(Picture(
+            name if len(metrics) == 1 else f"{name}-{place}",
+            f"score of each bias against the {metric} it reached alone",
+            "Each point is one bias in one place of a grid, trained alone: its score in the probe "
+            f"against its {metric}. Hollow: inert; an arrow: "
+            "a score further left than shown. Kendall's tau of ranks against metrics: "
+            + "; ".join(f"{one.label} {_taus(one.found)}" for one in some) + ".",
+            tuple(_scatter(some, method, metric or "", named=len(some) > 1)
+                  for method in methods),
+            len(methods),
+        ))  # fmt: skip
+    return pictures
+
+
+def _taus(found: Selection) -> str:
+    """Each method's tau: of the one group, or from the least to the greatest."""
+    parts = []
+    for method in found.groups[0].methods:
+        known = [tau for group in found.groups
+                 if (tau := group.tau.get(method, {}).get("best")) is not None]  # fmt: skip
+        if not known:
+            parts.append(f"{TITLES[method]} -")
+            continue
+        low, high = min(known), max(known)
+        both = f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
+        parts.append(f"{TITLES[method]} {both}")
+    return ", ".join(parts)
+
+
+def _scatter(folders: Sequence[Folder], method: str, metric: str, named: bool) -> Panel:
+    points = [
+        (place, role, one["score"], group.verified[role]["best"], one["inert"] == "yes")
+        for place, folder in enumerate(folders)
+        for group in folder.found.groups
+        for role in _alone(folder.found, group)
+        if (one := group.methods.get(method, {"roles": {}})["roles"].get(role, {})).get("score")
+    ]
+    most = max((score for _, _, score, _, _ in points), default=1.0)
+
+    def draw(axis: Any) -> Finish:
+        words = []
+        for place, role, score, value, inert in points:
+            colour, marker = SERIES[place % len(SERIES)], MARKERS[place % len(MARKERS)]
+            off = score < most * _OFF_SCALE
+            x = most * _OFF_SCALE if off else score
+            _point(axis, x, value, colour, marker, inert, None)
+            words.append(Word(f"← {role}" if off else role, x, value, INK))
+        if is_spread_out(word.x for word in words):
+            axis.set_xscale("log")
+            plain_decades(axis.xaxis)
+        axis.margins(0.13)
+        axis.grid()
+        axis.set_axisbelow(True)
+        title(axis, TITLES[method], "")
+        axis.set_xlabel(SCORE[method])
+        axis.set_ylabel(f"{metric}, trained alone")
+        level(axis, [word.y for word in words])
+        if named:
+            for place, folder in enumerate(folders):
+                axis.plot([], [], MARKERS[place % len(MARKERS)], linestyle="", markersize=6,
+                          color=SERIES[place % len(SERIES)], label=cut(folder.brief, 38),
+                )  # fmt: skip
+            legend(axis)
+        # Beyond some points there is no room for names: colour and shape must do.
+        return lambda: around(axis, words) if len(words) <= _NAMED else None
+
+    return Panel((WIDE, HIGH + (0.1 + 0.19 * len(folders) if named else 0.0)), draw)
+
+
+def gaps(folder: Folder, name: str) -> list[Picture]:
+    """The gap between v and q against learning rate and epochs, where there are several."""
+    found = folder.found
+    pictures = []
+    for key, words in (("lr", "learning rate"), ("epochs", "epochs")):
+        if len({getattr(group, key) for group in found.groups}) < 2:
+            continue
+        panels = [_gap(found, key, words, "projection ratio of v less that of q",
+                       lambda group: group.gap)]  # fmt: skip
+        if any(metric_gap(group) is not None for group in found.groups):
+            panels.append(_gap(found, key, words, f"{found.metric} of v less that of q",
+                               metric_gap))  # fmt: skip
+        pictures.append(Picture(
+            f"{name}-{key}", f"{folder.label}: v less q against {words}",
+            f"{folder.label}. How far v is ahead of q, in the probe's score"
+            + (" and in the metric when each is trained alone" if len(panels) > 1 else "")
+            + f", against {words}.", tuple(panels), len(panels),
+        ))  # fmt: skip
+    return pictures
+
+
+def metric_gap(group: GroupResult) -> float | None:
+    """Best metric of v trained alone less that of q; None where either is not known."""
+    both = [group.verified.get(role, {}).get("best") for role in ("v", "q")]
+    return None if None in both else both[0] - both[1]
+
+
+def _gap(found: Selection, key: str, words: str, label: str, value: Any) -> Panel:
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for group in found.groups:
+        at, gap = getattr(group, key), value(group)
+        if at is None or gap is None:
+            continue
+        others = [group.regime if group.train_size is None else f"{group.train_size} examples"]
+        others += [f"lr {group.lr:g}"] if key != "lr" and group.lr is not None else []
+        others += [f"{group.epochs} ep."] if key != "epochs" and group.epochs is not None else []
+        lines.setdefault(", ".join(others), []).append((at, gap))
+
+    def draw(axis: Any) -> None:
+        for place, (name, points) in enumerate(lines.items()):
+            axis.plot(
+                *zip(*sorted(points), strict=True), color=SERIES[place % len(SERIES)], label=name,
+                marker=MARKERS[place % len(MARKERS)], linewidth=1.4, markersize=5,
+                linestyle=("-", "--", ":")[place // len(SERIES) % 3],
+            )  # fmt: skip
+        ticks = sorted({at for points in lines.values() for at, _ in points})
+        if key == "lr" and ticks:
+            axis.set_xscale("log")
+        axis.set_xticks(ticks, [f"{at:g}" for at in ticks])
+        axis.margins(0.12)
+        axis.axhline(0, color=INK, linewidth=0.9)
+        axis.grid(axis="y")
+        axis.set_axisbelow(True)
+        axis.set_xlabel(words)
+        title(axis, label, "")
+        legend(axis)
+
+    return Panel((WIDE, HIGH + 0.1 + 0.19 * len(lines)), draw)
+
+
+def _alone(found: Selection, group: GroupResult) -> list[str]:
+    """Candidates with a rank and a metric."""
+    ranked = group.methods["projection"]["roles"]
+    return [
+        role for role in found.candidates
+        if ranked.get(role, {}).get("rank") and group.verified.get(role, {}).get("best") is not None
+    ]  # fmt: skip
+
+
+def _point(
+    axis: Any, x: float, y: float, colour: str, marker: str, hollow: bool, deviation: float | None
+) -> None:
+    axis.errorbar(
+        x, y, yerr=deviation, fmt=marker, color=colour, markersize=6, capsize=2,
+        elinewidth=0.9, markerfacecolor="none" if hollow else colour, markeredgewidth=1.3,
+    )  # fmt: skip

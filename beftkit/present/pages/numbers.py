@@ -1,0 +1,111 @@
+"""The numbers of a report, as rows and as a document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from beftkit.present.pages.figures import metric_gap
+from beftkit.present.pages.selections import Folder
+from beftkit.present.selection import TITLES, selection_rows
+from beftkit.selection.results import GroupResult, Selection
+
+
+def role_rows(folders: Sequence[Folder]) -> list[dict[str, Any]]:
+    """One row a folder, place of the grid and role.
+
+    Args:
+        folders: of the report.
+
+    Returns:
+        Folder, model, task and metric, then the columns of ``beftkit select --format csv``.
+    """
+    return [{**_which(one), **row} for one in folders for row in selection_rows(one.found)]
+
+
+def group_rows(folders: Sequence[Folder]) -> list[dict[str, Any]]:
+    """One row a folder and place of the grid.
+
+    Args:
+        folders: of the report.
+
+    Returns:
+        Targets, margin, gap, when the probe settled, metrics of each bias trained alone, and tau.
+    """
+    biases = list(dict.fromkeys(
+        bias for one in folders for group in one.found.groups for bias in group.verified
+    ))  # fmt: skip
+    return [_row(one, group, biases) for one in folders for group in one.found.groups]
+
+
+def document(folders: Sequence[Folder], title: str, files: Iterable[str]) -> dict[str, Any]:
+    """Everything: each folder's ``select.json`` whole.
+
+    Args:
+        folders: of the report.
+        title: its title.
+        files: names of the other files beside the report.
+
+    Returns:
+        Plain values; `Selection.from_dict` reads what is in ``folders``.
+    """
+    from beftkit import __version__
+
+    return {
+        "schema_version": 1,
+        "beftkit_version": __version__,
+        "title": title,
+        "files": sorted(files),
+        "folders": [
+            {"folder": one.path, **one.found.to_dict(), "beftkit_version": one.version}
+            for one in folders
+        ],
+    }
+
+
+def is_clear(lead: Any) -> str:
+    """What a margin's interval says, in a word or two."""
+    if not lead:
+        return "-"
+    if lead["low"] is None:
+        return "no interval"
+    return "too close to call" if lead["close"] else "clear"
+
+
+def settled_at(group: GroupResult, what: str) -> int | None:
+    """The update from which target or ranking stayed."""
+    return group.settled[what] if group.settled else None
+
+
+def percent(found: Selection, group: GroupResult) -> float | None:
+    """Share of the scalars that the target is, where it was trained alone."""
+    row = group.verified.get(group.methods["projection"]["target"] or "", {})
+    value: float | None = row.get("percent")
+    return value
+
+
+def _which(one: Folder) -> dict[str, Any]:
+    found = one.found
+    return {"folder": one.path, "model": found.model, "task": found.task, "metric": found.metric}
+
+
+def _row(one: Folder, group: GroupResult, biases: Sequence[str]) -> dict[str, Any]:
+    lead = group.methods["projection"]["margin"] or {}
+    row: dict[str, Any] = {
+        **_which(one), "regime": group.regime, "train_size": group.train_size, "lr": group.lr,
+        "epochs": group.epochs, "seeds": " ".join(map(str, group.seeds)),
+        "examples": group.examples,
+    }  # fmt: skip
+    row |= {f"target_{name}": group.methods.get(name, {}).get("target") for name in TITLES}
+    row |= {f"margin_{key}" if key != "runner_up" else key: lead.get(key)
+            for key in ("runner_up", "value", "low", "high", "close")}  # fmt: skip
+    row |= {"gap_v_q": group.gap, "metric_gap_v_q": metric_gap(group)}
+    row |= {f"settled_{key}": settled_at(group, key) for key in ("target", "ranking", "steps")}
+    row |= {f"winner_{which}": group.winner.get(which) for which in ("best", "last")}
+    row |= {f"tau_{name}_{which}": group.tau.get(name, {}).get(which)
+            for name in TITLES for which in ("best", "last")}  # fmt: skip
+    row["percent_target"] = percent(one.found, group)
+    for bias in biases:
+        alone = group.verified.get(bias, {})
+        row |= {f"{bias}_{key}": alone.get(key) for key in ("best", "last", "train_seconds")}
+    return row

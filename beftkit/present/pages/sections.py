@@ -1,0 +1,173 @@
+"""What a report says, in order: selections in, blocks of text, tables and figures out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import beftkit.present.pages.figures as draw
+from beftkit.present.pages.blocks import Block, Bullets, Code, Section, Table, Text
+from beftkit.present.pages.commands import folded
+from beftkit.present.pages.comparing import carried
+from beftkit.present.pages.detail import detail, origin
+from beftkit.present.pages.numbers import is_clear, percent, settled_at
+from beftkit.present.pages.selections import Folder
+from beftkit.present.scores import number
+from beftkit.present.selection import TITLES, plain_words
+from beftkit.selection.results import GroupResult, Selection
+
+NEXT = "Next: "  # how `plain_words` begins the command
+
+
+def report_sections(folders: Sequence[Folder]) -> list[Section]:
+    """Everything a report holds below its title, but for the files beside it.
+
+    Args:
+        folders: finished selections.
+
+    Returns:
+        Sections in the order they are read.
+    """
+    several = len(folders) > 1
+    sections = [
+        Section("In short", *_below([_short(one) for one in folders], several)),
+        Section("At a glance", [_choices(folders), *_proofs(folders)]),
+    ]
+    if several or any(len(one.found.groups) > 1 for one in folders):
+        sections.append(Section("Does the target carry over?", carried(folders)))
+    sections.append(Section("Ranking against metric", list(_rankings(folders))))
+    if any(_verified(one.found) for one in folders):
+        sections.append(Section("Score against metric", [
+            Text("The paper leaves open how a score relates to what training that bias brings. "
+                 "These are all the pairs there are here: a method whose score foretold the "
+                 "metric would put its points on a rising line."),
+            *draw.scatter(folders, "score-metric"),
+        ]))  # fmt: skip
+    gaps = [
+        picture for n, one in enumerate(folders, 1)
+        for picture in draw.gaps(one, _name("gap", n, several))
+    ]  # fmt: skip
+    if gaps:
+        sections.append(Section("Gap between v and q", [
+            Text("The paper (3.4) finds the gap between the scores of v and q wider where training "
+                 "moves biases further, and with it the gap between their metrics."), *gaps,
+        ]))  # fmt: skip
+    details = [detail(one, n, several) for n, one in enumerate(folders, 1)]
+    sections.append(Section("Scores in full", *_below(details, several)))
+    origins = [origin(one) for one in folders]
+    sections.append(Section("Configuration and commands", *_below(origins, several)))
+    return sections
+
+
+def _below(sections: Sequence[Section], several: bool) -> tuple[Sequence[Block], Sequence[Section]]:
+    """A section for each folder, or the only folder's without a heading."""
+    return ([], sections) if several else (sections[0].blocks, sections[0].below)
+
+
+def _name(stem: str, number: int, several: bool) -> str:
+    return f"{stem}-{number}" if several else stem
+
+
+def _short(one: Folder) -> Section:
+    lines = plain_words(one.found)
+    said = [line for line in lines if not line.startswith(NEXT)]
+    blocks: list[Block] = [Text(" ".join(said))]
+    blocks += [Code(folded(line.removeprefix(NEXT))) for line in lines if line.startswith(NEXT)]
+    blocks += [Bullets(notes)] if (notes := _notes(one.found)) else []
+    return Section(one.label, blocks)
+
+
+def _notes(found: Selection) -> list[str]:
+    notes = list(found.notes)
+    if (precision := found.settings.get("precision")) not in (None, "fp32"):
+        notes.insert(0, f"arithmetic in {precision}")
+    if found.settings.get("probe_steps"):
+        notes.insert(0, f"probes were stopped after {found.settings['probe_steps']} updates")
+    return notes
+
+
+def _choices(folders: Sequence[Folder]) -> Table:
+    """Targets and margins of every place of every grid."""
+    methods = _methods(folders)
+    head = ["model and task", "place", *(TITLES[m] for m in methods), "runner-up", "margin",
+            "95 % interval", "verdict", "v - q", "settled at"]  # fmt: skip
+    body = []
+    for one in folders:
+        for group in one.found.groups:
+            lead = group.methods["projection"]["margin"]
+            interval = "-"
+            if lead and lead["low"] is not None:
+                interval = f"{number(lead['low'])} to {number(lead['high'])}"
+            at = settled_at(group, "ranking")
+            body.append([
+                one.label, group.label,
+                *(str(group.methods.get(m, {}).get("target") or "-") for m in methods),
+                lead["runner_up"] if lead else "-", number(lead["value"]) if lead else "-",
+                interval, is_clear(lead), number(group.gap),
+                "-" if at is None else f"{at} of {settled_at(group, 'steps')}",
+            ])  # fmt: skip
+    title = (
+        "The bias each method would train; runner-up, margin, gap between v and q and the update "
+        "from which the ranking stayed are the projection ratio's"
+    )
+    return Table(title, head, body)
+
+
+def _proofs(folders: Sequence[Folder]) -> Iterator[Block]:
+    """Metrics of every verified place, and how each method's ranking agrees with them."""
+    verified = [(one, group) for one in folders for group in one.found.groups if group.verified]
+    if verified:
+        methods = _methods(folders)
+        biases = list(dict.fromkeys(bias for _, group in verified for bias in group.verified))
+        head = ["model and task", "place", "metric", *biases, "best", "% scalars",
+                *(f"tau {TITLES[m]}" for m in methods)]  # fmt: skip
+        body = [
+            [
+                one.label, group.label, str(one.found.metric),
+                *(number(group.verified.get(bias, {}).get("best")) for bias in biases),
+                group.winner.get("best") or "tie", _share(one, group),
+                *(number(group.tau.get(m, {}).get("best")) for m in methods),
+            ]
+            for one, group in verified
+        ]  # fmt: skip
+        yield Table(
+            "Each bias trained alone: its best metric, which candidate's is the best, the target's "
+            "share of the scalars, Kendall's tau between each method's ranks and the metrics",
+            head, body,
+        )  # fmt: skip
+
+
+def _unverified(folders: Sequence[Folder]) -> Iterator[Block]:
+    for one in folders:
+        if not _verified(one.found):
+            yield Text(
+                f"{one.label} was not verified: no bias was trained alone, so there are no metrics "
+                "to hold its rankings to. With --verify, beftkit select trains them."
+            )
+
+
+def _rankings(folders: Sequence[Folder]) -> Iterator[Block]:
+    if any(_verified(one.found) for one in folders):
+        yield Text(
+            "As the paper's figure 4: does the bias that a method ranks higher reach the better "
+            "metric when it alone is trained? The points of a method that foretells it fall from "
+            "left to right. Ringed: the method's target among the candidates. Hollow: inert, the "
+            "softmax ignores it. Dashed: the controls, none (the head alone) and all (every bias)."
+            " Bars, where there are several seeds: their standard deviation."
+        )
+    for n, one in enumerate(folders, 1):
+        yield from draw.rankings(one, _name("ranking", n, len(folders) > 1))
+    yield from _unverified(folders)
+
+
+def _methods(folders: Sequence[Folder]) -> list[str]:
+    held = {name for one in folders for group in one.found.groups for name in group.methods}
+    return [name for name in TITLES if name in held]
+
+
+def _verified(found: Selection) -> bool:
+    return any(group.verified for group in found.groups)
+
+
+def _share(one: Folder, group: GroupResult) -> str:
+    share = percent(one.found, group)
+    return "-" if share is None else f"{share:.4f}"

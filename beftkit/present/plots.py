@@ -1,0 +1,250 @@
+"""Results in, pictures out. matplotlib is imported when a figure is drawn, never before."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from beftkit.errors import BeftError
+from beftkit.files import write_whole
+from beftkit.scores import FIGURES, METHODS, Scores, post_labels
+
+SUFFIXES = (".png", ".svg", ".pdf")
+Row = tuple[str, dict[int, float], float | None]  # label, layer -> value, average
+_LABELLED_CELLS = 24  # beyond this many layers the numbers in the cells no longer fit
+
+
+def heatmap(scores: Scores, path: str | Path) -> None:
+    """Draw roles x layers with an average column, sorted by score, as the paper's heat maps.
+
+    Args:
+        scores: what to draw; its method is what the colours show.
+        path: ``.png``, ``.svg`` (text stays text) or ``.pdf``.
+
+    Raises:
+        BeftError: another suffix, no matplotlib, or a path that cannot be written.
+    """
+    path = check_plot_path(path)
+    towers = list(dict.fromkeys(site.tower for site in scores.sites))
+    rows = {tower: _rows(scores, tower) for tower in towers}
+    layers = {tower: max(s.layer for s in scores.sites if s.tower == tower) + 1 for tower in towers}
+    most = max(layers.values())
+    with style():
+        from matplotlib.figure import Figure
+
+        cell = 0.52 if most <= _LABELLED_CELLS else max(0.13, 13 / most)
+        wide = max(1.0, 0.6 / cell)  # the averages' column, in cells: its numbers always fit
+        heights = [0.34 * len(rows[tower]) + 1.0 for tower in towers]
+        figure = Figure(
+            figsize=(2.9 + cell * (most + wide), sum(heights) + 0.55), layout="constrained"
+        )
+        axes = figure.subplots(
+            len(towers), 2, squeeze=False,
+            gridspec_kw={"height_ratios": heights, "width_ratios": [most, wide], "wspace": 0},
+        )  # fmt: skip
+        name = METHODS[scores.method]
+        values = [value for site in scores.sites if (value := site.figures[name]) is not None]
+        limit = max([*values, 1e-300])
+        for (left, right), tower in zip(axes, towers, strict=True):
+            image = _draw(left, rows[tower], layers[tower], limit)
+            _draw_means(right, rows[tower], limit)
+            if len(towers) > 1:
+                left.set_title(tower, loc="left", fontsize=10)
+        figure.suptitle(_title(scores), fontsize=10)
+        figure.colorbar(
+            image, ax=list(axes.flat), shrink=0.9, pad=0.01, aspect=30, label=FIGURES[name]
+        )
+        _save(figure, path)
+
+
+@contextmanager
+def style(**more: Any) -> Iterator[None]:
+    """matplotlib under our settings and those given, and the user's afterwards.
+
+    Raises:
+        BeftError: no matplotlib.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise BeftError("a figure needs matplotlib: pip install 'beftkit[plot]'") from None
+    settings: Any = {
+        "font.family": "sans-serif", "font.size": 9, "svg.fonttype": "none", "pdf.fonttype": 42,
+        **more,
+    }  # fmt: skip
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def _save(figure: Any, path: Path) -> None:
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    figure.savefig(buffer, format=path.suffix[1:], dpi=160, metadata=metadata)
+    write_whole(path, buffer.getvalue())
+
+
+#: Okabe and Ito's colours, told apart by every kind of eye, dark enough for lines on white
+_COLOURS = {
+    "v": "#D55E00", "q": "#0072B2", "k": "#000000", "m1": "#009E73", "m2": "#CC79A7",
+    "m3": "#56B4E9", "ln1": "#E69F00", "ln2": "#7A7A7A",
+}  # fmt: skip
+
+
+def lines(results: Sequence[Scores], path: str | Path) -> None:
+    """Draw each role's score over several POSTs; inert roles dashed, the last target bold.
+
+    Args:
+        results: one for each POST, in order.
+        path: ``.png``, ``.svg`` (text stays text) or ``.pdf``.
+
+    Raises:
+        BeftError: another suffix, no matplotlib, or a path that cannot be written.
+    """
+    path = check_plot_path(path)
+    name = METHODS[results[0].method]
+    labels = post_labels(results)
+    numbers = [re.sub(r"\D+", "", label) for label in labels]
+    stepped = all(numbers) and len({re.sub(r"\d+", "", label) for label in labels}) == 1
+    places = [int(number) for number in numbers] if stepped else list(range(len(labels)))
+    roles = list(dict.fromkeys(role for one in results for role in one.roles))
+    with style():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+        axis = figure.subplots()
+        ends: list[tuple[tuple[float, float], str, str]] = []
+        for number, role in enumerate(roles):
+            drawn = [
+                (place, value)
+                for place, one in zip(places, results, strict=True)
+                if role in one.roles and (value := one.roles[role].figures[name]) is not None
+            ]
+            if not drawn:
+                continue
+            inert = any(role in one.roles and one.roles[role].inert == "yes" for one in results)
+            colour = _COLOURS.get(role, f"C{number}")
+            axis.plot(
+                *zip(*drawn, strict=True), color=colour, marker="o", markersize=3.5,
+                linestyle="--" if inert else "-",
+                linewidth=2.6 if role == results[-1].target else 1.3,
+            )  # fmt: skip
+            ends.append((drawn[-1], f"{role}, inert" if inert else role, colour))
+        _label_ends(axis, ends)
+        axis.set_ylabel(FIGURES[name])
+        axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
+        axis.set_xticks(
+            places, numbers if stepped else labels, rotation=0 if stepped else 30,
+            ha="center" if stepped else "right",
+        )  # fmt: skip
+        if stepped:
+            axis.set_xlabel(re.sub(r"[-_]?\d+.*", "", labels[0]) or "step")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="y", color="0.92")
+        axis.set_axisbelow(True)
+        figure.suptitle(_title(results[-1]), fontsize=10)
+        _save(figure, path)
+
+
+def _label_ends(axis: Any, ends: list[tuple[tuple[float, float], str, str]]) -> None:
+    """Write each line's name at its end, pushed apart where lines end close together."""
+    low, high = axis.get_ylim()
+    step = 0.055 * (high - low)
+    height = float("-inf")
+    for (x, y), text, colour in sorted(ends, key=lambda end: end[0][1]):
+        height = max(y, height + step)
+        axis.annotate(
+            text, (x, y), (8, (height - y) / (high - low) * 230), textcoords="offset points",
+            color=colour, va="center", annotation_clip=False,
+        )  # fmt: skip
+
+
+def check_plot_path(path: str | Path) -> Path:
+    """Refuse a picture format that is not drawn."""
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise BeftError(f"{path}: expected a file name that ends in {', '.join(SUFFIXES)}")
+    return path
+
+
+def _rows(scores: Scores, tower: str) -> list[Row]:
+    """Per row a label, layer -> value, and the average, in the order of the ranking."""
+    name = METHODS[scores.method]
+    several = len({site.attention for site in scores.sites if site.tower == tower}) > 1
+    rows = []
+    for role, score in scores.roles.items():
+        sites = [site for site in score.sites if site.tower == tower]
+        for attention in dict.fromkeys(site.attention for site in sites):
+            members = [site for site in sites if site.attention == attention]
+            layers: dict[int, list[float]] = {}
+            for site in members:  # a gated MLP has two biases of one role in a layer
+                if (value := site.figures[name]) is not None:
+                    layers.setdefault(site.layer, []).append(value)
+            cells = {layer: sum(values) / len(values) for layer, values in layers.items()}
+            known = [value for values in layers.values() for value in values]
+            average = sum(known) / len(known) if len(known) == len(members) else None
+            label = f"{role} ({attention})" if several and attention != "self" else role
+            if score.inert == "yes":
+                label += ", inert"
+            if role == scores.target:
+                label = f"▸ {label}"
+            rows.append((label, cells, average))
+    return rows
+
+
+def _draw(axis: Any, rows: list[Row], layers: int, limit: float) -> Any:
+    """Colour one cell a layer; numbers in the cells as long as they fit."""
+    import numpy as np
+
+    grid = np.full((len(rows), layers), np.nan)
+    for y, (_, cells, _) in enumerate(rows):
+        for layer, value in cells.items():
+            grid[y, layer] = value
+    image = _cells(axis, grid, limit, numbers=layers <= _LABELLED_CELLS)
+    axis.set_yticks(range(len(rows)), [label for label, _, _ in rows])
+    ticks = range(0, layers, 1 if layers <= _LABELLED_CELLS else 10)
+    axis.set_xticks(ticks, list(map(str, ticks)))
+    axis.set_xlabel("layer")
+    return image
+
+
+def _draw_means(axis: Any, rows: list[Row], limit: float) -> None:
+    import numpy as np
+
+    grid = np.array([[np.nan if average is None else average] for _, _, average in rows])
+    _cells(axis, grid, limit, numbers=True)
+    axis.set_yticks([])
+    axis.set_xticks([0], ["mean"])
+
+
+def _cells(axis: Any, grid: Any, limit: float, numbers: bool) -> Any:
+    import numpy as np
+
+    axis.set_facecolor("0.88")  # where there is no bias
+    image = axis.imshow(grid, cmap="cividis", vmin=0, vmax=limit, aspect="auto")
+    axis.tick_params(length=0)
+    for edge in axis.spines.values():
+        edge.set_visible(False)
+    for y, x in np.argwhere(np.isfinite(grid)) if numbers else ():
+        color = "white" if grid[y, x] < 0.55 * limit else "black"
+        text = _cell_text(grid[y, x], limit)
+        axis.text(x, y, text, ha="center", va="center", fontsize=7, color=color)
+    return image
+
+
+def _cell_text(value: float, limit: float) -> str:
+    if limit >= 100:
+        return f"{value:.0f}"
+    if limit >= 10:
+        return f"{value:.1f}"
+    if limit >= 0.1:
+        return f"{value:.2f}"
+    return f"{value:.4f}" if limit >= 1e-3 else f"{value:.0e}"
+
+
+def _title(scores: Scores) -> str:
+    target = f"target {scores.target}" if scores.target else "no target"
+    return f"{FIGURES[METHODS[scores.method]]} of each bias, before against after: {target}"

@@ -1,0 +1,1 @@
+"""Typed settings behind flags, YAML files and Python."""

@@ -1,0 +1,129 @@
+"""Metrics of a model on labelled examples."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from beftkit.objectives.kinds import Objective
+    from beftkit.tasks import Encoded
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: by name; with several splits ``accuracy_matched``, ``accuracy_mismatched``. None:
+            not defined here (a correlation of constant predictions).
+        loss: mean over all examples.
+        examples: how many there were.
+        seconds: wall time.
+    """
+
+    metrics: Mapping[str, float | None]
+    loss: float
+    examples: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        finite = self.loss if math.isfinite(self.loss) else None
+        return {"metrics": dict(self.metrics), "loss": finite, "examples": self.examples,
+                "seconds": round(self.seconds, 3)}  # fmt: skip
+
+
+def load_metrics(names: Sequence[str], trust_remote_code: bool = False) -> list[Any]:
+    """What `evaluate_model` takes: names of our own metrics, and loaded ones of others.
+
+    Raises:
+        BeftError: there is no such metric, or it would be code from the hub.
+    """
+    from beftkit.tasks import METRIC_NAMES, load_metric
+
+    return [
+        name if name in METRIC_NAMES else load_metric(name, trust_remote_code=trust_remote_code)
+        for name in names
+    ]
+
+
+def evaluate_model(
+    model: Any,
+    splits: Mapping[str, Encoded],
+    objective: Objective,
+    metrics: Sequence[Any],
+    accelerator: Accelerator,
+    batch_size: int,
+) -> Evaluation:
+    """Evaluate a model in memory; every example counts once, however many processes there are.
+
+    Args:
+        model: on its device; its mode is put back afterwards.
+        splits: tokenised examples by split.
+        objective: loss and predictions.
+        metrics: from `load_metrics`.
+        accelerator: precision and processes.
+        batch_size: examples a forward pass.
+    """
+    from beftkit.tasks import compute_metrics
+
+    started = time.perf_counter()
+    was_training = model.training
+    model.eval()
+    found: dict[str, float | None] = {}
+    total, count = 0.0, 0
+    try:
+        for name, split in splits.items():
+            predictions, loss = _predict(model, split, objective, accelerator, batch_size)
+            suffix = name.removeprefix("validation") if len(splits) > 1 else ""
+            references = split.targets.numpy()
+            for key, value in compute_metrics(metrics, predictions, references).items():
+                found[f"{key}{suffix}"] = value if math.isfinite(value) else None
+            total, count = total + loss, count + len(references)
+    finally:
+        model.train(was_training)
+    return Evaluation(found, total / count, count, time.perf_counter() - started)
+
+
+def _predict(
+    model: Any, split: Encoded, objective: Objective, accelerator: Accelerator, batch_size: int
+) -> tuple[Any, float]:
+    """Predictions ``[N]`` as a numpy array, in the order of the examples, and the summed loss."""
+    import torch
+    from accelerate.utils import gather_object
+
+    from beftkit.tasks import plan_evaluation
+
+    batches = plan_evaluation(split.lengths, batch_size)
+    mine = batches[accelerator.process_index :: accelerator.num_processes]
+    parts, losses = [], []
+    with torch.inference_mode(), accelerator.autocast():
+        for examples in mine:
+            batch = split.batch(examples, device=accelerator.device)
+            loss, outputs = objective.losses(model, batch)
+            losses.append(loss.sum(dtype=torch.float32).double())
+            parts.append(objective.predictions(outputs))
+    order = torch.cat(mine) if mine else torch.empty(0, dtype=torch.int64)
+    values = torch.cat(parts).cpu() if parts else torch.empty(0)
+    summed = float(torch.stack(losses).sum()) if losses else 0.0
+    shares = [(order.numpy(), values.float().numpy() if values.is_floating_point()
+               else values.numpy(), summed)]  # fmt: skip
+    if accelerator.num_processes > 1:
+        shares = gather_object(shares)
+    return _in_order(shares, len(split.targets)), sum(share[2] for share in shares)
+
+
+def _in_order(shares: Sequence[tuple[Any, Any, float]], count: int) -> Any:
+    import numpy as np
+
+    filled = [share for share in shares if len(share[0])]
+    predictions = np.empty(count, dtype=filled[0][1].dtype)
+    for order, values, _ in filled:
+        predictions[order] = values
+    return predictions
