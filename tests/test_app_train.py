@@ -15,6 +15,7 @@ import yaml
 from safetensors.numpy import load_file
 
 import beftkit as package
+from beftkit.settings.train import TrainSettings
 from tests import tiny_run
 from tests.command import Beftkit, Ran, refused
 
@@ -271,7 +272,7 @@ def test_help_has_topics(beftkit: Beftkit) -> None:
     for topic in ("What trains:", "Data:", "Optimisation:", "Output:"):
         assert f"\n{topic}\n" in out
     assert out.index("Model:") < out.index("What trains:") < out.index("Output:")
-    for name in package.settings.TrainSettings.model_fields:  # type: ignore[attr-defined]
+    for name in TrainSettings.model_fields:
         assert f"--{name.replace('_', '-')}" in out or name == "model", name
     assert beftkit("evaluate", "--help").code == 0
     assert beftkit("train").code == 2
