@@ -226,9 +226,10 @@ def _train_and_save(
     """
     from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
-    from beftkit.models import load_classifier
-    from beftkit.runs import train
+    from beftkit.objectives.heads import load_classifier
+    from beftkit.runs import train_with
     from beftkit.selection import select
+    from beftkit.settings.train import TrainSettings
     from beftkit.weights import apply_adapter
 
     language = Language(seed)
@@ -251,7 +252,8 @@ def _train_and_save(
         "train_file": str(work / "train.jsonl"), "validation_file": str(work / "validation.jsonl"),
         "seeds": (seed,), "metric": ("accuracy",), "max_length": 32, "device": "cpu",
     }  # fmt: skip
-    before = _accuracy(train(work / "pre", epochs=0, bias="all", lr=1e-3, **settings))
+    start = TrainSettings(model=str(work / "pre"), epochs=0, bias="all", lr=1e-3, **settings)
+    before = _accuracy(train_with(start))
     say(f"probe: fine-tuning all biases on {size.train_examples} sentences")
     run = work / "run"
     found = select(work / "pre", output=run, epochs=(size.epochs,), lrs=(1e-3,), **settings)

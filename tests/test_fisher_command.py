@@ -18,8 +18,9 @@ from torch.nn import functional
 from transformers.utils import logging
 
 import beftkit as package
-from beftkit import gradients as fisher_sums
-from beftkit.models import Loaded, load_classifier
+from beftkit.gradients import means as fisher_sums
+from beftkit.models import Loaded
+from beftkit.objectives.heads import load_classifier
 from tests import tiny_run
 from tests.command import Beftkit, Ran, refused
 from tests.fisher_cases import gap

@@ -116,7 +116,7 @@ def test_peft_loads_it_from_there(hub: DataHub, beftkit: Beftkit) -> None:
     from peft import AutoPeftModelForSequenceClassification
     from transformers import AutoTokenizer
 
-    from beftkit.models import load_classifier
+    from beftkit.objectives.heads import load_classifier
     from beftkit.weights import apply_adapter
 
     for task, labels in (("sst2", 2), ("mnli", 3)):

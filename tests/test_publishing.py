@@ -17,6 +17,7 @@ from huggingface_hub import ModelCard, constants
 
 import beftkit as api
 from beftkit.errors import BeftError
+from beftkit.objectives import make_objective
 from beftkit.runs.cards import model_card
 from beftkit.runs.publishing import CARD, check_push, push, write_card
 from beftkit.runs.results import Run, TrainResult
@@ -152,7 +153,7 @@ def test_the_card_s_code_loads_it(form: str, place: Path, tmp_path: Path) -> Non
     """With three labels: PEFT alone would take two."""
     import torch
 
-    from beftkit.models import load_classifier
+    from beftkit.objectives.heads import load_classifier
     from beftkit.weights import apply_adapter
 
     train(place, tmp_path / "out", "3", adapter_format=form)
@@ -169,6 +170,9 @@ def test_the_card_s_code_loads_it(form: str, place: Path, tmp_path: Path) -> Non
         found, wanted = there["model"](**rows).logits, loaded.model(**rows).logits
     assert found.shape == (2, 3)
     assert torch.allclose(found, wanted, atol=1e-6, rtol=0)
+
+
+NLI = ["entailment", "neutral", "contradiction"]
 
 
 def made(**changed: Any) -> TrainResult:
@@ -194,7 +198,7 @@ def made(**changed: Any) -> TrainResult:
 
 def test_a_card_of_the_hub_s_own() -> None:
     result = made()
-    text = model_card(result, result.runs[1], ["entailment", "neutral", "contradiction"])
+    text = model_card(result, result.runs[1], make_objective("classes", NLI))
     head = ModelCard(text).data.to_dict()
     assert head["base_model"] == "o/base" and head["base_model_relation"] == "adapter"
     assert head["datasets"] == ["nyu-mll/glue"] and head["metrics"] == ["accuracy"]
@@ -222,7 +226,7 @@ def test_a_card_that_cannot_be_written(tmp_path: Path) -> None:
     result = made()
     (tmp_path / CARD).mkdir()
     with pytest.raises(BeftError, match="is a folder"):
-        write_card(tmp_path, result, result.runs[0], [])
+        write_card(tmp_path, result, result.runs[0], make_objective("values"))
     assert [path.name for path in tmp_path.iterdir()] == [CARD]
 
 

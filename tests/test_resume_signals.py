@@ -87,7 +87,7 @@ def slow_loading() -> None:
         print("loading", file=sys.stderr, flush=True)
         time.sleep(60)
 
-    training.load_classifier = load  # type: ignore[assignment]
+    training.prepare = load  # type: ignore[assignment]
 
 
 def test_a_second_signal_ends_a_run_at_once(place: Path) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from beftkit.accelerator import make_accelerator
 from beftkit.errors import BeftError
-from beftkit.objectives.kinds import objective_for
+from beftkit.objectives import make_objective
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Encoded, higher_is_better, plan
 from beftkit.training.evaluation import evaluate_model
@@ -69,7 +69,7 @@ def job(
     tuner = Tuner(net, choose(net, bias, freeze_head=freeze_head), accelerator.device)
     return Job(
         settings=s, seed=seed, model=net, tuner=tuner, train=encoded(count, 1, not labels),
-        validation={"validation": encoded(31, 2, not labels)}, objective=objective_for(labels),
+        validation={"validation": encoded(31, 2, not labels)}, objective=make_objective("classes" if labels else "values", labels),
         metrics=metrics, better=higher_is_better(metrics[0]), accelerator=accelerator, folder=None,
         watcher=watcher or Unwatched(),
     )  # fmt: skip

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from beftkit.present.rendering import csv_text, json_text, markdown_table, rich_table
 from beftkit.present.scores import MEANING, number
-from beftkit.settings.train import TrainSettings, flags_of
+from beftkit.settings.resolve import flags_of, resolve_select
+from beftkit.settings.train import TrainSettings
 
 if TYPE_CHECKING:
     from beftkit.selection import GroupResult, Selection
@@ -205,17 +206,17 @@ def plain_words(found: Selection) -> list[str]:
 
 def next_command(found: Selection, group: GroupResult, target: str) -> str:
     """The command that trains the target with the selection's own settings."""
-    from beftkit.selection.cells import Cell, cell_settings, split_settings
+    from beftkit.selection.cells import Cell, run_settings
 
-    select, rest = split_settings(found.model, None, found.settings)
+    select = resolve_select(None, {**found.settings, "model": found.model})
     lr = group.lr if select.lrs else None  # else the task's own
     epochs = group.epochs if select.epochs else None
     name = re.sub(r"[^\w.-]+", "-", found.task)
     cell = Cell(group.regime, group.train_size, lr, epochs, 0)
-    settings = cell_settings(rest, select, cell, target, None)
-    values = {**settings.model_dump(mode="json"), "seeds": list(group.seeds)}
-    values |= dict.fromkeys(("model", "track_steps"))
-    words = ["beftkit", "train", found.model, *flags_of(TrainSettings, values)]
+    settings = run_settings(select, cell, target, None)
+    settings = settings.model_copy(update={"seeds": tuple(group.seeds)})
+    shown = (one for one in TrainSettings.model_fields if one not in ("model", "track_steps"))
+    words = ["beftkit", "train", found.model, *flags_of(settings, shown)]
     return shlex.join([*words, "-o", f"runs/{name}-{target}"])
 
 

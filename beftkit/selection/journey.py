@@ -12,16 +12,15 @@ from typing import Any
 
 from beftkit.errors import BeftError, UsageError
 from beftkit.files import write_whole
-from beftkit.runs import train
-from beftkit.runs.planning import load_data
+from beftkit.runs import train_with
+from beftkit.runs.prepare import load_data
 from beftkit.runs.results import TrainResult
 from beftkit.selection.cells import (
     PROBE,
     Cell,
     biases_to_verify,
-    cell_settings,
     grid,
-    split_settings,
+    run_settings,
 )
 from beftkit.selection.methods import (
     change_methods,
@@ -33,8 +32,9 @@ from beftkit.selection.methods import (
 )
 from beftkit.selection.results import CellResult, Selection
 from beftkit.selection.summary import overall_targets, summarise
+from beftkit.settings.resolve import read_yaml, resolve_select
 from beftkit.settings.select import SelectSettings
-from beftkit.settings.train import TrainSettings, read_yaml
+from beftkit.settings.train import TrainSettings
 from beftkit.training.journal import LOG, Unwatched, Watcher
 
 SETTINGS, RESULT, CELL, FISHER = "select.yaml", "select.json", "cell.json", "fisher.json"
@@ -68,7 +68,7 @@ def select(
         overwrite: replace a former selection in ``output``.
         watcher: told how it goes.
         asked_to_stop: the number of a signal once one came.
-        settings: fields of `beftkit.selection.SelectSettings` (``regimes``, ``lrs``, ``epochs``,
+        settings: fields of `beftkit.settings.SelectSettings` (``regimes``, ``lrs``, ``epochs``,
             ``seeds``, ``candidates``, ``verify``, ``probe_steps``, ...) and, for the runs, of
             `beftkit.settings.train.TrainSettings` (``task``, ``data_dir``, ``precision``, ...).
 
@@ -83,11 +83,29 @@ def select(
         >>> found.target, found.targets  # doctest: +SKIP
         ('v', {'projection': 'v', 'magnitude': 'q', 'fisher': 'v'})
     """
-    folder = Path(output)
-    if resume and config is None and (folder / SETTINGS).is_file():
-        config = folder / SETTINGS
-    mine, rest = split_settings(None if model is None else str(model), config, settings)
-    journey = _Journey(folder, mine, rest, watcher or Unwatched(), asked_to_stop)
+    if resume and config is None and (saved := Path(output) / SETTINGS).is_file():
+        config = saved
+    return select_with(
+        resolve_select(config, {**settings, "model": model}),
+        output=output,
+        resume=resume,
+        overwrite=overwrite,
+        watcher=watcher,
+        asked_to_stop=asked_to_stop,
+    )
+
+
+def select_with(
+    settings: SelectSettings,
+    *,
+    output: str | Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    watcher: Watcher | None = None,
+    asked_to_stop: Callable[[], int] = lambda: 0,
+) -> Selection:
+    """`select` (see there) under settings that are resolved."""
+    journey = _Journey(Path(output), settings, watcher or Unwatched(), asked_to_stop)
     return journey.run(resume, overwrite)
 
 
@@ -95,25 +113,27 @@ class _Journey:
     """One call, in one process or one of several that share out the cells."""
 
     def __init__(
-        self, folder: Path, settings: SelectSettings, rest: Mapping[str, Any], watcher: Watcher,
+        self,
+        folder: Path,
+        settings: SelectSettings,
+        watcher: Watcher,
         asked_to_stop: Callable[[], int],
-    ) -> None:  # fmt: skip
-        self.folder, self.settings, self.given = folder, settings, rest
-        self.watcher, self.asked_to_stop = watcher, asked_to_stop
+    ) -> None:
+        self.folder, self.watcher, self.asked_to_stop = folder, watcher, asked_to_stop
+        self.given = settings.document()
         self.rank, self.world, local = _alone()
-        own_gpu = self.world > 1 and rest.get("device") is None
-        self.rest = {**rest, "device": _device(local)} if own_gpu else rest
+        own_gpu = self.world > 1 and settings.device is None
+        own = {"device": _device(local)} if own_gpu else {}
+        self.settings = settings.model_copy(update=own)
 
     def run(self, resume: bool, overwrite: bool) -> Selection:
         biases = biases_to_verify(self.settings)
         cells = grid(self.settings)
-        first = cell_settings(self.rest, self.settings, cells[0], PROBE, None)
-        for cell in cells[1:]:
-            cell_settings(self.rest, self.settings, cell, PROBE, None)
+        first, *_ = [run_settings(self.settings, cell, PROBE, None) for cell in cells]
         self.data = load_data(first)
         if self.settings.verify and not self.data.validation:
             raise UsageError("verify compares metrics; expected a validation file as well")
-        self.begin(first, resume, overwrite)
+        self.begin(resume, overwrite)
         mine = cells[self.rank :: self.world]
         for number, cell in enumerate(mine, 1):
             where = f"cell {number} of {len(mine)}, {cell.name}"
@@ -126,13 +146,13 @@ class _Journey:
             write_whole(self.folder / RESULT, _json(found.to_dict()))
         return found
 
-    def begin(self, first: TrainSettings, resume: bool, overwrite: bool) -> None:
+    def begin(self, resume: bool, overwrite: bool) -> None:
         """Make the folder ready; the first process writes ``select.yaml``."""
         import shutil
 
         import yaml
 
-        values = {**self.settings.model_dump(mode="json"), **_plain(self.given)}
+        values = self.given
         path = self.folder / SETTINGS
         if self.rank:
             while not path.is_file():  # the launcher ends us if the first process fails
@@ -223,13 +243,10 @@ class _Journey:
 
     def trained(self, cell: Cell, folder: Path, bias: str) -> TrainResult:
         """One run of a cell, taken up where it was stopped, not repeated where it was finished."""
-        where = folder / bias
-        settings = cell_settings(self.rest, self.settings, cell, bias, str(where))
-        given = settings.model_dump(mode="json", exclude={"model"}, exclude_none=True)
-        return train(
-            settings.model, resume=True, watcher=self.watcher, asked_to_stop=self.asked_to_stop,
-            **given,
-        )  # fmt: skip
+        settings = run_settings(self.settings, cell, bias, str(folder / bias))
+        return train_with(
+            settings, resume=True, watcher=self.watcher, asked_to_stop=self.asked_to_stop
+        )
 
     def waited(self, cell: Cell) -> CellResult:
         """A cell's result, once whichever process has it in hand is done."""
@@ -260,7 +277,7 @@ class _Journey:
             model=first.model, task=self.data.name, metric=metric, higher_is_better=higher,
             candidates=self.settings.candidates, targets=overall_targets(groups), groups=groups,
             cells=tuple(results),
-            settings={**self.settings.model_dump(mode="json"), **_plain(self.given)},
+            settings=self.given,
             family=probe["family"], total=probe["total"], notes=tuple(notes),
         )  # fmt: skip
 
@@ -296,15 +313,6 @@ def _check_same(folder: Path, values: Mapping[str, Any]) -> None:
                 "resume with the same settings (--output and --resume alone will do), or start "
                 "afresh with --overwrite"
             )
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as YAML and JSON take them."""
-    return {
-        key: list(value) if isinstance(value, tuple) else
-        str(value) if isinstance(value, Path) else value
-        for key, value in values.items()
-    }  # fmt: skip
 
 
 def _read(path: Path) -> CellResult:

@@ -7,18 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from beftkit.accelerator import make_accelerator
 from beftkit.diff import score
-from beftkit.models import load_classifier
-from beftkit.runs.fisher_means import example_means
-from beftkit.runs.planning import OWN_LENGTH, draw_train
+from beftkit.runs.prepare import prepare
 from beftkit.runs.results import Run, TrainResult, run_metrics
 from beftkit.scores import METHODS as FIGURES_OF
 from beftkit.scores import Scores
 from beftkit.selection.certainty import Settled, settled
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings
-from beftkit.tasks import Data, encode
+from beftkit.tasks import Data
 
 #: points of a track that are kept
 POINTS = 200
@@ -48,20 +45,18 @@ def fisher_method(
 ) -> dict[str, Any]:
     """The empirical Fisher of the pretrained model on the probe's own examples and head."""
     from beftkit.gradients import fisher_scores, sites_of
+    from beftkit.gradients.means import example_means
 
-    s = settings
-    loaded = load_classifier(
-        s.model, data.labels, revision=s.revision, tokenizer=s.tokenizer, dtype=s.dtype,
-        device_map=s.device_map, new_head=s.new_head, seed=seed,
-    )  # fmt: skip
-    accelerator = make_accelerator(s.device, s.precision)
-    if s.device_map is None:
-        loaded.model.to(accelerator.device)
-    length = loaded.fit_length(s.max_length or OWN_LENGTH)
-    encoded = encode(draw_train(s, data, seed), loaded.tokenizer, max_length=length)
-    measured = sites_of(loaded.model)
+    ready = prepare(settings, seed, data=data)
+    ready.place()
+    measured = sites_of(ready.model)
     means, _ = example_means(
-        loaded.model, measured.names, encoded, data.labels, accelerator, batch_size=s.batch_size
+        ready.model,
+        measured.names,
+        ready.train,
+        ready.objective,
+        ready.accelerator,
+        batch_size=settings.batch_size,
     )
     found = fisher_scores(
         measured, means, candidates=list(select.candidates), allow_inert=select.allow_inert

@@ -93,6 +93,7 @@ def load_files(
     }
     return Data(
         name=name or next(iter(paths.values())).stem,
+        kind="classes" if names else "values",
         labels=names,
         metrics=CLASSIFICATION_METRICS if names else REGRESSION_METRICS,
         train=splits.pop("train", None),

@@ -48,6 +48,7 @@ def load_task(
     splits = {split: _split(task, layout, table) for split, table in tables.items()}
     return Data(
         name=name,
+        kind=task.kind,
         labels=task.labels,
         metrics=task.metrics,
         train=splits.pop("train", None),
@@ -63,7 +64,7 @@ def load_task(
 
 def _split(task: Task, layout: Layout, table: Table) -> Split:
     fields = tuple(texts(table, field, layout.renamed) for field in task.fields)
-    if not task.labels:
+    if task.kind == "values":
         return Split(fields, values(table, layout.label))
     return Split(fields, class_ids(table, layout.label, task.labels, layout.raw_labels))
 

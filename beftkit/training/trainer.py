@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
-    from beftkit.objectives.kinds import Objective
+    from beftkit.objectives import Objective
     from beftkit.tasks import Encoded
     from beftkit.tuning import Tuner
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 
-from beftkit.selection.cells import PROBE, Cell, cell_settings, split_settings
+from beftkit.selection.cells import PROBE, Cell, run_settings
 from beftkit.selection.results import CellResult, Selection
+from beftkit.settings.resolve import flags_of, resolve_select
 from beftkit.settings.select import SelectSettings
-from beftkit.settings.train import TrainSettings, flags_of
+from beftkit.settings.train import TrainSettings
 
 _LINE = 76
 
@@ -25,10 +26,10 @@ def select_command(found: Selection, folder: str) -> str:
     Raises:
         UsageError: settings that `beftkit.select` would not take.
     """
-    mine, rest = split_settings(None, None, found.settings)
+    settings = resolve_select(None, found.settings)
+    names = [*SelectSettings.GRID, *SelectSettings.SHARED]
     words = ["beftkit", "select", found.model]
-    words += flags_of(SelectSettings, mine.model_dump(mode="json"))
-    words += flags_of(TrainSettings, {key: value for key, value in rest.items() if key != "model"})
+    words += flags_of(settings, (name for name in names if name != "model"))
     return shlex.join([*words, "-o", folder])
 
 
@@ -43,15 +44,15 @@ def run_commands(found: Selection, cell: CellResult, folder: str) -> list[str]:
     Returns:
         A line for each run; the control ``all`` is left out where the probe is that run.
     """
-    mine, rest = split_settings(None, None, found.settings)
+    select = resolve_select(None, found.settings)
+    names = [name for name in TrainSettings.model_fields if name != "model"]
     commands = []
     for name, run in cell.runs.items():
         if name != PROBE and run["folder"] == cell.runs[PROBE]["folder"]:
             continue
-        settings = cell_settings(rest, mine, Cell(**cell.cell), name, f"{folder}/{run['folder']}")
-        values = settings.model_dump(mode="json", exclude={"model"})
+        settings = run_settings(select, Cell(**cell.cell), name, f"{folder}/{run['folder']}")
         commands.append(
-            shlex.join(["beftkit", "train", settings.model, *flags_of(TrainSettings, values)])
+            shlex.join(["beftkit", "train", settings.model, *flags_of(settings, names)])
         )
     return commands
 
