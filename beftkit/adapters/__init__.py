@@ -1,4 +1,4 @@
-"""Adapters: what training changed, as files, and what such files say."""
+"""Adapters: what training changed, as files, what such files say, and what they do to a base."""
 
 from beftkit.adapters.changes import change, storable
 from beftkit.adapters.reading import (
@@ -6,12 +6,11 @@ from beftkit.adapters.reading import (
     CONFIG_NAME,
     OWN_KEYS,
     WEIGHTS_NAME,
-    Change,
-    bias_changes,
+    AdapterInfo,
     biases_config,
-    lora_scale,
     plain,
 )
+from beftkit.adapters.steps import Step, Target, all_steps, bias_steps, endings, lora_scale
 from beftkit.adapters.tuned import FORMATS, SAVED_BY_TASK, Kind, Tuned, check_format, default_format
 from beftkit.adapters.writing import write_adapter, write_biases
 
@@ -22,14 +21,18 @@ __all__ = [
     "OWN_KEYS",
     "SAVED_BY_TASK",
     "WEIGHTS_NAME",
-    "Change",
+    "AdapterInfo",
     "Kind",
+    "Step",
+    "Target",
     "Tuned",
-    "bias_changes",
+    "all_steps",
+    "bias_steps",
     "biases_config",
     "change",
     "check_format",
     "default_format",
+    "endings",
     "lora_scale",
     "plain",
     "storable",

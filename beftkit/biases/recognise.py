@@ -65,6 +65,10 @@ class Site:
         """The runtime's parameter that holds the vector, or that it is a slice of."""
         return f"{self.owner}.bias" if self.leaf.endswith(".bias") else self.owner
 
+    def take(self, whole: Any) -> Any:
+        """The site's vector ``[D]`` of the tensor that holds it, in numpy or torch."""
+        return whole if self.cut is None else self.cut.take(whole)
+
 
 @dataclass(frozen=True)
 class Recognition:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from beftkit.biases import ROLES, Cut, Site, Tensor, bias_free, choose_tower, in_tower, is_bias
+from beftkit.biases import ROLES, Site, Tensor, bias_free, choose_tower, in_tower, is_bias
 from beftkit.checkpoints import recognise_checkpoint
 from beftkit.errors import BeftError
 
@@ -246,23 +246,13 @@ def _site_parts(sites: Sequence[Site], sizes: Mapping[str, int]) -> list[Part]:
         by_name.setdefault(site.name, []).append(site)
     parts = []
     for name, members in by_name.items():
-        cuts = [site.cut for site in members]
-        slices = [cut for cut in cuts if cut is not None]
-        positions = tuple(at for cut in slices for at in cut_positions(cut))
+        cuts = [site.cut for site in members if site.cut is not None]
+        positions = tuple(at for cut in cuts for at in cut.positions())
         if len(positions) == sizes[name]:
             positions = ()
         size = len(positions) or sizes[name]
         parts.append(Part(name, size, tuple(members), positions))
     return parts
-
-
-def cut_positions(cut: Cut) -> list[int]:
-    """Where the scalars of a slice lie in the flat vector, in the slice's own order."""
-    import numpy as np
-
-    size = int(np.prod(cut.view))
-    kept = np.arange(size).reshape(cut.view).take(range(cut.start, cut.stop), axis=cut.axis)
-    return [int(at) for at in kept.reshape(-1)]
 
 
 def _whole(name: str, sizes: Mapping[str, int], sites: Sequence[Site]) -> Part:
