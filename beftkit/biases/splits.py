@@ -78,9 +78,7 @@ _BLIP = """
 _GPT2 = "gpt2 gpt-sw3 openai-gpt imagegpt decision_transformer"
 
 #: what a row may say; see `cut`
-SPLIT_RULES = (
-    "thirds", "halves", "heads", "groups", "multi_query", "grouped", "falcon", "bigcode"
-)  # fmt: skip
+SPLIT_RULES = "thirds halves heads groups multi_query grouped falcon bigcode".split()
 #: parameter name below the layer index -> ((model types, rule), ...)
 SPLITS: dict[str, tuple[tuple[str, str], ...]] = {
     "attn.c_attn.bias": ((_GPT2, "thirds"), ("gpt_bigcode", "bigcode")),

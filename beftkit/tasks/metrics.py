@@ -17,9 +17,7 @@ from beftkit.errors import BeftError
 if TYPE_CHECKING:
     import evaluate
 
-METRIC_NAMES = (
-    "accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "mse", "mae",
-)  # fmt: skip
+METRIC_NAMES = ("accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "mse", "mae")
 _ERRORS = ("mse", "mae")
 _OF_CLASSES = ("accuracy", "f1", "macro_f1", "matthews")
 

@@ -175,8 +175,8 @@ def choose(
         parts += [Part(name, names[name], kind="head") for name in train_along if name in names]
     inner = sum(part.size for part in parts if part.kind != "head")
     outer = sum(part.size for part in parts if part.kind == "head")
-    return Choice(bias, tuple(parts), tuple(tracked), inner, outer, sum(names.values()),
-                  tuple(notes))  # fmt: skip
+    total = sum(names.values())
+    return Choice(bias, tuple(parts), tuple(tracked), inner, outer, total, tuple(notes))
 
 
 def head_names(model: Any) -> list[str]:
