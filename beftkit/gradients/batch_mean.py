@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from beftkit.errors import BeftError
-from beftkit.gradients.batches import as_batch
 from beftkit.gradients.exact import Autocast, frozen
 from beftkit.gradients.losses import Losses, negative_log_likelihoods
+from beftkit.gradients.rows import as_batch
 
 
 def batch_mean_squares(

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from beftkit.errors import BeftError
-from beftkit.gradients.batches import AnyBatch, Rows, as_batch
 from beftkit.gradients.losses import Losses, negative_log_likelihoods
+from beftkit.gradients.rows import AnyBatch, Rows, as_batch
 from beftkit.gradients.taps import BUDGET, Taps, layouts_of
 
 Autocast = Callable[[], AbstractContextManager[Any]]

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from beftkit.tasks.encoding import Batch as Batch
     from beftkit.tasks.encoding import Encoded as Encoded
     from beftkit.tasks.encoding import encode as encode
-    from beftkit.tasks.files import load_files as load_files
     from beftkit.tasks.metrics import METRIC_NAMES as METRIC_NAMES
     from beftkit.tasks.metrics import compute_metrics as compute_metrics
     from beftkit.tasks.metrics import higher_is_better as higher_is_better
     from beftkit.tasks.metrics import load_metric as load_metric
+    from beftkit.tasks.own_files import load_files as load_files
     from beftkit.tasks.sources import load_task as load_task
 
 _HOMES = {
@@ -32,7 +32,7 @@ _HOMES = {
     "compute_metrics": "metrics",
     "encode": "encoding",
     "higher_is_better": "metrics",
-    "load_files": "files",
+    "load_files": "own_files",
     "load_metric": "metrics",
     "load_task": "sources",
     "plan": "batches",
