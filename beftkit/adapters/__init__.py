@@ -4,11 +4,9 @@ from beftkit.adapters.changes import change, storable
 from beftkit.adapters.reading import (
     BIASES_NAME,
     CONFIG_NAME,
-    OWN_KEYS,
     WEIGHTS_NAME,
     AdapterInfo,
     biases_config,
-    plain,
 )
 from beftkit.adapters.steps import Step, Target, all_steps, bias_steps, endings, lora_scale
 from beftkit.adapters.tuned import FORMATS, SAVED_BY_TASK, Kind, Tuned, check_format, default_format
@@ -18,7 +16,6 @@ __all__ = [
     "BIASES_NAME",
     "CONFIG_NAME",
     "FORMATS",
-    "OWN_KEYS",
     "SAVED_BY_TASK",
     "WEIGHTS_NAME",
     "AdapterInfo",
@@ -34,7 +31,6 @@ __all__ = [
     "default_format",
     "endings",
     "lora_scale",
-    "plain",
     "storable",
     "write_adapter",
     "write_biases",

@@ -5,13 +5,11 @@ from beftkit.biases.layouts import ROLES
 from beftkit.biases.matching import bias_free, match_sites, nearest_names
 from beftkit.biases.names import Tensor, is_bias, plain_name
 from beftkit.biases.recognise import Recognition, Site, recognise
-from beftkit.biases.splits import Cut
 from beftkit.biases.table import BUILT_IN, Table, load_table
 
 __all__ = [
     "BUILT_IN",
     "ROLES",
-    "Cut",
     "Recognition",
     "Site",
     "Table",

@@ -241,11 +241,8 @@ def _spans(numbers: Iterable[int]) -> str:
 
 def _site_parts(sites: Sequence[Site], sizes: Mapping[str, int]) -> list[Part]:
     """One part a parameter; several slices of a fused bias go together."""
-    by_name: dict[str, list[Site]] = {}
-    for site in sites:
-        by_name.setdefault(site.name, []).append(site)
     parts = []
-    for name, members in by_name.items():
+    for name, members in _by_name(sites).items():
         cuts = [site.cut for site in members if site.cut is not None]
         positions = tuple(at for cut in cuts for at in cut.positions())
         if len(positions) == sizes[name]:
@@ -270,10 +267,15 @@ def _all_biases(
         for name, parameter in model.named_parameters()
         if name not in head and is_bias(Tensor(name, "F32", tuple(parameter.shape)))
     ]
-    by_name: dict[str, list[Site]] = {}
+    members = _by_name(sites)
+    return [Part(name, sizes[name], tuple(members.get(name, ()))) for name in names]
+
+
+def _by_name(sites: Iterable[Site]) -> dict[str, list[Site]]:
+    found: dict[str, list[Site]] = {}
     for site in sites:
-        by_name.setdefault(site.name, []).append(site)
-    return [Part(name, sizes[name], tuple(by_name.get(name, ()))) for name in names]
+        found.setdefault(site.name, []).append(site)
+    return found
 
 
 def _drawn(count: int, sizes: Mapping[str, int], seed: int) -> list[Part]:
