@@ -13,6 +13,8 @@ from beftkit.errors import BeftError
 
 #: what a tokenizer says that knows of no limit is far above this
 _NO_LIMIT = 1_000_000
+#: what loading raises, beside an error of safetensors
+_FAILURES = (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -193,8 +195,7 @@ def one_line(reference: str, what: str, architecture: Architecture | None = None
                 yield
     except BeftError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError,
-            SafetensorError) as error:  # fmt: skip
+    except (*_FAILURES, SafetensorError) as error:
         text = " ".join(str(error).split())
         if architecture is not None and "Unrecognized configuration class" in text:
             kind = text.partition("class ")[2].partition(" for")[0]
