@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from beftkit.selection.cells import PROBE, Cell, cell_settings, split_settings
+from beftkit.selection.cells import PROBE, cell_settings, split_settings
 from beftkit.selection.results import CellResult, Selection
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings, flags_of
@@ -46,9 +46,9 @@ def run_commands(found: Selection, cell: CellResult, folder: str) -> list[str]:
     mine, rest = split_settings(None, None, found.settings)
     commands = []
     for name, run in cell.runs.items():
-        if name != PROBE and run["folder"] == cell.runs[PROBE]["folder"]:
+        if name != PROBE and run.folder == cell.runs[PROBE].folder:
             continue
-        settings = cell_settings(rest, mine, Cell(**cell.cell), name, f"{folder}/{run['folder']}")
+        settings = cell_settings(rest, mine, cell.cell, name, f"{folder}/{run.folder}")
         values = settings.model_dump(mode="json", exclude={"model"})
         commands.append(
             shlex.join(["beftkit", "train", settings.model, *flags_of(TrainSettings, values)])
