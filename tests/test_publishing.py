@@ -21,6 +21,7 @@ from beftkit.runs.cards import model_card
 from beftkit.runs.publishing import CARD, check_push, push, write_card
 from beftkit.runs.results import Run, TrainResult
 from beftkit.settings.train import TrainSettings
+from beftkit.training.evaluation import Evaluated
 from tests import tiny_run
 from tests.command import Beftkit, tree
 from tests.hub_server import Fault
@@ -180,9 +181,8 @@ def made(**changed: Any) -> TrainResult:
     )  # fmt: skip
     settings = settings.model_copy(update=changed)
 
-    def at(epoch: int, value: float) -> dict[str, Any]:
-        return {"step": 9, "epoch": epoch, "metrics": {"accuracy_matched": value,
-                                                       "accuracy_mismatched": None}}  # fmt: skip
+    def at(epoch: int, value: float) -> Evaluated:
+        return Evaluated(9, epoch, {"accuracy_matched": value, "accuracy_mismatched": None})
 
     run = Run(0, "/home/somebody/runs/x", "adapter", "lora", at(2, 0.75), at(3, 0.5), "best",
               {"v": 0.25}, 9, 3.0, False, 400, {}, 1.0, 1.0,
