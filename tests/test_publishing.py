@@ -22,6 +22,7 @@ from beftkit.runs.cards import model_card
 from beftkit.runs.publishing import CARD, check_push, push, write_card
 from beftkit.runs.results import Run, TrainResult
 from beftkit.settings.train import TrainSettings
+from beftkit.training.evaluation import Evaluated
 from tests import tiny_run
 from tests.command import Beftkit, tree
 from tests.hub_server import Fault
@@ -95,7 +96,7 @@ def test_a_run_is_pushed(hub: UploadHub, place: Path, tmp_path: Path) -> None:
     assert tree(pushed) == tree(adapter)
     found = api.evaluate(adapter="o/mine", validation_file=place / "dev.jsonl", device="cpu")
     assert result.runs[0].last is not None
-    assert found.evaluation.metrics == result.runs[0].last["metrics"]
+    assert found.evaluation.metrics == result.runs[0].last.metrics
     base = place / "base"
     assert api.score(base, "o/mine").roles == api.score(base, adapter).roles
     card = (pushed / CARD).read_text()
@@ -121,7 +122,7 @@ def test_what_a_card_says(trained: Path, place: Path) -> None:
     assert run.best is not None and run.last is not None
     values = {one.metric_name: one.metric_value for one in card.data.eval_results or ()}
     assert values == {
-        f"{name} ({which}, epoch {found['epoch']:g})": found["metrics"][name]
+        f"{name} ({which}, epoch {found.epoch:g})": found.metrics[name]
         for which, found in (("best", run.best), ("last", run.last))
         for name in ("accuracy", "macro_f1")
     }
@@ -184,9 +185,8 @@ def made(**changed: Any) -> TrainResult:
     )  # fmt: skip
     settings = settings.model_copy(update=changed)
 
-    def at(epoch: int, value: float) -> dict[str, Any]:
-        return {"step": 9, "epoch": epoch, "metrics": {"accuracy_matched": value,
-                                                       "accuracy_mismatched": None}}  # fmt: skip
+    def at(epoch: int, value: float) -> Evaluated:
+        return Evaluated(9, epoch, {"accuracy_matched": value, "accuracy_mismatched": None})
 
     run = Run(0, "/home/somebody/runs/x", "adapter", "lora", at(2, 0.75), at(3, 0.5), "best",
               {"v": 0.25}, 9, 3.0, False, 400, {}, 1.0, 1.0,

@@ -15,6 +15,7 @@ from beftkit.adapters import Step, bias_steps, endings
 from beftkit.biases import BUILT_IN, Recognition, Site, Table, Tensor, plain_name, recognise
 from beftkit.checkpoints.checkpoint import Checkpoint
 from beftkit.errors import BeftError
+from beftkit.scores import Identity
 from beftkit.scores.statistics import decode
 
 
@@ -62,10 +63,9 @@ class BiasSet:
         """Names of tensors that hold a NaN or an infinity."""
         return [name for name, values in self._values.items() if not np.isfinite(values).all()]
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Identity:
         """Reference and digest, as results carry them; from a hub also commit and bytes fetched."""
-        checkpoint = self.checkpoint
-        return {"path": checkpoint.reference, "sha256": self.sha256, **checkpoint.origin()}
+        return Identity(self.checkpoint.reference, self.sha256, **self.checkpoint.origin())
 
 
 class AdaptedBiasSet(BiasSet):
@@ -121,9 +121,9 @@ class AdaptedBiasSet(BiasSet):
             result = step.after(result.astype(like), [part]).astype(np.float64)
         return result
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Identity:
         """Reference and digest, and the base that the adapter was put on."""
-        return {**super().identity(), "base": self.base.checkpoint.reference}
+        return replace(super().identity(), base=self.base.checkpoint.reference)
 
     def _notes(self, steps: Sequence[Step], rest: Sequence[str]) -> list[str]:
         known = {plain_name(name) for name in self.base.checkpoint.tensors}

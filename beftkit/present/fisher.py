@@ -22,7 +22,7 @@ def fisher_text(results: Sequence[Scores], form: str) -> Any:
     if form == "csv":
         return csv_text(
             [
-                {"post": one.post["path"], "role": site.role, **site.to_dict()}
+                {"post": one.post.path, "role": site.role, **site.to_dict()}
                 for one in results
                 for site in one.sites
             ]
@@ -38,13 +38,14 @@ def fisher_text(results: Sequence[Scores], form: str) -> Any:
 
 def _lines(results: Sequence[Scores]) -> list[str]:
     first = results[0]
-    settings = first.settings
+    facts = first.settings
+    assert facts is not None
     layers = len({(site.tower, site.layer) for site in first.sites})
     lines = [
         f"MODEL {place(first.pre)}",
-        f"{first.family}, {first.tower} tower, {layers} layers; {settings['task']}, "
-        f"{settings['examples']} training examples",
-        f"score: empirical Fisher ({_VARIANTS[settings['variant']]}), {settings['reduce']} over "
+        f"{first.family}, {first.tower} tower, {layers} layers; {facts.task}, "
+        f"{facts.examples} training examples",
+        f"score: empirical Fisher ({_VARIANTS[facts.variant]}), {facts.reduce} over "
         "coordinates, mean over a role's sites",
     ]
     targets = [one.target or "none" for one in results]
@@ -67,7 +68,7 @@ def _lines(results: Sequence[Scores]) -> list[str]:
 def _cells(results: Sequence[Scores]) -> tuple[list[str], list[list[str]], list[bool]]:
     body: list[list[str]] = []
     bold: list[bool] = []
-    heads = results[0].settings.get("by_head_seed", {})
+    heads = results[0].settings.by_head_seed if results[0].settings else {}
     for label, one in zip(post_labels(results), results, strict=True):
         largest = max((site.figures["fisher"] or 0.0 for site in one.sites), default=0.0)
         for role, score in one.roles.items():
@@ -91,5 +92,6 @@ def _cells(results: Sequence[Scores]) -> tuple[list[str], list[list[str]], list[
     return ["post", *head] if len(results) > 1 else head, body, bold
 
 
-def _spread(values: Sequence[float]) -> str:
-    return f"{number(min(values))} to {number(max(values))}"
+def _spread(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{number(min(known))} to {number(max(known))}"

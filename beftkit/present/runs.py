@@ -113,7 +113,7 @@ def _cells(result: TrainResult) -> tuple[list[str], list[list[str]]]:
             [str(run.seed),
              *(_number(run_metrics(run, which).get(name)) for name in names
                for which in ("best", "last")),
-             f"epoch {run.best['epoch']:g}" if run.best else "-", str(run.steps),
+             f"epoch {run.best.epoch:g}" if run.best else "-", str(run.steps),
              f"{run.train_seconds:.1f}", f"{speed:.0f}" if speed else "-"]
         )  # fmt: skip
     if len(result.runs) > 1:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from beftkit.errors import BeftError
 from beftkit.present.rendering import csv_text, json_text, markdown_table, rich_table
-from beftkit.scores import FIGURES, METHODS, RoleScore, Scores, document, post_labels
+from beftkit.scores import FIGURES, METHODS, Identity, RoleScore, Scores, document, post_labels
 
 if TYPE_CHECKING:
     from beftkit.inspection import Inspection
@@ -28,7 +28,7 @@ def scores_text(results: Sequence[Scores], form: str) -> str:
     if form == "csv":
         return csv_text(
             [
-                {"post": one.post["path"], "role": site.role, **site.to_dict()}
+                {"post": one.post.path, "role": site.role, **site.to_dict()}
                 for one in results
                 for site in one.sites
             ]
@@ -202,14 +202,14 @@ def _score_lines(scores: Scores) -> list[str]:
     return lines
 
 
-def place(identity: Mapping[str, Any]) -> str:
+def place(identity: Identity) -> str:
     """A reference; of one on the hub also the commit, and what was fetched of its weight files."""
-    if "commit" not in identity:
-        return str(identity["path"])
-    fetched = f"fetched {_bytes(identity['bytes_fetched'])}"
-    if identity["bytes_of_files"]:
-        fetched += f" of {_bytes(identity['bytes_of_files'])}"
-    return f"{identity['path']} (commit {identity['commit'][:8]}, {fetched})"
+    if identity.commit is None:
+        return identity.path
+    fetched = f"fetched {_bytes(identity.bytes_fetched or 0)}"
+    if identity.bytes_of_files:
+        fetched += f" of {_bytes(identity.bytes_of_files)}"
+    return f"{identity.path} (commit {identity.commit[:8]}, {fetched})"
 
 
 def _bytes(count: float) -> str:

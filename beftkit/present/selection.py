@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from beftkit.present.rendering import csv_text, json_text, markdown_table, rich_table
@@ -14,6 +14,8 @@ from beftkit.settings.train import TrainSettings
 
 if TYPE_CHECKING:
     from beftkit.selection import GroupResult, Selection
+    from beftkit.selection.certainty import Margin, Settled
+    from beftkit.selection.results import RoleMean
 
 TITLES = {"projection": "projection", "magnitude": "magnitude", "fisher": "Fisher"}
 
@@ -58,11 +60,10 @@ def group_parts(found: Selection, group: GroupResult, form: str) -> list[Any]:
         f"{seeds}",
         "", *_table(head, body, bold, form),
     ]  # fmt: skip
-    lead = group.methods["projection"]["margin"]
-    if lead:
-        parts += ["", margin_words(group.methods["projection"]["target"], lead)]
+    if group.projection.margin:
+        parts += ["", margin_words(group.projection.target, group.projection.margin)]
     if group.settled:
-        parts.append(settled_words(group))
+        parts.append(settled_words(group.settled))
     if group.verified:
         head, body, bold = verified_cells(found, group)
         parts += ["", f"each trained alone, {found.metric}:", "", *_table(head, body, bold, form)]
@@ -79,19 +80,18 @@ def group_cells(
     for place in range(2, 2 * len(methods) + 1, 2):
         head[place] = "rank"
     body, bold = [], []
-    for role, one in methods["projection"]["roles"].items():
+    for role, one in group.projection.roles.items():
         row = [role]
         for table in methods.values():
-            mine = table["roles"].get(role, {})
-            row += [_spread(mine.get("score"), mine.get("deviation")),
-                    str(mine.get("rank") or "-")]  # fmt: skip
-        marks = {"yes": ["inert"], "unknown": ["inert?"]}.get(one["inert"], [])
-        picks = [TITLES[name] for name, table in methods.items() if table["target"] == role]
+            mine = table.roles.get(role)
+            row += [_spread(mine.score, mine.deviation) if mine else "-", _rank(mine)]
+        marks = {"yes": ["inert"], "unknown": ["inert?"]}.get(one.inert, [])
+        picks = [TITLES[name] for name, table in methods.items() if table.target == role]
         if picks:
             marks = [*marks, "<- " + ("all" if len(picks) == len(methods) else ", ".join(picks))]
-        width = "mixed" if one["width"] is None else str(one["width"])
-        body.append([*row, number(one["norm_pre"]), width, " ".join(marks)])
-        bold.append(role == methods["projection"]["target"])
+        width = "mixed" if one.width is None else str(one.width)
+        body.append([*row, number(one.norm_pre), width, " ".join(marks)])
+        bold.append(role == group.projection.target)
     return head, body, bold
 
 
@@ -103,16 +103,14 @@ def verified_cells(
             "% of scalars", "train s"]  # fmt: skip
     body, bold = [], []
     for bias, row in group.verified.items():
-        ranks = [
-            str(table["roles"].get(bias, {}).get("rank") or "-") if bias in found.candidates
-            else "-" for table in group.methods.values()
-        ]  # fmt: skip
+        known = bias in found.candidates
+        ranks = [_rank(table.roles.get(bias) if known else None)
+                 for table in group.methods.values()]  # fmt: skip
         body.append([
-            bias, _spread(row["best"], row["best_deviation"]),
-            _spread(row["last"], row["last_deviation"]), *ranks, f"{row['percent']:.4f}",
-            f"{row['train_seconds']:.1f}",
+            bias, _spread(row.best, row.best_deviation), _spread(row.last, row.last_deviation),
+            *ranks, f"{row.percent:.4f}", f"{row.train_seconds:.1f}",
         ])  # fmt: skip
-        bold.append(bias == group.winner.get("best"))
+        bold.append(bias == group.winner.best)
     return head, body, bold
 
 
@@ -123,49 +121,45 @@ def grid_cells(found: Selection) -> tuple[list[str], list[list[str]]]:
             *(["best alone", "tau"] if tau else [])]  # fmt: skip
     body = []
     for group in found.groups:
-        settled = group.settled["ranking"] if group.settled else None
         row = [
-            group.label,
-            *(str(group.methods.get(name, {}).get("target") or "none") for name in found.targets),
-            number(group.gap), "-" if settled is None else str(settled),
+            group.label, *(str(group.target(name) or "none") for name in found.targets),
+            number(group.gap), str(group.settled.ranking) if group.settled else "-",
         ]  # fmt: skip
         if tau:
-            mine = group.tau.get("projection", {}).get("best")
-            row += [group.winner.get("best") or "-", number(mine)]
+            row += [group.winner.best or "-", number(group.tau_of("projection"))]
         body.append(row)
     return head, body
 
 
-def margin_words(target: str | None, lead: Mapping[str, Any]) -> str:
+def margin_words(target: str | None, lead: Margin) -> str:
     """By how much the target leads, and how sure that is."""
-    ratio = f"{target} leads {lead['runner_up']} by {lead['value']:.4g}"
-    if lead["low"] is None:
+    ratio = f"{target} leads {lead.runner_up} by {lead.value:.4g}"
+    if lead.low is None:
         return f"{ratio} (one layer, one seed: no interval)"
-    interval = f"95 % interval {lead['low']:.4g} to {lead['high']:.4g} over layers and seeds"
-    return f"{ratio}, {interval}" + (": too close to call" if lead["close"] else "")
+    interval = f"95 % interval {lead.low:.4g} to {lead.high:.4g} over layers and seeds"
+    return f"{ratio}, {interval}" + (": too close to call" if lead.close else "")
 
 
-def settled_words(group: GroupResult) -> str:
+def settled_words(one: Settled) -> str:
     """How short the probe might have been."""
-    one = group.settled or {}
     return (
-        f"the target stays the same from update {one['target']} of {one['steps']}, the candidates' "
-        f"ranking from update {one['ranking']}; --probe-steps N stops a probe early"
+        f"the target stays the same from update {one.target} of {one.steps}, the candidates' "
+        f"ranking from update {one.ranking}; --probe-steps N stops a probe early"
     )
 
 
 def tau_words(found: Selection, group: GroupResult) -> list[str]:
     """Each method against the metrics."""
-    winner = group.winner.get("best")
+    winner = group.winner.best
     lines = []
     for name, tau in group.tau.items():
-        target = group.methods[name]["target"]
+        target = group.target(name)
         verdict = "the candidates tie" if winner is None else (
             f"it {'picked' if target == winner else 'did not pick'} the winner {winner}"
         )  # fmt: skip
         lines.append(
-            f"{TITLES[name]}: Kendall's tau {number(tau['best'])} (last epoch "
-            f"{number(tau['last'])}); {verdict}"
+            f"{TITLES[name]}: Kendall's tau {number(tau.best)} (last epoch "
+            f"{number(tau.last)}); {verdict}"
         )
     return lines
 
@@ -175,15 +169,14 @@ def plain_words(found: Selection) -> list[str]:
     target = found.target
     if target is None:
         return ["No candidate can be the target; nothing to train."]
-    group = next(g for g in found.groups if g.methods["projection"]["target"] == target)
-    table = group.methods["projection"]
-    score = table["roles"][target]["score"]
-    lead = table["margin"]
+    group = next(g for g in found.groups if g.projection.target == target)
+    table = group.projection
+    score, lead = table.roles[target].score, table.margin
     words = f"Train b_{target} ({MEANING.get(target, 'raw name')}): it moved most, {score:.4g}"
-    if lead and lead["runner_up"]:
-        other = table["roles"][lead["runner_up"]]["score"]
-        times = f", {score / other:.3g} times the runner-up {lead['runner_up']}" if other else ""
-        words += times + (" (too close to call)" if lead["close"] else "")
+    if lead and score is not None:
+        other = table.roles[lead.runner_up].score
+        times = f", {score / other:.3g} times the runner-up {lead.runner_up}" if other else ""
+        words += times + (" (too close to call)" if lead.close else "")
     lines = [f"{words}."]
     scalars = _scalars(found, group, target)
     if scalars:
@@ -191,15 +184,14 @@ def plain_words(found: Selection) -> list[str]:
             f"It costs {scalars:,} of {found.total:,} scalars ({100 * scalars / found.total:.4f} "
             "%), and the classifier."
         )
-    winner = group.winner.get("best")
-    if winner is not None and group.verified.get(target, {}).get("best") is not None:
-        reached = group.verified[winner]["best"]
-        mine = group.verified[target]["best"]
+    winner = group.winner.best
+    mine = group.reached(target)
+    if winner is not None and mine is not None:
         lines.append(
             f"Trained alone it reached {found.metric} {mine:.4f}, the best of the candidates."
             if winner == target
             else f"Trained alone it reached {found.metric} {mine:.4f}, less than {winner}'s "
-            f"{reached:.4f}."
+            f"{group.reached(winner):.4f}."
         )
     return [*lines, f"Next: {next_command(found, group, target)}"]
 
@@ -224,30 +216,37 @@ def selection_rows(found: Selection) -> list[dict[str, Any]]:
     """One row a place of the grid and role: every method's score and rank, and its metric."""
     rows = []
     for group in found.groups:
-        for role, one in group.methods["projection"]["roles"].items():
+        for role, one in group.projection.roles.items():
             row: dict[str, Any] = {
                 "regime": group.regime, "train_size": group.train_size, "lr": group.lr,
                 "epochs": group.epochs, "seeds": " ".join(map(str, group.seeds)),
-                "examples": group.examples, "role": role, "inert": one["inert"],
-                "width": one["width"], "norm_pre": one["norm_pre"],
+                "examples": group.examples, "role": role, "inert": one.inert, "width": one.width,
+                "norm_pre": one.norm_pre,
             }  # fmt: skip
             for name in TITLES:
-                mine = group.methods.get(name, {}).get("roles", {}).get(role, {})
-                row |= {name: mine.get("score"), f"{name}_deviation": mine.get("deviation"),
-                        f"{name}_rank": mine.get("rank")}  # fmt: skip
-            alone = group.verified.get(role, {})
-            row |= {f"metric_{which}": alone.get(which) for which in ("best", "last")}
-            row |= {name: alone.get(name) for name in ("percent", "train_seconds")}
+                mine = group.methods[name].roles.get(role) if name in group.methods else None
+                row |= {name: mine and mine.score, f"{name}_deviation": mine and mine.deviation,
+                        f"{name}_rank": mine and mine.rank}  # fmt: skip
+            alone = group.verified.get(role)
+            row |= {
+                "metric_best": alone and alone.best, "metric_last": alone and alone.last,
+                "percent": alone and alone.percent,
+                "train_seconds": alone and alone.train_seconds,
+            }  # fmt: skip
             rows.append(row)
     return rows
 
 
 def _scalars(found: Selection, group: GroupResult, target: str) -> int | None:
     if target in group.verified:
-        return int(group.verified[target]["scalars"])
+        return int(group.verified[target].scalars)
     cell = next(cell for cell in found.cells if cell.methods)
-    one = cell.methods["projection"]["roles"][target]
-    return None if one["width"] is None else int(one["width"]) * len(one["layers"])
+    one = cell.methods["projection"].roles[target]
+    return None if one.width is None else one.width * len(one.layers)
+
+
+def _rank(role: RoleMean | None) -> str:
+    return str(role.rank or "-") if role else "-"
 
 
 def _spread(value: float | None, deviation: float | None) -> str:

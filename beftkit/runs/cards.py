@@ -77,7 +77,7 @@ class _Card:
 
     @cached_property
     def settings(self) -> TrainSettings:
-        return TrainSettings(**self.result.settings)
+        return TrainSettings.model_validate(self.result.settings)
 
     @cached_property
     def base(self) -> str | None:
@@ -251,8 +251,8 @@ def _split_of(key: str, splits: Sequence[str]) -> tuple[str, str]:
 
 
 def _when(run: Run, which: str) -> str:
-    evaluation = getattr(run, which) or {}
-    return f"{which}, epoch {evaluation.get('epoch', 0):g}"
+    found = run.best if which == "best" else run.last
+    return f"{which}, epoch {found.epoch if found else 0:g}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

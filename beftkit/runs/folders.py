@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def finished(folder: Path) -> TrainResult | None:
         return None
     try:
         return TrainResult.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BeftError(f"{path}: damaged ({error}); remove it, then resume") from None
 
 
@@ -140,8 +141,8 @@ def write_history(folder: Path, progress: Progress) -> None:
     facts = {
         "global_step": progress.step,
         "epoch": progress.epoch,
-        "best": progress.best,
-        "last": progress.last,
+        "best": progress.best and asdict(progress.best),
+        "last": progress.last and asdict(progress.last),
         "stopped_early": progress.stopped_early,
         "log_history": [json.loads(line) for line in lines],
     }

@@ -10,7 +10,7 @@ from beftkit.accelerator import make_accelerator
 from beftkit.checkpoints import open_checkpoint
 from beftkit.errors import BeftError, UsageError
 from beftkit.runs.prepare import Prepared, load_data, prepare
-from beftkit.scores import Scores
+from beftkit.scores import FisherFacts, Scores
 from beftkit.settings.fisher import FisherSettings
 from beftkit.settings.resolve import resolve
 
@@ -83,8 +83,7 @@ def fisher(
     means = {name: total / found.examples for name, total in found.sums.items()}
     return fisher_scores(
         measured, means, reduce=reduce, candidates=candidates, allow_inert=allow_inert,
-        settings={"variant": "exact", "reduce": reduce, "examples": found.examples,
-                  "alone": list(found.alone)},
+        settings=FisherFacts("exact", reduce, examples=found.examples, alone=tuple(found.alone)),
         notes=_alone_notes(found.alone),
     )  # fmt: skip
 
@@ -175,19 +174,19 @@ class _Journey:
         from beftkit.gradients import fisher_scores, sites_of
 
         s, encoded = self.s, self.first.train
-        settings = {
-            "variant": s.variant,
-            "reduce": s.reduce,
-            "task": self.data.name,
-            "examples": len(encoded),
-            "batch_size": s.examples_a_pass,
-            "max_length": self.first.length,
-            "dtype": s.dtype,
-            "precision": s.precision,
-            "head_seeds": list(s.head_seeds) if ready.loaded.fresh else None,
-            "alone": list(self.alone),
-            **({"by_head_seed": dict(by_head)} if by_head else {}),
-        }
+        facts = FisherFacts(
+            s.variant,
+            s.reduce,
+            self.data.name,
+            len(encoded),
+            s.examples_a_pass,
+            self.first.length,
+            s.dtype,
+            s.precision,
+            head_seeds=tuple(s.head_seeds) if ready.loaded.fresh else None,
+            alone=tuple(self.alone),
+            by_head_seed=by_head or {},
+        )
         said = [*self.data.notes, *encoded.notes, *self.first.cut(encoded), *notes]
         return fisher_scores(
             sites_of(ready.model, s.tower),
@@ -196,7 +195,7 @@ class _Journey:
             allow_inert=s.allow_inert,
             candidates=s.candidates.replace(" ", "").split(",") if s.candidates else None,
             reference=reference,
-            settings=settings,
+            settings=facts,
             notes=[*said, *_alone_notes(self.alone)],
         )
 

@@ -46,7 +46,7 @@ def choose_bias(
     )
     if found.target is None:
         raise BeftError(f"{folder / folders.SELECT}: no candidate can be the target")
-    score = found.groups[0].methods["projection"]["roles"][found.target]["score"]
+    score = found.groups[0].projection.roles[found.target].score
     watcher.note(
         f"the {PROBE} moved {found.target} most (projection ratio {score:.4g}): training it alone"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from beftkit.selection.cells import PROBE, Cell, run_settings
+from beftkit.selection.cells import PROBE, run_settings
 from beftkit.selection.results import CellResult, Selection
 from beftkit.settings.resolve import flags_of, resolve_select
 from beftkit.settings.select import SelectSettings
@@ -48,9 +48,9 @@ def run_commands(found: Selection, cell: CellResult, folder: str) -> list[str]:
     names = [name for name in TrainSettings.model_fields if name != "model"]
     commands = []
     for name, run in cell.runs.items():
-        if name != PROBE and run["folder"] == cell.runs[PROBE]["folder"]:
+        if name != PROBE and run.folder == cell.runs[PROBE].folder:
             continue
-        settings = run_settings(select, Cell(**cell.cell), name, f"{folder}/{run['folder']}")
+        settings = run_settings(select, cell.cell, name, f"{folder}/{run.folder}")
         commands.append(
             shlex.join(["beftkit", "train", settings.model, *flags_of(settings, names)])
         )

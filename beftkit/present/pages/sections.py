@@ -9,7 +9,7 @@ from beftkit.present.pages.blocks import Block, Bullets, Code, Section, Table, T
 from beftkit.present.pages.commands import folded
 from beftkit.present.pages.comparing import carried
 from beftkit.present.pages.detail import detail, origin
-from beftkit.present.pages.numbers import is_clear, percent, settled_at
+from beftkit.present.pages.numbers import is_clear, percent
 from beftkit.present.pages.selections import Folder
 from beftkit.present.scores import number
 from beftkit.present.selection import TITLES, plain_words
@@ -93,17 +93,16 @@ def _choices(folders: Sequence[Folder]) -> Table:
     body = []
     for one in folders:
         for group in one.found.groups:
-            lead = group.methods["projection"]["margin"]
+            lead, settled = group.projection.margin, group.settled
             interval = "-"
-            if lead and lead["low"] is not None:
-                interval = f"{number(lead['low'])} to {number(lead['high'])}"
-            at = settled_at(group, "ranking")
+            if lead and lead.low is not None:
+                interval = f"{number(lead.low)} to {number(lead.high)}"
             body.append([
                 one.label, group.label,
-                *(str(group.methods.get(m, {}).get("target") or "-") for m in methods),
-                lead["runner_up"] if lead else "-", number(lead["value"]) if lead else "-",
+                *(str(group.target(m) or "-") for m in methods),
+                lead.runner_up if lead else "-", number(lead.value) if lead else "-",
                 interval, is_clear(lead), number(group.gap),
-                "-" if at is None else f"{at} of {settled_at(group, 'steps')}",
+                f"{settled.ranking} of {settled.steps}" if settled else "-",
             ])  # fmt: skip
     title = (
         "The bias each method would train; runner-up, margin, gap between v and q and the update "
@@ -123,9 +122,9 @@ def _proofs(folders: Sequence[Folder]) -> Iterator[Block]:
         body = [
             [
                 one.label, group.label, str(one.found.metric),
-                *(number(group.verified.get(bias, {}).get("best")) for bias in biases),
-                group.winner.get("best") or "tie", _share(one, group),
-                *(number(group.tau.get(m, {}).get("best")) for m in methods),
+                *(number(group.reached(bias)) for bias in biases),
+                group.winner.best or "tie", _share(one, group),
+                *(number(group.tau_of(m)) for m in methods),
             ]
             for one, group in verified
         ]  # fmt: skip
