@@ -15,7 +15,6 @@ from beftkit.adapters import FORMATS, write_adapter
 from beftkit.weights import apply_adapter, collect_tuned
 from tests import tiny_models
 from tests.adapted import build, same, trained
-from tests.adapted import one_thread as one_thread
 
 peft = pytest.importorskip("peft")
 

@@ -13,11 +13,11 @@ from scipy import stats
 from beftkit.errors import BeftError, UsageError
 from beftkit.present.selection import plain_words, selection_rows, selection_text
 from beftkit.selection import CellResult, Selection
-from beftkit.settings.select import SelectSettings
 from beftkit.selection.cells import cell_settings, grid, split_settings
 from beftkit.selection.certainty import kendall_tau, margin, settled
 from beftkit.selection.methods import thinned
 from beftkit.selection.summary import overall_targets, summarise
+from beftkit.settings.select import SelectSettings
 
 RNG = np.random.default_rng(7)
 

@@ -19,7 +19,6 @@ from beftkit.errors import BeftError
 from beftkit.weights import adapter_info, apply_adapter, collect_tuned
 from tests import tiny_models
 from tests.adapted import build, same, trained
-from tests.adapted import one_thread as one_thread
 from tests.builders import write_model
 from tests.hub_server import Hub
 
