@@ -10,11 +10,7 @@ import torch
 
 from beftkit.adapters import storable, write_adapter
 from beftkit.weights import collect_tuned
-from tests import tiny_models
-
-
-def build(case: str, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
-    return tiny_models.build(tiny_models.BY_ID[case], dtype, **options)
+from tests.tiny_models import build
 
 
 def same(model: Any, other: Any) -> bool:

@@ -16,7 +16,7 @@ from tests.tiny_models import BY_ID, Case
 LENGTHS = ((7, 3, 5, 6), (4, 4, 2), (5,))
 
 
-def classifier(id: str) -> Case:
+def classifying(id: str) -> Case:
     """A case of the table with a classification head."""
     case = BY_ID[id]
     family = case.config.removesuffix("Config")
@@ -73,6 +73,11 @@ def build(case: Case, dtype: torch.dtype, **options: Any) -> Any:
     if model.config.pad_token_id is None:
         model.config.pad_token_id = 0
     return model
+
+
+def classifier(id: str = "bert", dtype: torch.dtype = torch.float64, **options: Any) -> Any:
+    """A case's model with a classification head."""
+    return build(classifying(id), dtype, **options)
 
 
 def loop(

@@ -17,7 +17,7 @@ from beftkit.gradients import batch_mean_squares, example_squares, negative_log_
 from beftkit.gradients import sites_of as measured_of
 from beftkit.tasks import Batch
 from tests import fisher_cases as cases
-from tests.fisher_cases import BY_ID, Case, classified, gap, generated, loop
+from tests.fisher_cases import BY_ID, Case, classified, classifier, gap, generated, loop
 from tests.test_tuning import expected_slice
 
 #: dtype -> relative error of the sums
@@ -36,10 +36,6 @@ ALONE = {"deberta": ("q_bias", "v_bias"), "deberta-v2-share": ("query_proj.bias"
 
 def names_of(model: Any) -> list[str]:
     return measured_of(model).names
-
-
-def classifier(id: str = "bert", dtype: torch.dtype = torch.float64, **options: Any) -> Any:
-    return cases.build(cases.classifier(id), dtype, **options)
 
 
 def judged(
@@ -72,7 +68,7 @@ def precise(case: Case, batches: Any) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("id", CLASSIFIERS)
 def test_classification(id: str) -> None:
-    alone = precise(cases.classifier(id), classified)
+    alone = precise(cases.classifying(id), classified)
     ends = ALONE.get(id, ())
     assert len(alone) == 2 * len(ends)
     assert all(name.endswith(ends) for name in alone)

@@ -15,13 +15,9 @@ from beftkit.gradients import batch_mean_squares, example_squares, negative_log_
 from beftkit.gradients import sites_of as measured_of
 from beftkit.gradients.taps import layouts_of
 from tests import fisher_cases as cases
-from tests.fisher_cases import classified, gap
+from tests.fisher_cases import classified, classifier, gap
 
 WIDTH = 6
-
-
-def classifier(id: str = "bert", dtype: torch.dtype = torch.float64, **options: Any) -> Any:
-    return cases.build(cases.classifier(id), dtype, **options)
 
 
 def names_of(model: Any) -> list[str]:

@@ -14,7 +14,7 @@ Engine = tuple[str, str]
 ROLES = {"0.q": "q", "0.m2": "m2", "1.q": "q", "1.m2": "m2", "2.q": "q"}
 
 
-def model(device: str) -> dict[str, torch.Tensor]:
+def vectors_on(device: str) -> dict[str, torch.Tensor]:
     """Five biases of two roles, one of them a strided slice, of three dtypes."""
     fused = randn(40, 2, seed=5, device=device)
     return {
@@ -35,7 +35,7 @@ def move(vectors: dict[str, torch.Tensor]) -> None:
 
 def test_every_step(engine: Engine) -> None:
     backend, device = engine
-    vectors = model(device)
+    vectors = vectors_on(device)
     before = {name: as_numpy(vector).copy() for name, vector in vectors.items()}
     track = Track(vectors, ROLES, backend=backend)
     assert (track.names, track.roles) == (tuple(vectors), ("q", "m2"))
@@ -60,7 +60,7 @@ def test_every_step(engine: Engine) -> None:
 def test_a_log(engine: Engine) -> None:
     """Rows of a log are filled in place; the log of a graph that is replayed, for one."""
     backend, device = engine
-    vectors = model(device)
+    vectors = vectors_on(device)
     track = Track(vectors, ROLES, backend=backend)
     log = torch.full((3, 2), float("nan"), dtype=torch.float64, device=device)
     for row in log:
@@ -90,7 +90,7 @@ def test_many_sites_of_a_role(engine: Engine, monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_is_not_finite_stays_in_its_role(engine: Engine) -> None:
     backend, device = engine
-    vectors = model(device)
+    vectors = vectors_on(device)
     track = Track(vectors, ROLES, backend=backend)
     move(vectors)
     with torch.no_grad():
@@ -101,7 +101,7 @@ def test_what_is_not_finite_stays_in_its_role(engine: Engine) -> None:
 
 def test_a_vector_that_moved_is_not_read(engine: Engine) -> None:
     backend, device = engine
-    vectors = model(device)
+    vectors = vectors_on(device)
     track = Track(vectors, ROLES, backend=backend)
     vectors["0.q"].data = torch.ones(16, device=device)
     with pytest.raises(ValueError, match=r"0\.q has moved in memory"):
@@ -110,7 +110,7 @@ def test_a_vector_that_moved_is_not_read(engine: Engine) -> None:
 
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match=r"no role for 1.q, 1.m2"):
-        Track(model("cpu"), {"0.q": "q", "0.m2": "m2", "2.q": "q"})
+        Track(vectors_on("cpu"), {"0.q": "q", "0.m2": "m2", "2.q": "q"})
     with pytest.raises(TypeError, match=r"torch.int64; expected"):
         Track({"a": torch.ones(2).long()}, {"a": "q"})
     assert Track({}, {}).step().shape == (0,)
