@@ -12,6 +12,8 @@ from hypothesis import settings
 
 from tests.builders import write_model
 from tests.command import Beftkit, Ran
+from tests.fisher_run import fisher as fisher
+from tests.fisher_run import measured as measured
 from tests.hub_fixtures import data_hub as data_hub
 from tests.hub_fixtures import hub as hub
 from tests.hub_fixtures import uploads as uploads
