@@ -16,27 +16,14 @@ from safetensors.numpy import load_file
 
 import beftkit as package
 from beftkit.settings.train import TrainSettings
-from tests import tiny_run
 from tests.command import Beftkit, Ran, refused
 
 Train = Callable[..., Ran]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``base`` with its tokenizer, ``train.jsonl`` and ``dev.jsonl``."""
-    folder = tmp_path_factory.mktemp("train")
-    tiny_run.write_base(folder / "base")
-    tiny_run.write_task(folder)
-    return folder
-
-
 @pytest.fixture
-def train(place: Path, tmp_path: Path, beftkit: Beftkit, monkeypatch: pytest.MonkeyPatch) -> Train:
+def train(workplace: Path, beftkit: Beftkit) -> Train:
     """Run it beside the data, on the CPU."""
-    for name in ("train.jsonl", "dev.jsonl", "base"):
-        (tmp_path / name).symlink_to(place / name)
-    monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str | Path) -> Ran:
         quick = ("--train-file", "train.jsonl", "--validation-file", "dev.jsonl", "--epochs", "2",

@@ -36,16 +36,13 @@ EQUAL = ("train", "still", *DATA[2:], "--bias", "q,v", "--epochs", "4", "--sched
 TRAIN, VALIDATION = 57, 31
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``base`` (dropout 0.1), ``still`` (none), data; ``pair``: trained by two, uninterrupted."""
-    folder = tmp_path_factory.mktemp("processes")
-    tiny_run.write_base(folder / "base")
+@pytest.fixture(scope="module", autouse=True)
+def pair(place: Path) -> None:
+    """In ``pair``: trained by two, uninterrupted; ``still`` is ``base`` (dropout 0.1) with none."""
     none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    tiny_run.write_base(folder / "still", **none)
-    tiny_run.write_task(folder, train=TRAIN, validation=VALIDATION)
-    run_pair(folder, *RUN, "-o", "pair")
-    return folder
+    tiny_run.write_base(place / "still", **none)
+    tiny_run.write_task(place, train=TRAIN, validation=VALIDATION)
+    run_pair(place, *RUN, "-o", "pair")
 
 
 def run_pair(folder: Path, *arguments: str, before: Sequence[Any] = (None, None)) -> list[str]:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from beftkit import files as output
-from tests import saved_states, tiny_run
+from tests import saved_states
 from tests.command import Beftkit, Ran, refused
 from tests.forked import Command
 
@@ -30,30 +30,22 @@ UPDATES = 12
 Train = Callable[..., Ran]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``base``, its data, a run in ``whole``, and in ``stopped`` one that was before its end."""
-    folder = tmp_path_factory.mktemp("failures")
-    tiny_run.write_base(folder / "base")
-    tiny_run.write_task(folder, train=60, validation=31)
-    command = Command(folder, [*RUN, "-o", "whole"])
+@pytest.fixture(scope="module", autouse=True)
+def whole(place: Path) -> None:
+    """A run in ``whole``, and in ``stopped`` one that was before its end."""
+    command = Command(place, [*RUN, "-o", "whole"])
     assert command.wait() == 0, command.said
-    shutil.copytree(folder / "whole", folder / "stopped")
+    shutil.copytree(place / "whole", place / "stopped")
     for name in ("all_results.json", "trainer_state.json"):
-        (folder / "stopped" / name).unlink()
-    shutil.rmtree(folder / "stopped" / "adapter")
-    return folder
+        (place / "stopped" / name).unlink()
+    shutil.rmtree(place / "stopped" / "adapter")
 
 
 @pytest.fixture
 def train(place: Path, monkeypatch: pytest.MonkeyPatch, beftkit: Beftkit) -> Train:
     """The command in this process, beside the data."""
     monkeypatch.chdir(place)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the run to compare with: sums of another order differ
-    yield beftkit
-    torch.set_num_threads(threads)
+    return beftkit
 
 
 @pytest.fixture

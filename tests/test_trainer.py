@@ -52,9 +52,7 @@ def encoded(count: int, seed: int, regression: bool = False) -> Encoded:
 def model(id: str = "bert", dropout: float = 0.0, labels: int = 2, **options: Any) -> Any:
     torch.manual_seed(0)
     rest = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    return tiny_models.build(
-        BY_ID[id], num_labels=labels, **(rest if id == "bert" else {}), **options
-    )
+    return tiny_models.build(id, num_labels=labels, **(rest if id == "bert" else {}), **options)
 
 
 def job(

@@ -18,6 +18,7 @@ from beftkit.tuning import (
     store_for_autocast,
 )
 from tests import tiny_models
+from tests.fisher_cases import classifying
 from tests.tiny_models import BY_ID, Case
 
 #: as sequence classifiers where the table has a language model
@@ -29,11 +30,8 @@ FAMILIES = (
 
 def classifier(id: str, dtype: torch.dtype = torch.float32) -> tuple[Case, Any]:
     """A tiny sequence classifier with random biases."""
-    case = BY_ID[id]
-    for old in ("ForCausalLM", "LMHeadModel"):
-        case = replace(case, model=case.model.replace(old, "ForSequenceClassification"))
-    model = tiny_models.build(case, dtype, pad_token_id=0)
-    return case, model
+    case = classifying(id)
+    return case, tiny_models.build(case, dtype, pad_token_id=0)
 
 
 def owners(case: Case, role: str) -> set[str]:
