@@ -17,8 +17,9 @@ from beftkit.runs.trackers import tracked
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data, higher_is_better
 from beftkit.training.evaluation import load_metrics
+from beftkit.training.job import Job
 from beftkit.training.journal import Progress, Unwatched, Watcher
-from beftkit.training.trainer import Job, Trainer
+from beftkit.training.trainer import Trainer
 from beftkit.tuning import Choice, Tuner, checkpoint_activations, store_for_autocast
 
 

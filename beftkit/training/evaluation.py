@@ -35,8 +35,12 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         finite = self.loss if math.isfinite(self.loss) else None
-        return {"metrics": dict(self.metrics), "loss": finite, "examples": self.examples,
-                "seconds": round(self.seconds, 3)}  # fmt: skip
+        return {
+            "metrics": dict(self.metrics),
+            "loss": finite,
+            "examples": self.examples,
+            "seconds": round(self.seconds, 3),
+        }
 
 
 @dataclass(frozen=True)
