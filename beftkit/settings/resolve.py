@@ -9,10 +9,14 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from beftkit.errors import BeftError, UsageError
+from beftkit.settings.evaluate import EvaluateSettings
+from beftkit.settings.fisher import FisherSettings
 from beftkit.settings.parts import Part
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings
 
+#: what loads data and a model
+Loading = TrainSettings | FisherSettings | EvaluateSettings
 _Settings = TypeVar("_Settings", bound=Part)
 
 
