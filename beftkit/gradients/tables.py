@@ -114,15 +114,12 @@ def fisher_scores(
     target, said = choose_target(roles, "fisher", wanted, allow_inert)
     noise = [role for role, one in roles.items() if one.inert == "yes"]
     if noise:
-        said = [f"{', '.join(noise)}: inert here, softmax ignores it; its Fisher score is rounding "
-                "noise", *said]  # fmt: skip
+        why = "inert here, softmax ignores it; its Fisher score is rounding noise"
+        said = [f"{', '.join(noise)}: {why}", *said]
     identity = held.identity()
     if reference is not None:
         identity = replace(identity, path=reference)
-    return Scores(
-        pre=identity, post=identity, family=held.recognition.family, tower=measured.tower,
-        method="fisher", candidates=tuple(wanted), target=target, roles=roles,
-        coverage=Coverage(len(scored), (), (), tuple(sorted(held.recognition.unscored))),
-        notes=(*measured.notes, *notes, *said, *inert_notes(roles, wanted)),
-        settings=settings,
-    )  # fmt: skip
+    what = identity, identity, held.recognition.family, measured.tower, "fisher"
+    coverage = Coverage(len(scored), (), (), tuple(sorted(held.recognition.unscored)))
+    told = (*measured.notes, *notes, *said, *inert_notes(roles, wanted))
+    return Scores(*what, tuple(wanted), target, roles, coverage, told, settings=settings)

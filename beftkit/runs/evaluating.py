@@ -39,11 +39,9 @@ class EvaluationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {
-            "model": self.model, "adapter": self.adapter, "task": self.task,
-            **self.evaluation.to_dict(), "truncated": dict(self.truncated),
-            "notes": list(self.notes),
-        }  # fmt: skip
+        which = {"model": self.model, "adapter": self.adapter, "task": self.task}
+        said = {"truncated": dict(self.truncated), "notes": list(self.notes)}
+        return which | self.evaluation.to_dict() | said
 
 
 def evaluate(

@@ -24,8 +24,7 @@ SELECT = "select"
 #: how temporary names begin
 HALF = ".beftkit-"
 #: all that a run leaves in its folder, and ``seed-N`` for each of several seeds
-_OWN = (SETTINGS, RESULTS, HISTORY, ADAPTER, MODEL, "log.jsonl", "state", "snapshots",
-        "trackers")  # fmt: skip
+_OWN = {SETTINGS, RESULTS, HISTORY, ADAPTER, MODEL, "log.jsonl", "state", "snapshots", "trackers"}
 #: settings that may differ when a run is taken up: they change nothing of what is trained
 FREE = {"output", "push_to_hub", "report_to", "eval_batch_size", "save_steps", "device"}
 
@@ -51,10 +50,9 @@ def begin(folder: Path, settings: TrainSettings, *, overwrite: bool, resume: boo
         drop_half_written(folder)
         return True
     if held and not (overwrite and former):
-        why = (
-            "holds a run; --resume takes it up, --overwrite replaces it" if former
-            else f"holds {held[0]} and is no run's folder; give another --output"
-        )  # fmt: skip
+        why = f"holds {held[0]} and is no run's folder; give another --output"
+        if former:
+            why = "holds a run; --resume takes it up, --overwrite replaces it"
         raise BeftError(f"{folder}: {why}")
     try:
         folder.mkdir(parents=True, exist_ok=True)

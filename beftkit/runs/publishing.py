@@ -141,8 +141,8 @@ def _one_line(folder: Path, repo_id: str) -> Iterator[None]:
             why = "no such branch in the repository"
         elif status in (401, 403):
             owner = repo_id.partition("/")[0]
-            why = f"the hub does not let you write there ({status}: {said}); may the token write " \
-                  f"for {owner}?"  # fmt: skip
+            why = f"the hub does not let you write there ({status}: {said}); may the token write "
+            why += f"for {owner}?"
         else:
             why = f"the hub answers {status} ({said})"
         raise BeftError(f"push_to_hub {repo_id}: {why}; {later}") from None

@@ -31,7 +31,7 @@ from beftkit.selection.methods import (
     thinned,
     when_settled,
 )
-from beftkit.selection.results import CellResult, MethodTable, ProbeRun, Selection
+from beftkit.selection.results import CellResult, CellRun, MethodTable, ProbeRun, Selection
 from beftkit.selection.summary import overall_targets, summarise
 from beftkit.settings.resolve import read_yaml, resolve_select
 from beftkit.settings.select import SelectSettings
@@ -168,10 +168,9 @@ class _Journey:
                 _check_same(self.folder, values)
                 return
             if held and not (former and overwrite):
-                why = (
-                    "holds a selection; --resume takes it up, --overwrite replaces it" if former
-                    else f"holds {held[0]} and is no selection's folder; give another --output"
-                )  # fmt: skip
+                why = f"holds {held[0]} and is no selection's folder; give another --output"
+                if former:
+                    why = "holds a selection; --resume takes it up, --overwrite replaces it"
                 raise BeftError(f"{self.folder}: {why}")
             if former:
                 shutil.rmtree(self.folder / CELLS, ignore_errors=True)
@@ -234,12 +233,10 @@ class _Journey:
                     failed["fisher"] = str(error)
         track = read_track(folder / PROBE / LOG)
         when = when_settled(track, methods["projection"], self.settings)
-        return replace(
-            result, examples=run.train_examples, methods=methods,
-            cell=replace(cell, lr=resolved.lr, epochs=resolved.epochs),
-            runs={PROBE: probe_summary(found, self.folder, family)}, settled=when,
-            track=thinned(track), notes=tuple(notes), failed=failed,
-        )  # fmt: skip
+        place = replace(cell, lr=resolved.lr, epochs=resolved.epochs)
+        runs: dict[str, CellRun] = {PROBE: probe_summary(found, self.folder, family)}
+        told = when, thinned(track), failed, tuple(notes)
+        return CellResult(place, result.folder, run.train_examples, methods, runs, *told)
 
     def trained(self, cell: Cell, folder: Path, bias: str) -> TrainResult:
         """One run of a cell, taken up where it was stopped, not repeated where it was finished."""
@@ -274,13 +271,9 @@ class _Journey:
                 notes[f"{one.folder}, {name}: failed: {why}"] = None
         if len({g.projection.target for g in groups}) > 1:
             notes["the projection ratio's target differs over the grid"] = None
-        return Selection(
-            model=first.model, task=self.data.name, metric=metric, higher_is_better=higher,
-            candidates=self.settings.candidates, targets=overall_targets(groups), groups=groups,
-            cells=tuple(results),
-            settings=self.given,
-            family=probe.family, total=probe.total, notes=tuple(notes),
-        )  # fmt: skip
+        what = first.model, self.data.name, metric, higher, self.settings.candidates
+        found = overall_targets(groups), groups, tuple(results)
+        return Selection(*what, *found, self.given, probe.family, probe.total, tuple(notes))
 
 
 def _alone() -> tuple[int, int, int]:
@@ -290,8 +283,8 @@ def _alone() -> tuple[int, int, int]:
         for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
     )
     if world > 1:
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR",
-                     "MASTER_PORT"):  # fmt: skip
+        told = "RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT"
+        for name in told.split():
             os.environ.pop(name, None)
     return rank, world, local
 

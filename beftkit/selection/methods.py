@@ -69,23 +69,19 @@ def method_table(scores: Scores) -> MethodTable:
     roles = {}
     for role, one in scores.roles.items():
         sites = sorted(one.sites, key=lambda site: (site.tower, site.attention, site.layer))
-        roles[role] = RoleRank(
-            one.figures[figure], one.rank, one.inert, one.width, one.figures["norm_pre"],
-            layers=tuple(site.figures[figure] for site in sites),
-        )  # fmt: skip
+        rank = one.figures[figure], one.rank, one.inert, one.width, one.figures["norm_pre"]
+        roles[role] = RoleRank(*rank, tuple(site.figures[figure] for site in sites))
     return MethodTable(scores.target, roles)
 
 
 def run_summary(result: TrainResult, base: Path) -> CellRun:
     """What a selection keeps of a run."""
     run: Run = result.runs[0]
-    folder = Path(str(run.folder))
-    return CellRun(
-        result.bias, folder.relative_to(base).as_posix(), result.scalars, result.percent,
-        best=dict(run_metrics(run, "best")), last=dict(run_metrics(run, "last")),
-        best_epoch=run.best.epoch if run.best else None, steps=run.steps, epochs=run.epochs,
-        train_seconds=run.train_seconds, eval_seconds=run.eval_seconds,
-    )  # fmt: skip
+    folder = Path(str(run.folder)).relative_to(base).as_posix()
+    best, last = (dict(run_metrics(run, which)) for which in ("best", "last"))
+    at = run.best.epoch if run.best else None
+    counts = at, run.steps, run.epochs, run.train_seconds, run.eval_seconds
+    return CellRun(result.bias, folder, result.scalars, result.percent, best, last, *counts)
 
 
 def probe_summary(result: TrainResult, base: Path, family: str) -> ProbeRun:
