@@ -34,7 +34,7 @@ OPTIONS = {
     """,
     "evaluate": """
         adapter batch-size data-dir data-revision device device-map dtype format label-column
-        max-length metric output precision quiet revision task text-columns tokenizer
+        max-length metric no-trust-remote-code output precision quiet revision task text-columns tokenizer
         trust-remote-code validation-file
     """,
     "fisher": """
