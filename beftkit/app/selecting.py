@@ -9,7 +9,8 @@ import typer
 
 from beftkit.app.common import Format, say
 from beftkit.app.options import TopicCommand, late_command, with_settings
-from beftkit.app.training import IS_MAIN, FormatOption, Shown, Signals, panel, put_whole
+from beftkit.app.progress import Shown, Signals
+from beftkit.app.training import IS_MAIN, FormatOption, panel, put_whole
 from beftkit.errors import UsageError
 from beftkit.settings.select import OWN, SelectSettings
 from beftkit.settings.train import OUTPUT, TrainSettings
