@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from beftkit.app.common import Format, say
+from beftkit.app.common import Format, say, show
 from beftkit.app.options import TopicCommand, late_command, with_settings
 from beftkit.app.progress import Shown, Signals
-from beftkit.app.training import IS_MAIN, FormatOption, panel, put_whole
+from beftkit.app.training import IS_MAIN, FormatOption, panel
 from beftkit.errors import UsageError
 from beftkit.settings.select import OWN, SelectSettings
 from beftkit.settings.train import OUTPUT, TrainSettings
@@ -59,7 +59,7 @@ def select(
     regimes, learning rates, epochs or seeds every combination is a cell, a resumable run in its own
     folder. --verify trains each candidate alone, and the controls none and all.
     """
-    from beftkit.present import selection as select_report
+    from beftkit.present.selection import selection_document
     from beftkit.selection import select as run
     from beftkit.training.trainer import Interrupted
 
@@ -81,4 +81,4 @@ def select(
         finally:
             watcher.close()
     if IS_MAIN:
-        put_whole(select_report.selection_text(found, format.value), None)
+        show(selection_document(found), format)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from beftkit.app.common import Format, OutputOption, QuietOption, check_outputs, deliver, rendered
+from beftkit.app.common import Format, OutputOption, QuietOption, check_outputs, show
 from beftkit.app.common import say as say_lines
 from beftkit.app.options import TopicCommand, late_command, with_settings
 from beftkit.app.progress import Shown, Signals
@@ -71,7 +71,7 @@ def train(
     Everything else is frozen. The classifier and the pooler's bias train along unless
     --freeze-head; --bias none trains those alone, which is the control to compare with.
     """
-    from beftkit.present import runs as run_report
+    from beftkit.present.training import plan_document, train_document
     from beftkit.runs import plan_run
     from beftkit.runs.folders import saved_settings
     from beftkit.selection import train as run
@@ -83,7 +83,7 @@ def train(
     if dry_run:
         file = config or (saved_settings(Path(output)) if resume and output else None)
         planned = plan_run(resolve_settings(file, {"model": model, **flags}))
-        put_whole(run_report.plan_text(planned, format.value), None)
+        show(plan_document(planned), format)
         return
     if output is None and config is not None:
         output = _keys(config).get("output")
@@ -104,7 +104,7 @@ def train(
         finally:
             watcher.close()
     if IS_MAIN:
-        put_whole(run_report.train_text(result, format.value), None)
+        show(train_document(result), format)
 
 
 def evaluate(
@@ -156,7 +156,7 @@ def evaluate(
     quiet: QuietOption = False,
 ) -> None:
     """Evaluate a fine-tuned model, or an adapter over its base, on a task's validation split."""
-    from beftkit.present import runs as run_report
+    from beftkit.present.evaluation import evaluation_document
     from beftkit.runs import evaluate as run
 
     _check_words(dtype=dtype, precision=precision)
@@ -169,8 +169,8 @@ def evaluate(
         precision=precision, device=device, device_map=device_map,
     )  # fmt: skip
     if IS_MAIN:
-        put_whole(run_report.evaluation_text(found, format.value), output)
-        say_lines([] if quiet or format is Format.table else found.notes)
+        written, notes = show(evaluation_document(found), format, output)
+        say_lines([*written, *([] if quiet else notes)])
 
 
 def fisher(
@@ -187,15 +187,14 @@ def fisher(
     The squared gradient of log p(label) of each single example, averaged, at the price of one
     backward pass. A role's score is the mean over its bias vectors.
     """
-    from beftkit.present import fisher as fisher_report
+    from beftkit.present.fisher import fisher_document
     from beftkit.runs import fisher_all as run
 
     check_outputs(output, None, [model])
     found = run(model, **{**flags, "snapshots": flags["snapshots"] or None})
     if IS_MAIN:
-        put_whole(fisher_report.fisher_text(found, format.value), output)
-        if not quiet and format is not Format.table:
-            say_lines(dict.fromkeys(note for one in found for note in one.notes))
+        written, notes = show(fisher_document(found), format, output)
+        say_lines([*written, *([] if quiet else notes)])
 
 
 def _check_words(**given: str) -> None:
@@ -210,9 +209,3 @@ def _keys(config: Path) -> Mapping[str, Any]:
     from beftkit.settings.train import read_yaml
 
     return {key: value for key, value in read_yaml(config).items() if value is not None}
-
-
-def put_whole(text: Any, output: Path | None) -> None:
-    """Print or write text, or rich renderables."""
-    shown = text if isinstance(text, str) else rendered(text, output)
-    say_lines(deliver(shown, output))

@@ -18,6 +18,14 @@ Row = tuple[str, dict[int, float], float | None]  # label, layer -> value, avera
 _LABELLED_CELLS = 24  # beyond this many layers the numbers in the cells no longer fit
 
 
+def draw(results: Sequence[Scores], path: str | Path) -> None:
+    """Draw one POST's scores as a heat map, those of several as lines; see these."""
+    if len(results) > 1:
+        lines(results, path)
+    else:
+        heatmap(results[0], path)
+
+
 def heatmap(scores: Scores, path: str | Path) -> None:
     """Draw roles x layers with an average column, sorted by score, as the paper's heat maps.
 

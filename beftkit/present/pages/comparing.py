@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from beftkit.present.pages.blocks import Block, Bullets, Table
+from beftkit.present.document import Block, Lines, Table, texts
 from beftkit.present.pages.selections import Folder
 from beftkit.present.selection import TITLES
 from beftkit.selection.results import Selection
@@ -22,21 +22,24 @@ def carried(folders: Sequence[Folder]) -> list[Block]:
     """
     methods = [m for m in TITLES if any(m in one.found.targets for one in folders)]
     if len(folders) == 1:
-        return [Bullets(_within(folders[0].found, methods))]
-    head = ["model and task", *(TITLES[m] for m in methods), "best candidate alone"]
+        return [Lines(_within(folders[0].found, methods), bullets=True)]
+    columns = texts("model and task", *(TITLES[m] for m in methods), "best candidate alone")
     body = [
         [one.label, *(_target(one.found, m) for m in methods), _winner(one.found)]
         for one in folders
     ]
-    said = [_agree(TITLES[m], [one.found.targets.get(m) for one in folders],
-                   [one.label for one in folders], "selections") for m in methods]  # fmt: skip
-    return [Table("Target by method, most frequent over a folder's grid", head, body),
-            Bullets([*said, *_borrowed(folders)])]  # fmt: skip
+    labels = [one.label for one in folders]
+    said = [
+        _agree(m, [one.found.targets.get(m) for one in folders], labels, "selections")
+        for m in methods
+    ]
+    title = "Target by method, most frequent over a folder's grid"
+    table = Table(columns, body, title=title)
+    return [table, Lines([*said, *_borrowed(folders)], bullets=True)]
 
 
-def _agree(
-    method: str, targets: Sequence[str | None], labels: Sequence[str], what: str
-) -> str:  # fmt: skip
+def _agree(name: str, targets: Sequence[str | None], labels: Sequence[str], what: str) -> str:
+    method = TITLES[name]
     known = [(target, label) for target, label in zip(targets, labels, strict=True) if target]
     if not known:
         return f"{method}: no target anywhere."
@@ -54,10 +57,14 @@ def _agree(
 def _within(found: Selection, methods: Sequence[str]) -> list[str]:
     labels = [group.label for group in found.groups]
     return [
-        _agree(TITLES[m], [group.methods.get(m, {}).get("target") for group in found.groups],
-               labels, "places of the grid")
+        _agree(
+            m,
+            [group.methods.get(m, {}).get("target") for group in found.groups],
+            labels,
+            "places of the grid",
+        )
         for m in methods
-    ]  # fmt: skip
+    ]
 
 
 def _borrowed(folders: Sequence[Folder]) -> list[str]:
@@ -77,20 +84,20 @@ def _borrowed(folders: Sequence[Folder]) -> list[str]:
     ]
 
 
-def _target(found: Selection, method: str) -> str:
+def _target(found: Selection, method: str) -> str | None:
     target = found.targets.get(method)
     if target is None:
-        return "-"
+        return None
     chosen = [group.methods.get(method, {}).get("target") for group in found.groups]
     if set(chosen) == {target}:
         return target
     return f"{target} ({chosen.count(target)} of {len(chosen)} places)"
 
 
-def _winner(found: Selection) -> str:
+def _winner(found: Selection) -> str | None:
     verified = [group.winner.get("best") for group in found.groups if group.verified]
     if not verified:
-        return "-"
+        return None
     counts = Counter(winner or "tie" for winner in verified)
     if len(counts) == 1:
         return next(iter(counts))

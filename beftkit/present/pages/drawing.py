@@ -8,14 +8,12 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from beftkit.present.document import Panel, Picture
 from beftkit.present.plots import style
-
-Finish = Callable[[], None]
 
 INK, FAINT, EMPTY = "#1c2126", "#d9dde1", "#e4e7ea"
 #: on light -> on dark; after Okabe and Ito, told apart by every kind of eye, 3:1 on either ground
@@ -43,38 +41,6 @@ _SETTINGS = {
     "ytick.minor.size": 0, "svg.hashsalt": "beftkit", "axes.facecolor": "none",
     "text.parse_math": False,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One pair of axes.
-
-    Attributes:
-        size: width and height in inches.
-        draw: draws on axes; what it returns is called once the layout stands, to place labels.
-    """
-
-    size: tuple[float, float]
-    draw: Callable[[Any], Finish | None]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of one or several panels.
-
-    Attributes:
-        name: of its files, different for every figure of a report.
-        alt: what is to be seen, for whom cannot see it.
-        caption: what stands below it.
-        panels: row by row.
-        columns: panels a row where there is room.
-    """
-
-    name: str
-    alt: str
-    caption: str
-    panels: tuple[Panel, ...]
-    columns: int
 
 
 def files(picture: Picture) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from beftkit.present.document import Finish, Panel, Picture
 from beftkit.present.pages.axes import (
     HIGH,
     SCORE,
@@ -16,7 +17,7 @@ from beftkit.present.pages.axes import (
     plain_decades,
     title,
 )
-from beftkit.present.pages.drawing import INK, MARKERS, ROLE_COLOURS, SERIES, Finish, Panel, Picture
+from beftkit.present.pages.drawing import INK, MARKERS, ROLE_COLOURS, SERIES
 from beftkit.present.pages.labels import Word, around, at_ends
 from beftkit.present.pages.selections import Folder
 from beftkit.present.selection import TITLES

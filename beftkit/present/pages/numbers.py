@@ -7,7 +7,7 @@ from typing import Any
 
 from beftkit.present.pages.figures import metric_gap
 from beftkit.present.pages.selections import Folder
-from beftkit.present.selection import TITLES, selection_rows
+from beftkit.present.selection import TITLES, place_row, selection_rows
 from beftkit.selection.results import GroupResult, Selection
 
 
@@ -63,10 +63,10 @@ def document(folders: Sequence[Folder], title: str, files: Iterable[str]) -> dic
     }
 
 
-def is_clear(lead: Any) -> str:
+def is_clear(lead: Any) -> str | None:
     """What a margin's interval says, in a word or two."""
     if not lead:
-        return "-"
+        return None
     if lead["low"] is None:
         return "no interval"
     return "too close to call" if lead["close"] else "clear"
@@ -92,10 +92,9 @@ def _which(one: Folder) -> dict[str, Any]:
 def _row(one: Folder, group: GroupResult, biases: Sequence[str]) -> dict[str, Any]:
     lead = group.methods["projection"]["margin"] or {}
     row: dict[str, Any] = {
-        **_which(one), "regime": group.regime, "train_size": group.train_size, "lr": group.lr,
-        "epochs": group.epochs, "seeds": " ".join(map(str, group.seeds)),
-        "examples": group.examples,
-    }  # fmt: skip
+        **_which(one),
+        **place_row(group),
+    }
     row |= {f"target_{name}": group.methods.get(name, {}).get("target") for name in TITLES}
     row |= {f"margin_{key}" if key != "runner_up" else key: lead.get(key)
             for key in ("runner_up", "value", "low", "high", "close")}  # fmt: skip

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from beftkit.present.document import Finish, Panel, Picture
 from beftkit.present.pages.axes import SCORE, WIDE, few, is_spread_out, plain_decades, title
-from beftkit.present.pages.drawing import EMPTY, INK, ROLE_COLOURS, SERIES, Finish, Panel, Picture
+from beftkit.present.pages.drawing import EMPTY, INK, ROLE_COLOURS, SERIES
 from beftkit.present.pages.labels import Word, at_ends
 from beftkit.present.pages.selections import Folder
-from beftkit.present.scores import number
+from beftkit.present.words import number
 from beftkit.selection.results import CellResult, GroupResult
 
 

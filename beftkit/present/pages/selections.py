@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from beftkit.errors import BeftError, UsageError
-from beftkit.present.selection import selection_text
+from beftkit.present.selection import selection_document
 from beftkit.selection.results import Selection
 
 SETTINGS, RESULT = "select.yaml", "select.json"  # as `beftkit select` writes them
@@ -103,7 +103,7 @@ def _read(folder: Path) -> tuple[Selection, str, str]:
                 "another version of beftkit?"
             )
         found = Selection.from_dict(values)
-        selection_text(found, "markdown")  # every table can be made of it
+        selection_document(found)  # every table can be made of it
         return found, str(values["beftkit_version"]), held
     except BeftError:
         raise

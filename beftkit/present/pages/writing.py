@@ -9,14 +9,14 @@ from pathlib import Path
 
 from beftkit.errors import BeftError, UsageError
 from beftkit.files import check_writable, same_file, write_whole
-from beftkit.present.pages.blocks import File, Files, Section
-from beftkit.present.pages.drawing import Picture, files
-from beftkit.present.pages.html import html_page
-from beftkit.present.pages.markdown import markdown_page
+from beftkit.present.data import csv_text, json_text
+from beftkit.present.document import File, Files, Picture, Section
+from beftkit.present.html import html_page
+from beftkit.present.markdown import markdown_page
+from beftkit.present.pages.drawing import files
 from beftkit.present.pages.numbers import document, group_rows, role_rows
 from beftkit.present.pages.sections import report_sections
 from beftkit.present.pages.selections import Folder, read_folders
-from beftkit.present.rendering import csv_text, json_text
 
 PAGES = {".md": markdown_page, ".html": html_page}
 DOCUMENT = "report.json"

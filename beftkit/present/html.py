@@ -7,8 +7,19 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from urllib.parse import quote
 
-from beftkit.present.pages.blocks import Block, Bullets, Code, Files, Fold, Section, Table, Text
-from beftkit.present.pages.drawing import LARGEST, Picture, inline, page_colours
+from beftkit.present.document import (
+    Block,
+    Code,
+    Command,
+    Files,
+    Fold,
+    Lines,
+    Picture,
+    Section,
+    Table,
+)
+from beftkit.present.pages.drawing import LARGEST, inline, page_colours
+from beftkit.present.words import folded
 
 _FONT = 'system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif'
 CSS = f"""
@@ -118,16 +129,17 @@ def _section(section: Section, level: int, folder: str, anchor: str = "") -> Ite
 
 def _block(block: Block, folder: str) -> Iterator[str]:
     match block:
-        case Text(words):
-            yield f"<p>{_prose(words)}</p>"
-        case Bullets(items):
-            yield "<ul>" + "".join(f"<li>{_prose(item)}</li>" for item in items) + "</ul>"
+        case Lines(items, bullets):
+            outer, inner = ("<ul>{}</ul>", "<li>{}</li>") if bullets else ("{}", "<p>{}</p>")
+            yield outer.format("".join(inner.format(_prose(item)) for item in items))
+        case Command(commands):
+            yield from _block(Code("\n".join(map(folded, commands)), "sh"), folder)
         case Code(text):
             yield f'<pre tabindex="0"><code>{escape(text)}</code></pre>'
         case Fold(summary, blocks):
             yield f"<details><summary>{escape(summary)}</summary>"
-            for inner in blocks:
-                yield from _block(inner, folder)
+            for command in blocks:
+                yield from _block(command, folder)
             yield "</details>"
         case Table():
             yield from _table(block)
@@ -155,16 +167,16 @@ def _prose(words: str) -> str:
 def _table(table: Table) -> Iterator[str]:
     """A table in a box of its own that scrolls sideways where it is too wide."""
     title = escape(table.title)
-    marks = [' class="n"' if table.is_number(n) else "" for n in range(len(table.head))]
+    marks = [' class="n"' if align == "right" else "" for align in table.page_aligns()]
     yield f'<div class="scroll" role="region" tabindex="0" aria-label="{title}"><table>'
     yield f"<caption><span>{title}</span></caption>"
     cells = "".join(
         f'<th scope="col"{mark}>{escape(cell)}</th>'
-        for cell, mark in zip(table.head, marks, strict=True)
+        for cell, mark in zip(table.headings, marks, strict=True)
     )
     yield f"<thead><tr>{cells}</tr></thead><tbody>"
-    for n, row in enumerate(table.body):
-        strong = ' class="strong"' if n < len(table.strong) and table.strong[n] else ""
+    for row, stands_out in table.rows():
+        strong = ' class="strong"' if stands_out else ""
         first, *rest = zip(row, marks, strict=True)
         cells = "".join(f"<td{mark}>{escape(cell)}</td>" for cell, mark in rest)
         yield f'<tr{strong}><th scope="row"{first[1]}>{escape(first[0])}</th>{cells}</tr>'

@@ -1,15 +1,16 @@
-"""The command that made a selection and those of its runs, from its settings."""
+"""Commands from settings: the one that made a selection, those of its runs, the one to run next."""
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections.abc import Mapping
+from typing import Any
 
 from beftkit.selection.cells import PROBE, Cell, cell_settings, split_settings
-from beftkit.selection.results import CellResult, Selection
+from beftkit.selection.results import CellResult, GroupResult, Selection
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings, flags_of
-
-_LINE = 76
 
 
 def select_command(found: Selection, folder: str) -> str:
@@ -49,20 +50,22 @@ def run_commands(found: Selection, cell: CellResult, folder: str) -> list[str]:
         if name != PROBE and run["folder"] == cell.runs[PROBE]["folder"]:
             continue
         settings = cell_settings(rest, mine, Cell(**cell.cell), name, f"{folder}/{run['folder']}")
-        values = settings.model_dump(mode="json", exclude={"model"})
-        commands.append(
-            shlex.join(["beftkit", "train", settings.model, *flags_of(TrainSettings, values)])
-        )
+        commands.append(_train(settings.model, settings.model_dump(mode="json", exclude={"model"})))
     return commands
 
 
-def folded(command: str) -> str:
-    """A command in lines of a readable length, still one command to a shell."""
-    lines = [""]
-    words = [shlex.quote(word) for word in shlex.split(command)]
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        ahead = len(following) + 1 if word.startswith("-") and not following.startswith("-") else 0
-        if lines[-1] and len(lines[-1]) + len(word) + ahead > _LINE:
-            lines.append("  ")
-        lines[-1] += f"{' ' if lines[-1].strip() else ''}{word}"
-    return " \\\n".join(lines)
+def next_command(found: Selection, group: GroupResult, target: str) -> str:
+    """The command that trains the target with the selection's own settings."""
+    select, rest = split_settings(found.model, None, found.settings)
+    lr = group.lr if select.lrs else None  # else the task's own
+    epochs = group.epochs if select.epochs else None
+    name = re.sub(r"[^\w.-]+", "-", found.task)
+    cell = Cell(group.regime, group.train_size, lr, epochs, 0)
+    settings = cell_settings(rest, select, cell, target, None)
+    values = {**settings.model_dump(mode="json"), "seeds": list(group.seeds)}
+    values |= dict.fromkeys(("model", "track_steps"))
+    return _train(found.model, values, "-o", f"runs/{name}-{target}")
+
+
+def _train(model: str, values: Mapping[str, Any], *more: str) -> str:
+    return shlex.join(["beftkit", "train", model, *flags_of(TrainSettings, values), *more])
