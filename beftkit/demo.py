@@ -257,14 +257,15 @@ def _train_and_save(
     found = select(work / "pre", output=run, epochs=(size.epochs,), lrs=(1e-3,), **settings)
     probe = found.cells[0].runs["probe"]
     loaded = load_classifier(str(work / "pre"), ("bad", "good"), seed=seed)
-    apply_adapter(loaded.model, run / probe["folder"] / "adapter")
+    apply_adapter(loaded.model, run / probe.folder / "adapter")
     loaded.model.save_pretrained(work / "post")
     tokenizer.save_pretrained(work / "post")
     shutil.rmtree(run)  # its adapter names a folder that is about to be renamed
     found = _moved(found, work, output)
     (work / RESULT).write_text(json.dumps(found.to_dict(), indent=2) + "\n")
     share = sum(labels) / len(labels)
-    return before, float(probe["last"]["accuracy"]), max(share, 1 - share), found
+    after = probe.last["accuracy"] or 0.0
+    return before, after, max(share, 1 - share), found
 
 
 def _moved(found: Selection, work: Path, output: Path) -> Selection:
@@ -279,7 +280,7 @@ def _moved(found: Selection, work: Path, output: Path) -> Selection:
 def _accuracy(result: TrainResult) -> float:
     last = result.runs[0].last
     assert last is not None
-    return float(last["metrics"]["accuracy"])
+    return last.metrics["accuracy"] or 0.0
 
 
 def _write_examples(work: Path, language: Language, size: DemoSize) -> list[int]:

@@ -1,11 +1,19 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all; results as JSON keeps them, typed again."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import partial
+from itertools import repeat
 from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from beftkit.errors import BeftError
+
+Result = TypeVar("Result")
 
 
 def check_writable(path: str | Path) -> Path:
@@ -90,3 +98,27 @@ def stable_header(data: bytes) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # values stay aligned
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def from_plain(kind: type[Result], values: Mapping[str, Any]) -> Result:
+    """A dataclass that ``dataclasses.asdict`` wrote down; keys that it does not know are left out.
+
+    Raises:
+        TypeError, AttributeError: something is lacking, or of another shape.
+    """
+    kinds = get_type_hints(kind)
+    known = [one.name for one in fields(kind) if one.name in values]  # type: ignore[arg-type]
+    return kind(**{name: _typed(kinds[name], values[name]) for name in known})
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    inner = get_args(kind)
+    if isinstance(kind, UnionType):  # ... | None
+        return None if value is None else _typed(inner[0], value)
+    if is_dataclass(kind) and isinstance(kind, type):
+        return getattr(kind, "from_dict", partial(from_plain, kind))(value)
+    if get_origin(kind) is tuple:
+        return tuple(map(_typed, repeat(inner[0]) if inner[-1] is ... else inner, value))
+    if get_origin(kind) in (dict, Mapping):
+        return {key: _typed(inner[1], one) for key, one in value.items()}
+    return value

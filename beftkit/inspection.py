@@ -12,7 +12,7 @@ import numpy as np
 from beftkit.biases import ROLES, Site, bias_free, load_table
 from beftkit.checkpoints import BiasSet, load_config, open_checkpoint, recognise_checkpoint
 from beftkit.errors import BeftError
-from beftkit.scores import Inert, combine_inert
+from beftkit.scores import Identity, Inert, combine_inert
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Inspection:
         notes: sentences that a reader needs.
     """
 
-    checkpoint: Mapping[str, Any]
+    checkpoint: Identity
     family: str
     layers: Mapping[str, int]
     roles: tuple[RoleSummary, ...]
@@ -71,7 +71,7 @@ class Inspection:
             roles.setdefault(summary.role, []).append(summary.to_dict())
         return {
             "schema_version": 1,
-            "checkpoint": dict(self.checkpoint),
+            "checkpoint": self.checkpoint.to_dict(),
             "family": self.family,
             "layers": dict(self.layers),
             "bias_free": self.bias_free,

@@ -115,7 +115,7 @@ def ours(folder: Path, precision: str = "fp32") -> Figures:
         output=str(folder / "run"), overwrite=True, watcher=watch,
     )  # fmt: skip
     total = Cost.now() - watch.begin
-    return Figures(total, watch.evaluation, result.runs[0].last["metrics"]["accuracy"])
+    return Figures(total, watch.evaluation, result.runs[0].last.metrics["accuracy"])
 
 
 def floor(folder: Path) -> Figures:

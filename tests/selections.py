@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from beftkit.selection.results import CellResult, Selection
+from beftkit.selection.cells import Cell
+from beftkit.selection.certainty import Settled
+from beftkit.selection.results import CellResult, CellRun, MethodTable, RoleRank, Selection
 from beftkit.selection.summary import overall_targets, summarise
 from beftkit.settings.select import SelectSettings
 
@@ -72,9 +74,9 @@ def _cell(
         for name, values in SIZES.items()
         if fisher or name != "fisher"
     }
-    scores = {role: one["score"] for role, one in methods["projection"]["roles"].items()}
+    scores = {role: one.score or 0.0 for role, one in methods["projection"].roles.items()}
     track = {
-        role: [[step, score * (step / 40) ** 1.5] for step in range(1, 41)]
+        role: tuple((step, score * (step / 40) ** 1.5) for step in range(1, 41))
         for role, score in scores.items()
     }
     reached = {role: round(0.5 + 0.35 * min(1, size * scores[role]), 4) for role in ("q", "k", "v")}
@@ -87,30 +89,30 @@ def _cell(
         }
         runs["all"] = runs["probe"]
     return CellResult(
-        {"regime": regime, "train_size": None, "lr": lr, "epochs": epochs, "seed": seed}, folder,
-        examples=1000, methods=methods, runs=runs,
-        settled={"target": 3, "ranking": 12, "steps": 40}, track=track,
+        Cell(regime, None, lr, epochs, seed), folder, examples=1000, methods=methods, runs=runs,
+        settled=Settled(target=3, ranking=12, steps=40), track=track,
     )  # fmt: skip
 
 
-def _method(sizes: Sequence[float], size: float, rng: Any, swap: bool) -> dict[str, Any]:
+def _method(sizes: Sequence[float], size: float, rng: Any, swap: bool) -> MethodTable:
     by_role = dict(zip(ROLES, sizes, strict=True))
     if swap:
         by_role["q"], by_role["v"] = by_role["v"], by_role["q"]
-    roles = {}
-    for role, one in by_role.items():
-        layers = (one * size * rng.uniform(0.6, 1.4, LAYERS)).tolist()
-        roles[role] = {"score": float(np.mean(layers)), "layers": layers, "width": 32,
-                       "inert": "yes" if role == "k" else "no", "norm_pre": 1.0}  # fmt: skip
-    order = sorted(roles, key=lambda role: (roles[role]["inert"] == "yes", -roles[role]["score"]))
-    ranked = {role: {**roles[role], "rank": rank} for rank, role in enumerate(order, 1)}
-    can = [role for role in order if role in ("q", "v")]
-    return {"target": can[0], "roles": ranked}
-
-
-def _run(bias: str, scalars: int, value: float, metric: str, folder: str) -> dict[str, Any]:
-    return {
-        "bias": bias, "folder": folder, "scalars": scalars, "percent": scalars / 1000,
-        "best": {metric: value}, "last": {metric: value - 0.01}, "best_epoch": 2, "steps": 40,
-        "epochs": 8, "train_seconds": 12.3, "eval_seconds": 1.0,
+    layers = {
+        role: (one * size * rng.uniform(0.6, 1.4, LAYERS)).tolist() for role, one in by_role.items()
+    }
+    scores = {role: float(np.mean(values)) for role, values in layers.items()}
+    order = sorted(scores, key=lambda role: (role == "k", -scores[role]))
+    roles = {
+        role: RoleRank(scores[role], rank, "yes" if role == "k" else "no", 32, 1.0,
+                       layers=tuple(layers[role]))
+        for rank, role in enumerate(order, 1)
     }  # fmt: skip
+    return MethodTable(next(role for role in order if role in ("q", "v")), roles)
+
+
+def _run(bias: str, scalars: int, value: float, metric: str, folder: str) -> CellRun:
+    return CellRun(
+        bias, folder, scalars, scalars / 1000, best={metric: value}, last={metric: value - 0.01},
+        best_epoch=2, steps=40, epochs=8, train_seconds=12.3, eval_seconds=1.0,
+    )  # fmt: skip

@@ -82,7 +82,7 @@ def test_an_adapter_scores_like_its_merge(tmp_path: Path, name: str) -> None:
     base, adapter, merged = saved(tmp_path, case, config())
     found, want = beftkit.score(base, adapter), beftkit.score(base, merged)
     assert found.changed
-    assert found.post["base"] == str(base)
+    assert found.post.base == str(base)
     moved = 0
     for ours, theirs in zip(found.sites, want.sites, strict=True):
         assert (ours.name, ours.slice) == (theirs.name, theirs.slice)
@@ -179,7 +179,7 @@ def test_adapter_and_base_on_the_hub(tmp_path: Path, hub: Hub, name: str) -> Non
     hub.add("o/adapter", adapter)
     found = beftkit.score(None, "o/adapter")
     assert found.roles == want.roles
-    assert name in str(found.post["base"])
+    assert name in str(found.post.base)
 
 
 def test_a_pickle_on_the_hub_needs_a_download(tmp_path: Path, hub: Hub) -> None:

@@ -73,9 +73,9 @@ def test_the_selection_is_that_of_the_pair(made: DemoResult) -> None:
     assert made.selection.target == scores.target == "v"
     assert set(made.selection.targets) == {"projection", "magnitude", "fisher"}
     for role, score in scores.roles.items():
-        found = group.methods["projection"]["roles"][role]
-        assert found["rank"] == score.rank
-        assert found["score"] == pytest.approx(score.figures["projection"], rel=1e-4)
+        found = group.projection.roles[role]
+        assert found.rank == score.rank
+        assert found.score == pytest.approx(score.figures["projection"], rel=1e-4)
     saved = json.loads((made.pre.parent / "select.json").read_text())
     assert saved["targets"] == made.selection.targets
     assert str(made.pre.parent / "train.jsonl") == saved["settings"]["train_file"]

@@ -100,7 +100,7 @@ def test_sharded_single_file_index_and_folder_agree(tmp_path: Path) -> None:
     want = beftkit.score(pre, post)
     for one in (shards, shards / "model.safetensors.index.json"):
         found = beftkit.score(one, post)
-        assert found.pre["sha256"] == want.pre["sha256"]
+        assert found.pre.sha256 == want.pre.sha256
         assert found.roles == want.roles
     (shards / "model.safetensors.index.json").unlink()
     assert beftkit.score(shards, post).roles == want.roles, "a complete set needs no index"
@@ -114,7 +114,7 @@ def test_sha256_is_of_the_bias_bytes(tmp_path: Path) -> None:
     tensors = builders.model("bert")
     names = sorted(name for name in tensors if name.endswith("bias"))
     raw = b"".join(builders.stored(tensors[name], "F32") for name in names)
-    assert beftkit.score(pre, post).pre["sha256"] == hashlib.sha256(raw).hexdigest()
+    assert beftkit.score(pre, post).pre.sha256 == hashlib.sha256(raw).hexdigest()
 
 
 def test_head_biases_and_other_prefixes(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import beftkit
 import beftkit_kernels
 from beftkit.gradients import batch_mean_squares, example_squares, negative_log_likelihoods
 from beftkit.gradients import sites_of as measured_of
+from beftkit.scores import FisherFacts
 from beftkit.tasks import Batch
 from tests import fisher_cases as cases
 from tests.fisher_cases import BY_ID, Case, classified, gap, generated, loop
@@ -230,7 +231,7 @@ def test_scores_of_a_model_in_memory() -> None:
     figures = {role: one.figures["fisher"] or 0.0 for role, one in scores.roles.items()}
     assert figures["k"] < 1e-25 * figures["v"], "rounding noise"
     assert [one.rank for one in scores.roles.values()][:7] == list(range(1, 8))
-    assert scores.settings["examples"] == 8 and scores.settings["alone"] == []
+    assert scores.settings == FisherFacts("exact", "mean", examples=8)
     assert beftkit.fisher(model, batches, candidates=["k"]).target is None
     assert beftkit.fisher(model, batches, candidates=["k"], allow_inert=True).target == "k"
     share = classifier("deberta-v2-share")

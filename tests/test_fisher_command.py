@@ -238,7 +238,7 @@ def test_snapshots_of_a_run(fisher: Fisher, place: Path) -> None:
         one, two = package.fisher_all(
             "base", train_file="train.jsonl", device="cpu", snapshots=given
         )
-        assert two.post["path"] == "my, own/epoch-2.safetensors"
+        assert two.post.path == "my, own/epoch-2.safetensors"
         assert gap(figures(merged(two.to_dict())), figures(found["posts"][2])) < 1e-12
     only = fisher("--format", "csv", "--snapshots", "out/snapshots/epoch-2.safetensors")
     assert len(list(csv.DictReader(io.StringIO(only.out)))) == 2 * 16

@@ -94,7 +94,7 @@ def test_a_run_is_pushed(hub: UploadHub, place: Path, tmp_path: Path) -> None:
     assert tree(pushed) == tree(adapter)
     found = api.evaluate(adapter="o/mine", validation_file=place / "dev.jsonl", device="cpu")
     assert result.runs[0].last is not None
-    assert found.evaluation.metrics == result.runs[0].last["metrics"]
+    assert found.evaluation.metrics == result.runs[0].last.metrics
     base = place / "base"
     assert api.score(base, "o/mine").roles == api.score(base, adapter).roles
     card = (pushed / CARD).read_text()
@@ -120,7 +120,7 @@ def test_what_a_card_says(trained: Path, place: Path) -> None:
     assert run.best is not None and run.last is not None
     values = {one.metric_name: one.metric_value for one in card.data.eval_results or ()}
     assert values == {
-        f"{name} ({which}, epoch {found['epoch']:g})": found["metrics"][name]
+        f"{name} ({which}, epoch {found.epoch:g})": found.metrics[name]
         for which, found in (("best", run.best), ("last", run.last))
         for name in ("accuracy", "macro_f1")
     }

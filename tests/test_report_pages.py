@@ -107,12 +107,13 @@ def test_every_question_has_its_section(page: str, request: pytest.FixtureReques
 def test_tables_hold_what_the_selection_holds(place: Path, markdown: str) -> None:
     found = read_folders([place / "sst2"])[0].found
     group = found.groups[0]
-    margin = group.methods["projection"]["margin"]
+    margin = group.projection.margin
+    assert margin is not None
     [line] = [
         one for one in markdown.splitlines()
         if "| low, lr 0.001, 8 epochs | v | q | v | q |" in one
     ]  # fmt: skip
-    for value in (margin["value"], margin["low"], margin["high"], group.gap):
+    for value in (margin.value, margin.low, margin.high, group.gap):
         assert f"{value:.4f}" in line
     assert "| clear |" in line and "| 12 of 40 |" in line
 
@@ -232,8 +233,8 @@ def test_numbers_come_back_as_they_were(place: Path) -> None:
     first = found[0].groups[0]
     assert groups[0]["model"] == NASTY
     assert float(groups[0]["gap_v_q"]) == first.gap
-    assert float(groups[0]["tau_magnitude_best"]) == first.tau["magnitude"]["best"]
-    assert float(groups[0]["v_best"]) == first.verified["v"]["best"]
+    assert float(groups[0]["tau_magnitude_best"]) == first.tau["magnitude"].best
+    assert float(groups[0]["v_best"]) == first.verified["v"].best
     assert groups[2]["v_best"] == "" and groups[2]["target_projection"] == "q"
 
 

@@ -14,6 +14,7 @@ from beftkit.scores import (
     FIGURES,
     METHODS,
     Coverage,
+    Identity,
     Inert,
     Scores,
     SiteScore,
@@ -112,7 +113,7 @@ def scores(**roles: tuple[float | None, Inert]) -> Scores:
     table = ranked(**roles)
     target, notes = choose_target(table, "projection", ["q", "k", "v"])
     return Scores(
-        pre={"path": "a", "sha256": "0"}, post={"path": "b", "sha256": "1"}, family="bert",
+        pre=Identity("a", "0"), post=Identity("b", "1"), family="bert",
         tower="text", method="projection", candidates=("q", "k", "v"), target=target, roles=table,
         coverage=Coverage(len(table), (), ("x",)), notes=tuple(notes),
     )  # fmt: skip

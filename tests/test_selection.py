@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,14 @@ from beftkit.errors import BeftError, UsageError
 from beftkit.present.data import csv_text, json_text
 from beftkit.present.markdown import markdown_text
 from beftkit.present.selection import advice, selection_document
-from beftkit.selection import CellResult, Selection, SelectSettings
-from beftkit.selection.cells import cell_settings, grid, split_settings
-from beftkit.selection.certainty import kendall_tau, margin, settled
+from beftkit.scores import Inert
+from beftkit.selection import CellResult, Selection
+from beftkit.selection.cells import Cell, cell_settings, grid, split_settings
+from beftkit.selection.certainty import Settled, kendall_tau, margin, settled
 from beftkit.selection.methods import thinned
+from beftkit.selection.results import CellRun, MethodTable, RoleRank, Tau, Winner
 from beftkit.selection.summary import overall_targets, summarise
+from beftkit.settings.select import SelectSettings
 
 RNG = np.random.default_rng(7)
 
@@ -92,7 +96,7 @@ def test_a_long_track_is_thinned_to_its_ends_and_some_between() -> None:
     track = [(step, {"v": step / 1000}) for step in range(1, 1001)]
     points = thinned(track)["v"]
     assert len(points) <= 201
-    assert points[0] == [1, 0.001] and points[-1] == [1000, 1.0]
+    assert points[0] == (1, 0.001) and points[-1] == (1000, 1.0)
 
 
 # --- cells
@@ -139,31 +143,27 @@ def test_settings_that_make_no_sense(given: dict[str, Any], message: str) -> Non
 # --- groups
 
 
-def table(target: str, **scores: tuple[list[float], str]) -> dict[str, Any]:
+def table(target: str, **scores: tuple[list[float], Inert]) -> MethodTable:
     means = {role: math.fsum(layers) / len(layers) for role, (layers, _) in scores.items()}
     order = sorted(scores, key=lambda role: (scores[role][1] == "yes", -means[role]))
-    return {
-        "target": target,
-        "roles": {
-            role: {"score": means[role], "rank": order.index(role) + 1, "inert": inert,
-                   "width": 4, "norm_pre": 1.0, "layers": layers}
-            for role, (layers, inert) in scores.items()
-        },
-    }  # fmt: skip
+    return MethodTable(target, {
+        role: RoleRank(means[role], order.index(role) + 1, inert, 4, 1.0, tuple(layers))
+        for role, (layers, inert) in scores.items()
+    })  # fmt: skip
 
 
 def cell(seed: int, v: list[float], q: list[float], metrics: dict[str, float]) -> CellResult:
     runs = {
-        bias: {"best": {"accuracy": value}, "last": {"accuracy": value - 0.1}, "percent": 0.01,
-               "train_seconds": 2.0, "scalars": 8}
+        bias: CellRun(bias, f"cells/{seed}/{bias}", 8, 0.01, best={"accuracy": value},
+                      last={"accuracy": value - 0.1}, best_epoch=1.0, steps=9, epochs=4.0,
+                      train_seconds=2.0, eval_seconds=1.0)
         for bias, value in metrics.items()
     }  # fmt: skip
     changes = table("v", v=(v, "no"), q=(q, "no"), k=([0.9, 0.9], "yes"), ln1=([0.1, 0.1], "no"))
     sizes = table("q", v=(q, "no"), q=(v, "no"), k=([0.9, 0.9], "yes"), ln1=([0.1, 0.1], "no"))
     return CellResult(
-        {"regime": "low", "train_size": None, "lr": 1e-3, "epochs": 4, "seed": seed},
-        f"cells/{seed}", 100, {"projection": changes, "magnitude": sizes}, runs,
-        {"target": seed + 1, "ranking": seed + 2, "steps": 9},
+        Cell("low", None, 1e-3, 4, seed), f"cells/{seed}", 100,
+        {"projection": changes, "magnitude": sizes}, runs, Settled(seed + 1, seed + 2, 9),
     )  # fmt: skip
 
 
@@ -188,52 +188,52 @@ def selection(cells: list[CellResult] = CELLS, **changes: Any) -> Selection:
 def test_a_group_is_the_mean_over_its_seeds() -> None:
     found = selection()
     (group,) = found.groups
-    roles = group.methods["projection"]["roles"]
+    roles = group.projection.roles
     assert list(roles) == ["v", "q", "ln1", "k"], "the inert one is last, whatever it scores"
-    assert roles["v"]["score"] == pytest.approx(0.6)
-    assert roles["v"]["deviation"] == pytest.approx(np.std([0.5, 0.7], ddof=1))
-    assert [one["rank"] for one in roles.values()] == [1, 2, 3, 4]
+    assert roles["v"].score == pytest.approx(0.6)
+    assert roles["v"].deviation == pytest.approx(np.std([0.5, 0.7], ddof=1))
+    assert [one.rank for one in roles.values()] == [1, 2, 3, 4]
     assert found.targets == {"projection": "v", "magnitude": "q"}
     assert found.target == "v"
-    lead = group.methods["projection"]["margin"]
-    assert (lead["runner_up"], lead["value"]) == ("q", pytest.approx(0.45))
+    lead = group.projection.margin
+    assert lead is not None and (lead.runner_up, lead.value) == ("q", pytest.approx(0.45))
     assert group.gap == pytest.approx(0.45)
-    assert group.settled == {"target": 2, "ranking": 3, "steps": 9}, "the latest of the seeds"
+    assert group.settled == Settled(2, 3, 9), "the latest of the seeds"
 
 
 def test_verification_holds_ranks_to_metrics() -> None:
     (group,) = selection().groups
-    assert group.verified["v"]["best"] == pytest.approx(0.85)
-    assert group.verified["v"]["last"] == pytest.approx(0.75)
-    assert group.winner == {"best": "v", "last": "v"}
-    assert group.tau["projection"]["best"] == pytest.approx(1.0)
-    assert group.tau["magnitude"]["best"] == pytest.approx(1 / 3)
+    assert group.verified["v"].best == pytest.approx(0.85)
+    assert group.verified["v"].last == pytest.approx(0.75)
+    assert group.winner == Winner("v", "v")
+    assert group.tau["projection"].best == pytest.approx(1.0)
+    assert group.tau["magnitude"].best == pytest.approx(1 / 3)
 
 
 def test_of_a_metric_that_should_be_small_the_smallest_wins() -> None:
     (group,) = summarise(CELLS, SelectSettings(verify=True), "accuracy", False)
-    assert group.winner["best"] == "k"
-    assert group.tau["projection"]["best"] == pytest.approx(-1.0)
+    assert group.winner.best == "k"
+    assert group.tau["projection"].best == pytest.approx(-1.0)
 
 
 def test_candidates_that_tie_have_no_winner() -> None:
     tied = [cell(0, [0.4, 0.6], [0.1, 0.2], dict.fromkeys(METRICS, 0.5))]
     (group,) = summarise(tied, SelectSettings(verify=True), "accuracy", True)
-    assert group.winner == {"best": None, "last": None}
-    assert group.tau["projection"] == {"best": None, "last": None}
+    assert group.winner == Winner()
+    assert group.tau["projection"] == Tau(None, None)
     assert "the candidates tie" in markdown_text(selection_document(selection(tied)).blocks)
 
 
 def test_an_inert_bias_is_the_target_only_where_it_may_be() -> None:
     (group,) = summarise(CELLS, SelectSettings(allow_inert=True), None, True)
-    assert group.methods["projection"]["target"] == "k"
+    assert group.projection.target == "k"
     assert group.verified == {}
 
 
 def test_a_failed_cell_leaves_the_others() -> None:
-    broken = CellResult({**CELLS[0].cell, "seed": 2}, "cells/2", failed={"probe": "diverged"})
+    broken = CellResult(replace(CELLS[0].cell, seed=2), "cells/2", failed={"probe": "diverged"})
     (group,) = summarise([*CELLS, broken], SelectSettings(), None, True)
-    assert group.seeds == [0, 1]
+    assert group.seeds == (0, 1)
 
 
 def test_a_selection_comes_back_from_its_document() -> None:
@@ -268,7 +268,7 @@ def test_forms_of_the_result() -> None:
 
 def test_no_candidate_no_target() -> None:
     (group,) = summarise(CELLS, SelectSettings(candidates=("m2",)), None, True)
-    assert group.methods["projection"]["target"] is None
+    assert group.projection.target is None
     nothing = selection(targets={"projection": None}, groups=(group,))
     assert advice(nothing) == (["No candidate can be the target; nothing to train."], None)
     with pytest.raises(BeftError, match="expected some of"):

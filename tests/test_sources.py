@@ -47,7 +47,7 @@ def test_a_pickle_scores_like_the_same_safetensors(tmp_path: Path, dtype: str) -
     for reference in (path, path.parent):
         found = beftkit.score(pre, reference)
         assert found.roles == want.roles
-        assert found.post["sha256"] == want.post["sha256"]
+        assert found.post.sha256 == want.post.sha256
 
 
 def test_a_trainers_checkpoint_is_unwrapped(tmp_path: Path) -> None:
@@ -202,10 +202,10 @@ def run(tmp_path: Path) -> Path:
 
 def test_a_runs_folder_stands_for_its_checkpoints_in_natural_order(run: Path) -> None:
     results = beftkit.score_all(run / "pre", [run / "out"])
-    assert [Path(one.post["path"]).name for one in results] == [
+    assert [Path(one.post.path).name for one in results] == [
         "checkpoint-9", "checkpoint-20", "checkpoint-100",
     ]  # fmt: skip
-    alone = [beftkit.score(run / "pre", one.post["path"]) for one in results]
+    alone = [beftkit.score(run / "pre", one.post.path) for one in results]
     assert [one.roles for one in results] == [one.roles for one in alone]
     values = [one.roles["v"].figures["projection"] for one in results]
     assert values == sorted(values) and values[0] > 0

@@ -137,7 +137,9 @@ def test_it_learns_and_says_so() -> None:
     losses = [record["loss"] for record in seen.records if "loss" in record and "lr" in record]
     assert len(losses) == 8 and losses[-1] < 0.7 * losses[0]
     assert progress.best is not None and progress.last is not None
-    assert progress.best["metrics"]["accuracy"] >= progress.last["metrics"]["accuracy"] > 0.6
+    assert (
+        (progress.best.metrics["accuracy"] or 0) >= (progress.last.metrics["accuracy"] or 0) > 0.6
+    )
     assert progress.scores["v"] and progress.scores["v"] > 0
     assert progress.scores["k"] is not None and progress.scores["k"] < 1e-2  # inert
     lines = [record for record in seen.records if "metrics" in record]
@@ -194,7 +196,7 @@ def test_max_steps_ends_within_an_epoch_and_is_evaluated() -> None:
     seen = Seen()
     progress = Trainer(job(model(), max_steps=3, watcher=seen)).run()
     assert progress.step == 3 and progress.epoch == 0 and progress.update == 3
-    assert progress.last is not None and progress.last["step"] == 3
+    assert progress.last is not None and progress.last.step == 3
 
 
 def test_the_best_state_can_be_kept() -> None:
@@ -206,7 +208,7 @@ def test_the_best_state_can_be_kept() -> None:
     def evaluate() -> None:
         plain()
         assert trainer.progress.last is not None
-        seen.append((trainer.progress.last["metrics"]["accuracy"], values(ours.tuner)))
+        seen.append((trainer.progress.last.metrics["accuracy"], values(ours.tuner)))
 
     trainer.evaluate = evaluate  # type: ignore[method-assign]
     trainer.run()

@@ -14,6 +14,7 @@ from beftkit.adapters import Change, bias_changes
 from beftkit.biases import BUILT_IN, Cut, Recognition, Site, Table, Tensor, plain_name, recognise
 from beftkit.checkpoints.checkpoint import Checkpoint
 from beftkit.errors import BeftError
+from beftkit.scores import Identity
 from beftkit.scores.statistics import decode
 
 
@@ -63,10 +64,9 @@ class BiasSet:
         """Names of tensors that hold a NaN or an infinity."""
         return [name for name, values in self._values.items() if not np.isfinite(values).all()]
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Identity:
         """Reference and digest, as results carry them; from a hub also commit and bytes fetched."""
-        checkpoint = self.checkpoint
-        return {"path": checkpoint.reference, "sha256": self.sha256, **checkpoint.origin()}
+        return Identity(self.checkpoint.reference, self.sha256, **self.checkpoint.origin())
 
 
 class AdaptedBiasSet(BiasSet):
@@ -125,9 +125,9 @@ class AdaptedBiasSet(BiasSet):
                 result = (result.astype(np.float32) + scaled).astype(np.float64)
         return result
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Identity:
         """Reference and digest, and the base that the adapter was put on."""
-        return {**super().identity(), "base": self.base.checkpoint.reference}
+        return replace(super().identity(), base=self.base.checkpoint.reference)
 
     def _unfit(self, change: Change, given: int, expected: int) -> BeftError:
         return BeftError(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
-from beftkit.biases import choose_tower, in_tower, load_table, match_sites
+from beftkit.biases import BUILT_IN, choose_tower, in_tower, load_table, match_sites
 from beftkit.checkpoints import BiasSet, load_config
 from beftkit.diff.compare import (
     check_finite,
@@ -19,9 +19,17 @@ from beftkit.diff.compare import (
 )
 from beftkit.diff.sides import Reference, Sides, expand_runs
 from beftkit.errors import BeftError
-from beftkit.scores import METHODS, Coverage, Scores, choose_target, rank_roles
+from beftkit.scores import (
+    METHODS,
+    Coverage,
+    Identity,
+    Scores,
+    SiteScore,
+    choose_target,
+    rank_roles,
+)
 
-__all__ = ["score", "score_all"]
+__all__ = ["Comparison", "comparison", "score", "score_all"]
 _THREADS = 4  # POSTs read side by side; each holds its biases alone, so memory stays flat
 
 
@@ -111,10 +119,10 @@ def score_all(
         raise BeftError(f"method {method!r}: expected one of {', '.join(methods)}")
     given = load_config(model_config) if model_config else None
     sides = Sides(pre, given, load_table(families), download)
-    one = partial(
-        _score_one, sides, candidates=candidates, method=method, tower=tower,
-        allow_inert=allow_inert, allow_nonfinite=allow_nonfinite,
-    )  # fmt: skip
+
+    def one(post: Reference) -> Scores:
+        return _compare(sides, post, tower, allow_nonfinite).ranked(method, candidates, allow_inert)
+
     wanted = expand_runs(posts) if expand else list(posts)
     first = [one(post) for post in wanted[:1]]  # opens PRE, once for all
     if len(wanted) == 1:
@@ -123,16 +131,65 @@ def score_all(
         return first + list(pool.map(one, wanted[1:]))
 
 
-def _score_one(
-    sides: Sides,
-    post: Reference,
-    *,
-    candidates: Sequence[str] | None,
-    method: str,
-    tower: str | None,
-    allow_inert: bool,
-    allow_nonfinite: bool,
-) -> Scores:
+def comparison(pre: Reference, post: Reference) -> Comparison:
+    """Read PRE and POST once; the figures are then ranked by as many methods as wanted.
+
+    Raises:
+        BeftError: as by `score`.
+    """
+    return _compare(Sides(pre, None, BUILT_IN, False), post, None, False)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every figure of one POST against one PRE, before anything is ranked.
+
+    Attributes:
+        sites: scored, in a stable order.
+        changed: whether any compared bias differs.
+        rounding: whether no change is beyond the rounding of the coarser dtype.
+        notes: what reading and matching had to say.
+    """
+
+    pre: Identity
+    post: Identity
+    family: str
+    tower: str
+    sites: tuple[SiteScore, ...]
+    coverage: Coverage
+    changed: bool
+    rounding: bool
+    notes: tuple[str, ...]
+    bytes_read: int
+
+    def ranked(
+        self, method: str, candidates: Sequence[str] | None = None, allow_inert: bool = False
+    ) -> Scores:
+        """The scores by one method; arguments as of `score`."""
+        roles = rank_roles(self.sites, method)
+        wanted = settle_candidates(candidates, roles)
+        target, said = choose_target(roles, method, wanted, allow_inert)
+        notes = list(self.notes)
+        if not self.changed:
+            notes.append("PRE and POST hold equal biases: nothing changed, so there is no target")
+        elif self.rounding:
+            target, said = None, []
+            notes.append(
+                "rounding only: every change is within the rounding of the coarser dtype, so there "
+                "is no target"
+            )
+        notes += said + inert_notes(roles, wanted)
+        if len({(site.tower, site.attention) for site in self.sites}) > 1:
+            notes.append(
+                "a role's score is the mean over all its sites, of every tower and attention"
+            )
+        return Scores(
+            self.pre, self.post, self.family, self.tower, method, tuple(wanted), target, roles,
+            self.coverage, tuple(notes), self.changed, self.bytes_read,
+        )  # fmt: skip
+
+
+def _compare(sides: Sides, post: Reference, tower: str | None, allow_nonfinite: bool) -> Comparison:
     left, right = sides.pair(post)
     refuse_empty(left, right)
     notes = list(dict.fromkeys([*left.recognition.notes, *right.recognition.notes]))
@@ -146,37 +203,21 @@ def _score_one(
     notes += tower_notes
     pairs = [pair for pair in pairs if in_tower(pair[0].tower, chosen)]
     sites, changed, rounding = score_pairs(pairs, left, right)
-    roles = rank_roles(sites, method)
-    wanted = settle_candidates(candidates, roles)
-    target, target_notes = choose_target(roles, method, wanted, allow_inert)
-    if not changed:
-        notes.append("PRE and POST hold equal biases: nothing changed, so there is no target")
-    elif rounding:
-        target, target_notes = None, []
-        notes.append(
-            "rounding only: every change is within the rounding of the coarser dtype, so there is "
-            "no target"
-        )
-    notes += target_notes + inert_notes(roles, wanted)
-    if len({(site.tower, site.attention) for site in sites}) > 1:
-        notes.append("a role's score is the mean over all its sites, of every tower and attention")
-    return Scores(
+    return Comparison(
         pre=left.identity(),
         post=right.identity(),
         family=left.recognition.family,
         tower=chosen,
-        method=method,
-        candidates=tuple(wanted),
-        target=target,
-        roles=roles,
+        sites=tuple(sites),
         coverage=Coverage(
             matched=len(pairs),
             only_pre=tuple(sorted({site.name for site in only_pre})),
             only_post=tuple(sorted({site.name for site in only_post})),
             unscored=tuple(sorted({*left.recognition.unscored, *right.recognition.unscored})),
         ),
-        notes=tuple(notes),
         changed=changed,
+        rounding=rounding,
+        notes=tuple(notes),
         bytes_read=_bytes_read(left, right),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from beftkit.checkpoints.bias_set import take
 from beftkit.checkpoints.live import LiveCheckpoint
 from beftkit.diff.compare import inert_notes, refuse_empty, settle_candidates
 from beftkit.errors import BeftError
-from beftkit.scores import Coverage, Scores, SiteScore, choose_target, rank_roles
+from beftkit.scores import Coverage, FisherFacts, Scores, SiteScore, choose_target, rank_roles
 
 REDUCTIONS = ("mean", "sum")
 
@@ -67,7 +67,7 @@ def fisher_scores(
     candidates: Sequence[str] | None = None,
     allow_inert: bool = False,
     reference: str | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: FisherFacts | None = None,
     notes: Sequence[str] = (),
 ) -> Scores:
     """Roles ranked by their Fisher scores.
@@ -79,7 +79,7 @@ def fisher_scores(
         candidates: roles among which the target is chosen; default q, k, v.
         allow_inert: let a bias that softmax ignores be the target.
         reference: what to call the model.
-        settings: of the measurement, for the record.
+        settings: how it was measured, for the record.
         notes: to be said beside the scores.
 
     Raises:
@@ -120,11 +120,11 @@ def fisher_scores(
                 "noise", *said]  # fmt: skip
     identity = held.identity()
     if reference is not None:
-        identity = {**identity, "path": reference}
+        identity = replace(identity, path=reference)
     return Scores(
         pre=identity, post=identity, family=held.recognition.family, tower=measured.tower,
         method="fisher", candidates=tuple(wanted), target=target, roles=roles,
         coverage=Coverage(len(scored), (), (), tuple(sorted(held.recognition.unscored))),
         notes=(*measured.notes, *notes, *said, *inert_notes(roles, wanted)),
-        settings=dict(settings or {}),
+        settings=settings,
     )  # fmt: skip

@@ -47,9 +47,9 @@ def run_commands(found: Selection, cell: CellResult, folder: str) -> list[str]:
     mine, rest = split_settings(None, None, found.settings)
     commands = []
     for name, run in cell.runs.items():
-        if name != PROBE and run["folder"] == cell.runs[PROBE]["folder"]:
+        if name != PROBE and run.folder == cell.runs[PROBE].folder:
             continue
-        settings = cell_settings(rest, mine, Cell(**cell.cell), name, f"{folder}/{run['folder']}")
+        settings = cell_settings(rest, mine, cell.cell, name, f"{folder}/{run.folder}")
         commands.append(_train(settings.model, settings.model_dump(mode="json", exclude={"model"})))
     return commands
 

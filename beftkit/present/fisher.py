@@ -17,21 +17,21 @@ _VARIANTS = {
 
 def fisher_document(results: Sequence[Scores]) -> Document:
     """A model's scores, and those at snapshots: a table of roles, a CSV row a site."""
-    first = results[0]
-    settings = first.settings
+    first, facts = results[0], results[0].settings
+    assert facts is not None
     layers = len({(site.tower, site.layer) for site in first.sites})
     lines = [
         f"MODEL {source(first.pre)}",
-        f"{first.family}, {first.tower} tower, {layers} layers; {settings['task']}, "
-        f"{settings['examples']} training examples",
-        f"score: empirical Fisher ({_VARIANTS[settings['variant']]}), {settings['reduce']} over "
+        f"{first.family}, {first.tower} tower, {layers} layers; {facts.task}, "
+        f"{facts.examples} training examples",
+        f"score: empirical Fisher ({_VARIANTS[facts.variant]}), {facts.reduce} over "
         "coordinates, mean over a role's sites",
         target_line(results),
     ]
-    heads = settings.get("by_head_seed", {}).values()
+    heads = facts.by_head_seed.values()
 
     def spread(score: RoleScore) -> str:
-        values = [head[score.role] for head in heads]
+        values = [value for head in heads if (value := head[score.role]) is not None]
         return f"{number(min(values))} to {number(max(values))}"
 
     return ranked(results, lines, "Fisher", {**WIDTH, **({"over heads": spread} if heads else {})})

@@ -48,7 +48,7 @@ def ranked(results: Sequence[Scores], lines: Sequence[str], score: str, more: Ce
             body.append([label, *cells] if several else cells)
             strong.append(target)
             label = ""  # the name stands once
-        rows += [{"post": one.post["path"], "role": s.role, **s.to_dict()} for s in one.sites]
+        rows += [{"post": one.post.path, "role": s.role, **s.to_dict()} for s in one.sites]
     columns = [*texts(*(["post"] if several else [])), *numbers("rank"), *texts("role")]
     columns += [*numbers(score), *texts("per layer"), *numbers("‖pre‖", *more), *texts("")]
     return Document(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beftkit.present.commands import next_command
@@ -20,6 +19,8 @@ from beftkit.present.words import MEANING, count, fixed, marks, noted, number
 
 if TYPE_CHECKING:
     from beftkit.selection import GroupResult, Selection
+    from beftkit.selection.certainty import Margin, Settled
+    from beftkit.selection.results import RoleMean
 
 TITLES = {"projection": "projection", "magnitude": "magnitude", "fisher": "Fisher"}
 
@@ -60,11 +61,11 @@ def headline(found: Selection) -> Lines:
 def group_blocks(found: Selection, group: GroupResult) -> list[Block]:
     """Title, table, and what verification showed, for one place of the grid."""
     blocks: list[Block] = [Lines([f"{group.label}: {sample_words(group)}"]), group_table(group)]
-    chosen = group.methods["projection"]
-    said = [margin_words(chosen["target"], chosen["margin"])] if chosen["margin"] else []
-    said += [settled_words(group)] if group.settled else []
+    target, margin = group.projection.target, group.projection.margin
+    said = [margin_words(target, margin)] if margin else []
+    said += [settled_words(group.settled)] if group.settled else []
     if said:
-        blocks.append(Lines(said, tight=not chosen["margin"]))
+        blocks.append(Lines(said, tight=not margin))
     if group.verified:
         blocks.append(Lines([f"each trained alone, {found.metric}:"]))
         blocks += [verified_table(found, group), Lines(tau_words(group))]
@@ -79,40 +80,38 @@ def advice_blocks(found: Selection) -> list[Block]:
 
 def group_table(group: GroupResult, title: str = "", arrow: str = "<-") -> Table:
     """The paper's Figure 1 as a table: score and rank of each role by each method."""
-    methods, roles = group.methods, group.methods["projection"]["roles"]
+    methods, roles = group.methods, group.projection.roles
     body = []
     for role, one in roles.items():
         row = [role]
         for table in methods.values():
-            mine = table["roles"].get(role, {})
-            row += [_spread(mine.get("score"), mine.get("deviation")), str(mine.get("rank") or "-")]
-        picks = [TITLES[name] for name, table in methods.items() if table["target"] == role]
+            mine = table.roles.get(role)
+            row += [_spread(mine.score, mine.deviation) if mine else "-", _rank(mine)]
+        picks = [TITLES[name] for name, table in methods.items() if table.target == role]
         who = "all" if len(picks) == len(methods) else ", ".join(picks)
-        row += [number(one["norm_pre"]), count(one["width"], "mixed")]
-        body.append([*row, marks(one["inert"], f"{arrow} {who}" if picks else "")])
-    mixed = any(one["width"] is None for one in roles.values())
+        row += [number(one.norm_pre), count(one.width, "mixed")]
+        body.append([*row, marks(one.inert, f"{arrow} {who}" if picks else "")])
+    mixed = any(one.width is None for one in roles.values())
     columns = texts("role")
     for name in methods:
         columns += numbers(TITLES[name], "rank")
     columns += [*numbers("‖pre‖"), Column("width", on_page="left" if mixed else None), *texts("")]
-    return Table(columns, body, [role == methods["projection"]["target"] for role in roles], title)
+    return Table(columns, body, [role == group.projection.target for role in roles], title)
 
 
 def verified_table(found: Selection, group: GroupResult, title: str = "") -> Table:
     """What each bias reached alone, beside its ranks."""
     body = []
     for bias, row in group.verified.items():
-        known = [
-            table["roles"].get(bias, {}) if bias in found.candidates else {}
-            for table in group.methods.values()
-        ]
-        reached = [_spread(row[kind], row[f"{kind}_deviation"]) for kind in ("best", "last")]
-        ranks = [str(one.get("rank") or "-") for one in known]
-        body.append([bias, *reached, *ranks, fixed(row["percent"]), f"{row['train_seconds']:.1f}"])
+        known = bias in found.candidates
+        tables = group.methods.values()
+        ranks = [_rank(table.roles.get(bias) if known else None) for table in tables]
+        reached = _spread(row.best, row.best_deviation), _spread(row.last, row.last_deviation)
+        body.append([bias, *reached, *ranks, fixed(row.percent), f"{row.train_seconds:.1f}"])
     ranks = [f"{TITLES[name]} rank" for name in group.methods]
     columns = [*texts("bias"), *numbers("best", "last", *ranks, "% of scalars", "train s")]
-    winner = group.winner.get("best")
-    return Table(columns, body, [bias == winner for bias in group.verified], title)
+    strong = [bias == group.winner.best for bias in group.verified]
+    return Table(columns, body, strong, title)
 
 
 def _grid_table(found: Selection) -> Table:
@@ -123,12 +122,10 @@ def _grid_table(found: Selection) -> Table:
     columns += numbers("best alone", "tau") if tau else []
     body = []
     for group in found.groups:
-        row = [group.label]
-        row += [str(group.methods.get(name, {}).get("target") or "none") for name in found.targets]
-        row += [number(group.gap), count(group.settled["ranking"] if group.settled else None)]
+        row = [group.label, *(group.target(name) or "none" for name in found.targets)]
+        row += [number(group.gap), count(group.settled.ranking if group.settled else None)]
         if tau:
-            mine = group.tau.get("projection", {}).get("best")
-            row += [group.winner.get("best") or "-", number(mine)]
+            row += [group.winner.best or "-", number(group.tau_of("projection"))]
         body.append(row)
     return Table(columns, body)
 
@@ -139,32 +136,31 @@ def sample_words(group: GroupResult) -> str:
     return f"{group.examples} training examples, seed{'s' * (len(group.seeds) > 1)} {seeds}"
 
 
-def margin_words(target: str | None, lead: Mapping[str, Any]) -> str:
+def margin_words(target: str | None, lead: Margin) -> str:
     """By how much the target leads, and how sure that is."""
-    ratio = f"{target} leads {lead['runner_up']} by {lead['value']:.4g}"
-    if lead["low"] is None:
+    ratio = f"{target} leads {lead.runner_up} by {lead.value:.4g}"
+    if lead.low is None:
         return f"{ratio} (one layer, one seed: no interval)"
-    interval = f"95 % interval {lead['low']:.4g} to {lead['high']:.4g} over layers and seeds"
-    return f"{ratio}, {interval}" + (": too close to call" if lead["close"] else "")
+    interval = f"95 % interval {lead.low:.4g} to {lead.high:.4g} over layers and seeds"
+    return f"{ratio}, {interval}" + (": too close to call" if lead.close else "")
 
 
-def settled_words(group: GroupResult) -> str:
+def settled_words(one: Settled) -> str:
     """How short the probe might have been."""
-    one = group.settled or {}
     return (
-        f"the target stays the same from update {one['target']} of {one['steps']}, the candidates' "
-        f"ranking from update {one['ranking']}; --probe-steps N stops a probe early"
+        f"the target stays the same from update {one.target} of {one.steps}, the candidates' "
+        f"ranking from update {one.ranking}; --probe-steps N stops a probe early"
     )
 
 
 def tau_words(group: GroupResult) -> list[str]:
     """Each method against the metrics."""
-    winner = group.winner.get("best")
+    winner = group.winner.best
     lines = []
     for name, tau in group.tau.items():
-        picked = "picked" if group.methods[name]["target"] == winner else "did not pick"
+        picked = "picked" if group.target(name) == winner else "did not pick"
         verdict = f"it {picked} the winner {winner}" if winner else "the candidates tie"
-        known = f"{number(tau['best'])} (last epoch {number(tau['last'])})"
+        known = f"{number(tau.best)} (last epoch {number(tau.last)})"
         lines.append(f"{TITLES[name]}: Kendall's tau {known}; {verdict}")
     return lines
 
@@ -174,22 +170,21 @@ def advice(found: Selection) -> Advice:
     target = found.target
     if target is None:
         return Advice(["No candidate can be the target; nothing to train."], None)
-    group = next(g for g in found.groups if g.methods["projection"]["target"] == target)
-    table = group.methods["projection"]
-    score, lead = table["roles"][target]["score"], table["margin"]
+    group = next(g for g in found.groups if g.projection.target == target)
+    roles, lead = group.projection.roles, group.projection.margin
+    score = roles[target].score
     words = f"Train b_{target} ({MEANING.get(target, 'raw name')}): it moved most, {score:.4g}"
-    if lead and lead["runner_up"]:
-        other = table["roles"][lead["runner_up"]]["score"]
-        words += f", {score / other:.3g} times the runner-up {lead['runner_up']}" if other else ""
-        words += " (too close to call)" if lead["close"] else ""
+    if lead and score is not None:
+        other = roles[lead.runner_up].score
+        words += f", {score / other:.3g} times the runner-up {lead.runner_up}" if other else ""
+        words += " (too close to call)" if lead.close else ""
     lines = [f"{words}."]
     if scalars := _scalars(found, group, target):
         share = f"{scalars:,} of {found.total:,} scalars ({100 * scalars / found.total:.4f} %)"
         lines.append(f"It costs {share}, and the classifier.")
-    winner = group.winner.get("best")
-    mine = group.verified.get(target, {}).get("best")
+    winner, mine = group.winner.best, group.reached(target)
     if winner is not None and mine is not None:
-        best = f"less than {winner}'s {group.verified[winner]['best']:.4f}"
+        best = f"less than {winner}'s {group.reached(winner):.4f}"
         verdict = "the best of the candidates" if winner == target else best
         lines.append(f"Trained alone it reached {found.metric} {mine:.4f}, {verdict}.")
     return Advice(lines, next_command(found, group, target))
@@ -199,16 +194,17 @@ def selection_rows(found: Selection) -> list[dict[str, Any]]:
     """One row a place of the grid and role: every method's score and rank, and its metric."""
     rows = []
     for group in found.groups:
-        for role, one in group.methods["projection"]["roles"].items():
-            row = {**place_row(group), "role": role}
-            row |= {name: one[name] for name in ("inert", "width", "norm_pre")}
+        for role, one in group.projection.roles.items():
+            row = {**place_row(group), "role": role, "inert": one.inert, "width": one.width}
+            row["norm_pre"] = one.norm_pre
             for name in TITLES:
-                mine = group.methods.get(name, {}).get("roles", {}).get(role, {})
-                row |= {name: mine.get("score"), f"{name}_deviation": mine.get("deviation")}
-                row[f"{name}_rank"] = mine.get("rank")
-            alone = group.verified.get(role, {})
-            row |= {f"metric_{kind}": alone.get(kind) for kind in ("best", "last")}
-            row |= {name: alone.get(name) for name in ("percent", "train_seconds")}
+                mine = group.methods[name].roles.get(role) if name in group.methods else None
+                row |= {name: mine and mine.score, f"{name}_deviation": mine and mine.deviation}
+                row[f"{name}_rank"] = mine and mine.rank
+            alone = group.verified.get(role)
+            row |= {"metric_best": alone and alone.best, "metric_last": alone and alone.last}
+            row["percent"] = alone and alone.percent
+            row["train_seconds"] = alone and alone.train_seconds
             rows.append(row)
     return rows
 
@@ -221,10 +217,14 @@ def place_row(group: GroupResult) -> dict[str, Any]:
 
 def _scalars(found: Selection, group: GroupResult, target: str) -> int | None:
     if target in group.verified:
-        return int(group.verified[target]["scalars"])
+        return int(group.verified[target].scalars)
     cell = next(cell for cell in found.cells if cell.methods)
-    one = cell.methods["projection"]["roles"][target]
-    return None if one["width"] is None else int(one["width"]) * len(one["layers"])
+    one = cell.methods["projection"].roles[target]
+    return None if one.width is None else one.width * len(one.layers)
+
+
+def _rank(role: RoleMean | None) -> str:
+    return str(role.rank or "-") if role else "-"
 
 
 def _spread(value: float | None, deviation: float | None) -> str:

@@ -83,7 +83,7 @@ def _table(result: TrainResult) -> Table:
     for run in result.runs:
         speed = run.examples_per_second
         found = [fixed(run_metrics(run, kind).get(name)) for name, kind in columns]
-        best = f"epoch {run.best['epoch']:g}" if run.best else "-"
+        best = f"epoch {run.best.epoch:g}" if run.best else "-"
         rest = [best, str(run.steps), f"{run.train_seconds:.1f}", f"{speed:.0f}" if speed else "-"]
         body.append([str(run.seed), *found, *rest])
     if len(result.runs) > 1:

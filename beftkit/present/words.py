@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from beftkit.scores import Identity
 
 SPARKS = "▁▂▃▄▅▆▇█"
 WIDEST_SPARKLINE = 32
@@ -51,14 +54,14 @@ def noted(notes: Iterable[str]) -> list[str]:
     return [f"note: {note}" for note in notes]
 
 
-def source(identity: Mapping[str, Any]) -> str:
+def source(identity: Identity) -> str:
     """A reference; of one on the hub also the commit, and what was fetched of its weight files."""
-    if "commit" not in identity:
-        return str(identity["path"])
-    fetched = f"fetched {_bytes(identity['bytes_fetched'])}"
-    if identity["bytes_of_files"]:
-        fetched += f" of {_bytes(identity['bytes_of_files'])}"
-    return f"{identity['path']} (commit {identity['commit'][:8]}, {fetched})"
+    if identity.commit is None:
+        return identity.path
+    fetched = f"fetched {_bytes(identity.bytes_fetched or 0)}"
+    if identity.bytes_of_files:
+        fetched += f" of {_bytes(identity.bytes_of_files)}"
+    return f"{identity.path} (commit {identity.commit[:8]}, {fetched})"
 
 
 def sparkline(values: Sequence[float | None], largest: float) -> str:

@@ -37,7 +37,7 @@ def model_card(result: TrainResult, run: Run, labels: Sequence[str]) -> str:
         run: the one whose adapter this is.
         labels: names in the order of their ids; empty for regression.
     """
-    s = TrainSettings(**result.settings)
+    s = TrainSettings.model_validate(result.settings)
     base = hub_id(s.model)
     place = s.push_to_hub or "ADAPTER"
     name = (s.push_to_hub or f"{Path(s.model).name}-{result.task}-{s.bias}").rpartition("/")[2]
@@ -125,8 +125,8 @@ def _split_of(key: str, splits: Sequence[str]) -> tuple[str, str]:
 
 
 def _when(run: Run, which: str) -> str:
-    evaluation = getattr(run, which) or {}
-    return f"{which}, epoch {evaluation.get('epoch', 0):g}"
+    found = run.best if which == "best" else run.last
+    return f"{which}, epoch {found.epoch if found else 0:g}"
 
 
 def _opening(

@@ -109,7 +109,7 @@ def finished(folder: Path) -> TrainResult | None:
         return None
     try:
         return TrainResult.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BeftError(f"{path}: damaged ({error}); remove it, then resume") from None
 
 

@@ -17,7 +17,7 @@ from beftkit.runs.fisher_means import (
     example_means,
     published_means,
 )
-from beftkit.scores import Scores
+from beftkit.scores import FisherFacts, Scores
 from beftkit.settings.fisher import FisherSettings
 from beftkit.settings.train import checked
 from beftkit.tasks import Data, Encoded, encode, load_files, load_task
@@ -94,8 +94,7 @@ def fisher(
     means = {name: total / found.examples for name, total in found.sums.items()}
     return fisher_scores(
         measured, means, reduce=reduce, candidates=candidates, allow_inert=allow_inert,
-        settings={"variant": "exact", "reduce": reduce, "examples": found.examples,
-                  "alone": list(found.alone)},
+        settings=FisherFacts("exact", reduce, examples=found.examples, alone=tuple(found.alone)),
         notes=_alone_notes(found.alone),
     )  # fmt: skip
 
@@ -175,18 +174,16 @@ class _Journey:
 
     def scores(
         self, loaded: Loaded, means: Mapping[str, Any], reference: str, notes: Sequence[str],
-        by_head: Mapping[str, Any],
+        by_head: Mapping[str, Mapping[str, float | None]],
     ) -> Scores:  # fmt: skip
         from beftkit.gradients import fisher_scores
 
         s = self.s
-        settings = {
-            "variant": s.variant, "reduce": s.reduce, "task": self.data.name,
-            "examples": len(self.encoded), "batch_size": self.batch_size,
-            "max_length": self.length, "dtype": s.dtype, "precision": s.precision,
-            "head_seeds": list(s.head_seeds) if loaded.fresh else None, "alone": list(self.alone),
-            **({"by_head_seed": dict(by_head)} if by_head else {}),
-        }  # fmt: skip
+        settings = FisherFacts(
+            s.variant, s.reduce, self.data.name, len(self.encoded), self.batch_size, self.length,
+            s.dtype, s.precision, head_seeds=tuple(s.head_seeds) if loaded.fresh else None,
+            alone=tuple(self.alone), by_head_seed=by_head,
+        )  # fmt: skip
         return fisher_scores(
             self.measured(loaded), means, reduce=s.reduce, allow_inert=s.allow_inert,
             candidates=s.candidates.replace(" ", "").split(",") if s.candidates else None,

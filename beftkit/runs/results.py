@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from statistics import fmean, stdev
 from typing import Any
 
+from beftkit.files import from_plain
+from beftkit.training.evaluation import Evaluated
+
 
 @dataclass(frozen=True)
 class Run:
@@ -17,8 +20,8 @@ class Run:
         folder: where it lies, or None.
         adapter: what was written there (``adapter`` or ``model``), or None.
         adapter_format: ``beft``, ``lora``, ``biases``; None for a whole model.
-        best: step, epoch and metrics of the best evaluation; None without a validation split.
-        last: the same of the last one.
+        best: the best evaluation; None without a validation split.
+        last: the last one.
         kept: which of the two the adapter holds.
         scores: mean projection ratio of each trained role against the start, at the end.
         steps: updates.
@@ -35,8 +38,8 @@ class Run:
     folder: str | None
     adapter: str | None
     adapter_format: str | None
-    best: Mapping[str, Any] | None
-    last: Mapping[str, Any] | None
+    best: Evaluated | None
+    last: Evaluated | None
     kept: str
     scores: Mapping[str, float | None]
     steps: int
@@ -78,7 +81,7 @@ class TrainResult:
     scalars: int
     head_scalars: int
     total: int
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     runs: tuple[Run, ...]
 
     @property
@@ -113,21 +116,13 @@ class TrainResult:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainResult:
         """The result that `to_dict` wrote down."""
-        runs = [{k: v for k, v in run.items() if k in _RUN} for run in values["runs"]]
-        known = {field.name for field in fields(cls)} - {"runs"}
-        return cls(
-            **{name: values[name] for name in known},
-            runs=tuple(Run(**{**run, "notes": tuple(run["notes"])}) for run in runs),
-        )
-
-
-_RUN = {field.name for field in fields(Run)}
+        return from_plain(cls, values)
 
 
 def run_metrics(run: Run, which: str) -> Mapping[str, float | None]:
     """The metrics of a run's ``best`` or ``last`` evaluation."""
-    found: Mapping[str, float | None] = (getattr(run, which) or {}).get("metrics", {})
-    return found
+    found = run.best if which == "best" else run.last
+    return {} if found is None else found.metrics
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -226,8 +227,10 @@ class _Journey:
             for note in more:
                 self.watcher.note(note)
             facts = {
-                "global_step": progress.step, "epoch": progress.epoch, "best": progress.best,
-                "last": progress.last, "stopped_early": progress.stopped_early,
+                "global_step": progress.step, "epoch": progress.epoch,
+                "best": progress.best and asdict(progress.best),
+                "last": progress.last and asdict(progress.last),
+                "stopped_early": progress.stopped_early,
             }  # fmt: skip
             folders.write_history(folder, facts)
         run = Run(

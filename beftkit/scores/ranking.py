@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import replace
+from typing import Protocol
 
-from beftkit.errors import BeftError
-
-Inert = Literal["yes", "no", "unknown"]
+from beftkit.scores.results import Inert, RoleScore, SiteScore
 
 
 class HasInert(Protocol):
@@ -46,171 +44,6 @@ METHODS = {
 DEFAULT_CANDIDATES = ("q", "k", "v")
 
 
-@dataclass(frozen=True)
-class SiteScore:
-    """One bias vector in one place, before against after, or at one checkpoint.
-
-    ``figures`` holds a float for some of `FIGURES`, or None where it is undefined. ``slice`` says
-    which part of a fused tensor this is, None for a whole tensor. ``uses`` is how many layers
-    share it. ``module`` is the runtime module that owns the bias, None for a free parameter.
-    """
-
-    name: str
-    role: str
-    layer: int
-    tower: str
-    attention: str
-    width: int
-    dtype_pre: str
-    dtype_post: str
-    slice: str | None
-    uses: int
-    module: str | None
-    inert: Inert
-    figures: Mapping[str, float | None]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "name": self.name, "layer": self.layer, "tower": self.tower,
-            "attention": self.attention, "width": self.width, "slice": self.slice,
-            "uses": self.uses, "dtype_pre": self.dtype_pre, "dtype_post": self.dtype_post,
-            "inert": self.inert, **self.figures,
-        }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class RoleScore:
-    """All sites of one role; ``figures`` are means over the sites, None if any is undefined.
-
-    ``rank`` counts from 1 among all roles, inert ones last; None without a score.
-    """
-
-    role: str
-    rank: int | None
-    inert: Inert
-    figures: Mapping[str, float | None]
-    sites: tuple[SiteScore, ...]
-
-    @property
-    def width(self) -> int | None:
-        """Length of the vectors, None if the sites differ."""
-        widths = {site.width for site in self.sites}
-        return widths.pop() if len(widths) == 1 else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            **self.figures, "inert": self.inert, "rank": self.rank, "width": self.width,
-            "sites": [site.to_dict() for site in self.sites],
-        }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """What was compared. ``unscored`` biases have none of the roles (embeddings, heads)."""
-
-    matched: int
-    only_pre: tuple[str, ...]
-    only_post: tuple[str, ...]
-    unscored: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "matched": self.matched, "only_pre": list(self.only_pre),
-            "only_post": list(self.only_post), "unscored": list(self.unscored),
-        }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The result of scoring one POST against one PRE.
-
-    Attributes:
-        pre: reference and sha256 of the bias bytes of PRE; from the hub also its commit.
-        post: the same of POST.
-        family: what the biases were recognised as.
-        method: key of `METHODS` that ranks.
-        candidates: roles among which the target is chosen.
-        target: the best candidate that can learn, or None.
-        roles: role to its scores, best first.
-        coverage: what was matched.
-        notes: sentences that a reader of the numbers needs.
-        changed: whether any compared bias differs.
-        settings: of a Fisher score: data, examples, variant; empty for comparisons.
-    """
-
-    pre: Mapping[str, Any]
-    post: Mapping[str, Any]
-    family: str
-    tower: str
-    method: str
-    candidates: tuple[str, ...]
-    target: str | None
-    roles: Mapping[str, RoleScore]
-    coverage: Coverage
-    notes: tuple[str, ...] = ()
-    changed: bool = True
-    bytes_read: int = field(default=0, compare=False)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def sites(self) -> tuple[SiteScore, ...]:
-        """All sites, role by role."""
-        return tuple(site for role in self.roles.values() for site in role.sites)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON document of ``beftkit score --format json``."""
-        return document([self])
-
-    def post_dict(self) -> dict[str, Any]:
-        """What that document says of this POST."""
-        return {
-            "post": dict(self.post),
-            "target": self.target,
-            "coverage": self.coverage.to_dict(),
-            "notes": list(self.notes),
-            "roles": {role: score.to_dict() for role, score in self.roles.items()},
-        }
-
-    def to_pandas(self) -> Any:
-        """One row per site as a `pandas.DataFrame`; needs pandas."""
-        try:
-            import pandas
-        except ImportError:
-            raise BeftError("to_pandas needs pandas: pip install 'beftkit[pandas]'") from None
-        return pandas.DataFrame([{"role": site.role, **site.to_dict()} for site in self.sites])
-
-
-def document(results: Sequence[Scores]) -> dict[str, Any]:
-    """The JSON document of one PRE and its POSTs, one entry each."""
-    from beftkit import __version__
-
-    first = results[0]
-    return {
-        "schema_version": 1,
-        "beftkit_version": __version__,
-        "pre": dict(first.pre),
-        "family": first.family,
-        "tower": first.tower,
-        "method": first.method,
-        "candidates": list(first.candidates),
-        **({"settings": dict(first.settings)} if first.settings else {}),
-        "posts": [one.post_dict() for one in results],
-    }
-
-
-def post_labels(results: Sequence[Scores]) -> list[str]:
-    """A short name for each POST: the end of its path, as much of it as tells them apart."""
-    paths = [one.post["path"].rstrip("/").split("/") for one in results]
-    for count in range(1, max(map(len, paths)) + 1):
-        labels = ["/".join(path[-count:]) for path in paths]
-        if len(set(labels)) == len(labels):
-            return labels
-    return ["/".join(path) for path in paths]
-
-
 def rank_roles(sites: Iterable[SiteScore], method: str) -> dict[str, RoleScore]:
     """Average sites into roles and order them: learning roles by score, then the inert ones.
 
@@ -230,15 +63,40 @@ def rank_roles(sites: Iterable[SiteScore], method: str) -> dict[str, RoleScore]:
         for role, members in grouped.items()
     ]
 
-    def order(score: RoleScore) -> tuple[bool, bool, float]:
-        value = score.figures[figure]
-        return value is None, score.inert == "yes", 0.0 if value is None else -value
+    scores = {one.role: one.figures[figure] for one in unranked}
+    order = best_first(scores, {one.role: one.inert for one in unranked})
+    by_role = {one.role: one for one in unranked}
+    return {
+        role: replace(by_role[role], rank=None if scores[role] is None else rank)
+        for rank, role in enumerate(order, start=1)
+    }
 
-    result = {}
-    for rank, score in enumerate(sorted(unranked, key=order), start=1):
-        shown = None if score.figures[figure] is None else rank
-        result[score.role] = RoleScore(score.role, shown, score.inert, score.figures, score.sites)
-    return result
+
+def best_first(scores: Mapping[str, float | None], inert: Mapping[str, Inert]) -> list[str]:
+    """Roles in order: those that learn by score, then the inert ones, last those without a score.
+
+    Args:
+        scores: of each role; ties keep its order.
+        inert: of each role; one that is not there learns.
+    """
+
+    def order(role: str) -> tuple[bool, bool, float]:
+        score = scores[role]
+        return score is None, inert.get(role) == "yes", 0.0 if score is None else -score
+
+    return sorted(scores, key=order)
+
+
+def contenders(
+    roles: Iterable[str],
+    scores: Mapping[str, float | None],
+    inert: Mapping[str, Inert],
+    allow_inert: bool = False,
+) -> list[str]:
+    """Those of the roles that can be the target, best first; ties keep the order of ``roles``."""
+    able = [role for role in roles if allow_inert or inert.get(role) != "yes"]
+    known = {role: scores[role] for role in able if scores.get(role) is not None}
+    return best_first(known, {})
 
 
 def choose_target(
@@ -259,8 +117,8 @@ def choose_target(
     if absent:
         notes.append(f"candidate {', '.join(absent)}: no such bias was compared")
     scored = {role: value for role in present if (value := roles[role].figures[figure]) is not None}
-    allowed = [role for role in scored if allow_inert or roles[role].inert != "yes"]
-    target = max(allowed, key=lambda role: scored[role], default=None)
+    allowed = contenders(present, scored, {r: roles[r].inert for r in present}, allow_inert)
+    target = allowed[0] if allowed else None
     if target is None:
         notes.append("no candidate can be the target")
     elif scored[target] == 0:

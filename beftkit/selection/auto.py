@@ -54,7 +54,7 @@ def train(
     Example:
         >>> result = beftkit.train("bert-base-cased", task="sst2", regime="low", bias="v",
         ...                        output="runs/sst2-v")  # doctest: +SKIP
-        >>> result.runs[0].best["metrics"]["accuracy"]  # doctest: +SKIP
+        >>> result.runs[0].best.metrics["accuracy"]  # doctest: +SKIP
     """
     given = {**settings, "model": None if model is None else str(model)}
     bias = settings.get("bias") or (read_yaml(config).get("bias") if config else None)
@@ -96,7 +96,7 @@ def _choose(
     )  # fmt: skip
     if found.target is None:
         raise BeftError(f"{folder / folders.SELECT}: no candidate can be the target")
-    score = found.groups[0].methods["projection"]["roles"][found.target]["score"]
+    score = found.groups[0].projection.roles[found.target].score
     (watcher or Unwatched()).note(
         f"the {PROBE} moved {found.target} most (projection ratio {score:.4g}): training it alone"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -46,10 +46,6 @@ class Cell:
     def group(self) -> tuple[str, int | None, float | None, int | None]:
         """What cells that differ in their seed alone have in common."""
         return self.regime, self.train_size, self.lr, self.epochs
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def grid(settings: SelectSettings) -> list[Cell]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from beftkit.scores import contenders
 
 DRAWS = 10_000
 LEVEL = 0.95
@@ -28,10 +30,6 @@ class Margin:
     low: float | None
     high: float | None
     close: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def margin(
@@ -78,10 +76,6 @@ class Settled:
     ranking: int
     steps: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
 
 def settled(
     track: Sequence[tuple[int, Mapping[str, float | None]]], candidates: Sequence[str]
@@ -95,11 +89,7 @@ def settled(
     Returns:
         None where no candidate was tracked.
     """
-    rows = [
-        (step, sorted((role for role in candidates if scores.get(role) is not None),
-                      key=lambda role: -(scores[role] or 0.0)))
-        for step, scores in track
-    ]  # fmt: skip
+    rows = [(step, contenders(candidates, scores, {})) for step, scores in track]
     if not rows or not rows[-1][1]:
         return None
     last = rows[-1][1]

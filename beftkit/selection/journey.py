@@ -6,12 +6,12 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from beftkit.errors import BeftError, UsageError
-from beftkit.files import write_whole
+from beftkit.files import from_plain, write_whole
 from beftkit.runs import train
 from beftkit.runs.planning import load_data
 from beftkit.runs.results import TrainResult
@@ -26,12 +26,13 @@ from beftkit.selection.cells import (
 from beftkit.selection.methods import (
     change_methods,
     fisher_method,
+    probe_summary,
     read_track,
     run_summary,
     thinned,
     when_settled,
 )
-from beftkit.selection.results import CellResult, Selection
+from beftkit.selection.results import CellResult, MethodTable, ProbeRun, Selection
 from beftkit.selection.summary import overall_targets, summarise
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings, read_yaml
@@ -168,7 +169,7 @@ class _Journey:
             self.watcher.note(f"{where}: finished before")
             return
         self.watcher.note(where)
-        result = CellResult(cell.to_dict(), f"{CELLS}/{cell.name}")
+        result = CellResult(cell, f"{CELLS}/{cell.name}")
         try:
             result = self.probed(cell, folder, result)
         except BeftError as error:
@@ -197,16 +198,17 @@ class _Journey:
         found = self.trained(cell, folder, PROBE)
         run = found.runs[0]
         methods, family, notes = change_methods(found, self.settings)
-        resolved = TrainSettings(**found.settings)
+        resolved = TrainSettings.model_validate(found.settings)
         failed: dict[str, str] = {}
         if self.settings.fisher:
             saved = folder / FISHER
             if saved.is_file():
-                methods["fisher"] = json.loads(saved.read_text(encoding="utf-8"))
+                held = json.loads(saved.read_text(encoding="utf-8"))
+                methods["fisher"] = from_plain(MethodTable, held)
             else:
                 try:
                     methods["fisher"] = fisher_method(self.data, resolved, self.settings, cell.seed)
-                    write_whole(saved, _json(methods["fisher"]))
+                    write_whole(saved, _json(asdict(methods["fisher"])))
                 except BeftError as error:
                     self.watcher.note(f"fisher failed: {error}")
                     failed["fisher"] = str(error)
@@ -214,11 +216,9 @@ class _Journey:
         when = when_settled(track, methods["projection"], self.settings)
         return replace(
             result, examples=run.train_examples, methods=methods,
-            cell={**result.cell, "lr": resolved.lr, "epochs": resolved.epochs},
-            runs={PROBE: {**run_summary(found, self.folder), "family": family,
-                          "total": found.total, "metric": found.metric}},
-            settled=when.to_dict() if when else None, track=thinned(track), notes=tuple(notes),
-            failed=failed,
+            cell=replace(cell, lr=resolved.lr, epochs=resolved.epochs),
+            runs={PROBE: probe_summary(found, self.folder, family)}, settled=when,
+            track=thinned(track), notes=tuple(notes), failed=failed,
         )  # fmt: skip
 
     def trained(self, cell: Cell, folder: Path, bias: str) -> TrainResult:
@@ -247,21 +247,22 @@ class _Journey:
             name, why = next(iter(results[0].failed.items()))
             raise BeftError(f"no cell came to its end; {results[0].folder}, {name}: {why}")
         probe = whole[0].runs[PROBE]
-        metric = probe["metric"]
+        assert isinstance(probe, ProbeRun)
+        metric = probe.metric
         higher = metric is None or higher_is_better(metric)
         groups = summarise(results, self.settings, metric, higher)
         notes = dict.fromkeys(note for one in whole for note in one.notes)
         for one in results:
             for name, why in one.failed.items():
                 notes[f"{one.folder}, {name}: failed: {why}"] = None
-        if len({g.methods["projection"]["target"] for g in groups}) > 1:
+        if len({g.projection.target for g in groups}) > 1:
             notes["the projection ratio's target differs over the grid"] = None
         return Selection(
             model=first.model, task=self.data.name, metric=metric, higher_is_better=higher,
             candidates=self.settings.candidates, targets=overall_targets(groups), groups=groups,
             cells=tuple(results),
             settings={**self.settings.model_dump(mode="json"), **_plain(self.given)},
-            family=probe["family"], total=probe["total"], notes=tuple(notes),
+            family=probe.family, total=probe.total, notes=tuple(notes),
         )  # fmt: skip
 
 

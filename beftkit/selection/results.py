@@ -2,11 +2,148 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from beftkit.files import from_plain
+from beftkit.scores import Inert
+from beftkit.selection.cells import Cell
+from beftkit.selection.certainty import Margin, Settled
+
 METHODS = ("projection", "magnitude", "fisher")
+
+
+@dataclass(frozen=True)
+class RoleRank:
+    """One role as one method sees it in one cell.
+
+    Attributes:
+        score: mean over its sites; None if any is undefined.
+        rank: from 1, inert ones last; None without a score.
+        inert: whether softmax ignores it.
+        width: length of its vectors, None if they differ.
+        norm_pre: mean norm before.
+        layers: scores by site, in the order of the layers.
+    """
+
+    score: float | None
+    rank: int | None
+    inert: Inert
+    width: int | None
+    norm_pre: float | None
+    layers: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class MethodTable:
+    """What a method says of one cell: the target, and each role, best first."""
+
+    target: str | None
+    roles: Mapping[str, RoleRank]
+
+
+@dataclass(frozen=True)
+class RoleMean:
+    """One role as one method sees it over the seeds of a group.
+
+    Attributes:
+        score: mean over seeds, None if any has none.
+        deviation: over seeds; None of a single one.
+        inert, width, norm_pre, rank: as in `RoleRank`.
+    """
+
+    score: float | None
+    deviation: float | None
+    inert: Inert
+    width: int | None
+    norm_pre: float | None
+    rank: int | None
+
+
+@dataclass(frozen=True)
+class MethodMean:
+    """What a method says of a group: the target, by how much it leads, each role, best first."""
+
+    target: str | None
+    margin: Margin | None
+    roles: Mapping[str, RoleMean]
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """What a selection keeps of a run.
+
+    Attributes:
+        bias: what was trained.
+        folder: within the selection's.
+        scalars, percent: how many trained, without the head; their share of the model.
+        best, last: metrics of the best and of the last evaluation.
+        best_epoch: of the best one.
+        steps: updates.
+        epochs: passes over the data.
+        train_seconds: time of the updates alone.
+        eval_seconds: time of evaluations.
+    """
+
+    bias: str
+    folder: str
+    scalars: int
+    percent: float
+    best: Mapping[str, float | None]
+    last: Mapping[str, float | None]
+    best_epoch: float | None
+    steps: int
+    epochs: float
+    train_seconds: float
+    eval_seconds: float
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CellRun:
+        """A run, or a probe, which knows more."""
+        return from_plain(ProbeRun if "family" in values else CellRun, values)
+
+
+@dataclass(frozen=True)
+class ProbeRun(CellRun):
+    """A probe's run: also the model's architecture, its scalars, and the metric of the task."""
+
+    family: str
+    total: int
+    metric: str | None
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a bias reached when it trained alone: means over seeds, deviations of several.
+
+    ``best`` and ``last`` are of the selection's metric; None where a run has none.
+    """
+
+    seeds: int
+    best: float | None
+    best_deviation: float | None
+    last: float | None
+    last_deviation: float | None
+    percent: float
+    train_seconds: float
+    scalars: float
+
+
+@dataclass(frozen=True)
+class Tau:
+    """Kendall's tau of a method's ranks against the best and the last metrics."""
+
+    best: float | None
+    last: float | None
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The candidate with the best metric; None where several tie, and without verification."""
+
+    best: str | None = None
+    last: str | None = None
 
 
 @dataclass(frozen=True)
@@ -14,25 +151,24 @@ class CellResult:
     """One cell.
 
     Attributes:
-        cell: regime, train_size, lr, epochs, seed.
+        cell: its place; learning rate and epochs as they were in the end.
         folder: where its runs lie, within the selection's folder.
         examples: how many it trained on.
-        methods: method -> ``target`` and ``roles``: role -> score, rank, inert, width, ``layers``
-            (scores by site) and ``norm_pre``.
-        runs: ``probe``, and with verification each candidate and control -> metrics, times, counts.
+        methods: method -> its table.
+        runs: ``probe``, and with verification each candidate and control -> its run.
         settled: from which update the probe's answer stayed; None: not known.
-        track: role -> [[update, score], ...], at most some hundred points.
+        track: role -> (update, score), ..., at most some hundred points.
         failed: what failed -> in one line, why.
         notes: what a reader should know.
     """
 
-    cell: Mapping[str, Any]
+    cell: Cell
     folder: str
     examples: int | None = None
-    methods: Mapping[str, Any] = field(default_factory=dict)
-    runs: Mapping[str, Any] = field(default_factory=dict)
-    settled: Mapping[str, Any] | None = None
-    track: Mapping[str, Any] = field(default_factory=dict)
+    methods: Mapping[str, MethodTable] = field(default_factory=dict)
+    runs: Mapping[str, CellRun] = field(default_factory=dict)
+    settled: Settled | None = None
+    track: Mapping[str, tuple[tuple[int, float | None], ...]] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -43,8 +179,7 @@ class CellResult:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CellResult:
         """What `to_dict` wrote down."""
-        known = {one.name for one in fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in known})
+        return from_plain(cls, values)
 
 
 @dataclass(frozen=True)
@@ -55,28 +190,43 @@ class GroupResult:
         regime, train_size, lr, epochs: what they have in common; resolved values.
         seeds: those that came to their end.
         examples: how many they trained on.
-        methods: method -> ``target``, ``margin`` (see `Margin`) and ``roles``: role -> mean score,
-            deviation over seeds, rank, inert, width.
+        methods: method -> means over the seeds.
         gap: mean projection score of v minus that of q; None without them.
         settled: the latest of the cells'.
-        verified: bias -> means over seeds: ``best``, ``last``, their deviations, percent,
-            train_seconds; empty without verification.
-        tau: method -> ``best`` and ``last``: Kendall's tau of ranks against metrics.
-        winner: ``best`` and ``last``: the candidate with the best metric; None where several tie.
+        verified: bias -> what it reached alone; empty without verification.
+        tau: method -> how its ranks agree with the metrics.
+        winner: the best candidate when trained alone.
     """
 
     regime: str
     train_size: int | None
     lr: float | None
     epochs: int | None
-    seeds: Sequence[int]
+    seeds: tuple[int, ...]
     examples: int | None
-    methods: Mapping[str, Any]
+    methods: Mapping[str, MethodMean]
     gap: float | None
-    settled: Mapping[str, Any] | None
-    verified: Mapping[str, Any] = field(default_factory=dict)
-    tau: Mapping[str, Any] = field(default_factory=dict)
-    winner: Mapping[str, str | None] = field(default_factory=dict)
+    settled: Settled | None
+    verified: Mapping[str, Verified] = field(default_factory=dict)
+    tau: Mapping[str, Tau] = field(default_factory=dict)
+    winner: Winner = Winner()
+
+    @property
+    def projection(self) -> MethodMean:
+        """The projection ratio's answer, which every group has."""
+        return self.methods["projection"]
+
+    def target(self, method: str) -> str | None:
+        """A method's choice; None where it has none, or was not asked."""
+        return self.methods[method].target if method in self.methods else None
+
+    def reached(self, bias: str) -> float | None:
+        """The best metric of a bias trained alone; None where it is not known."""
+        return self.verified[bias].best if bias in self.verified else None
+
+    def tau_of(self, method: str) -> float | None:
+        """Kendall's tau of a method's ranks against the best metrics; None where not known."""
+        return self.tau[method].best if method in self.tau else None
 
     @property
     def label(self) -> str:
@@ -87,6 +237,10 @@ class GroupResult:
         plural = "" if self.epochs == 1 else "s"
         passes = [f"{self.epochs} epoch{plural}"] if self.epochs is not None else []
         return ", ".join([size, *rate, *passes])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; no winner without verification."""
+        return asdict(self) | ({} if self.verified else {"winner": {}})
 
 
 @dataclass(frozen=True)
@@ -116,7 +270,7 @@ class Selection:
     targets: Mapping[str, str | None]
     groups: tuple[GroupResult, ...]
     cells: tuple[CellResult, ...]
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     family: str
     total: int
     notes: tuple[str, ...] = ()
@@ -130,20 +284,11 @@ class Selection:
         """The JSON document of ``beftkit select --format json`` and ``select.json``."""
         from beftkit import __version__
 
-        return {"schema_version": 1, "beftkit_version": __version__, **asdict(self)}
+        groups = tuple(group.to_dict() for group in self.groups)
+        head = {"schema_version": 1, "beftkit_version": __version__}
+        return {**head, **asdict(self), "groups": groups}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Selection:
         """What `to_dict` wrote down."""
-        known = {one.name for one in fields(cls)}
-        plain = {key: value for key, value in values.items() if key in known}
-        groups = {one.name for one in fields(GroupResult)}
-        return cls(**{
-            **plain,
-            "candidates": tuple(values["candidates"]), "notes": tuple(values["notes"]),
-            "groups": tuple(
-                GroupResult(**{k: v for k, v in one.items() if k in groups})
-                for one in values["groups"]
-            ),
-            "cells": tuple(map(CellResult.from_dict, values["cells"])),
-        })  # fmt: skip
+        return from_plain(cls, values)

@@ -39,6 +39,21 @@ class Evaluation:
                 "seconds": round(self.seconds, 3)}  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """What a run keeps of an evaluation.
+
+    Attributes:
+        step: updates before it.
+        epoch: passes over the data before it, with a fraction.
+        metrics: as in `Evaluation`.
+    """
+
+    step: int
+    epoch: float
+    metrics: Mapping[str, float | None]
+
+
 def load_metrics(names: Sequence[str], trust_remote_code: bool = False) -> list[Any]:
     """What `evaluate_model` takes: names of our own metrics, and loaded ones of others.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from beftkit.accelerator import sum_over_processes
 from beftkit.errors import BeftError
+from beftkit.training.evaluation import Evaluated
 
 if TYPE_CHECKING:
     import torch
@@ -59,8 +60,8 @@ class Progress:
         step: updates so far.
         epoch: full passes so far.
         update: updates so far in this epoch.
-        best: step, epoch and metrics of the best evaluation.
-        last: the same of the latest one.
+        best: the best evaluation.
+        last: the latest one.
         stale: evaluations since the best.
         log_bytes: length of the log.
         train_seconds: time of the updates, evaluation and saving left out.
@@ -72,8 +73,8 @@ class Progress:
     step: int = 0
     epoch: int = 0
     update: int = 0
-    best: dict[str, Any] | None = None
-    last: dict[str, Any] | None = None
+    best: Evaluated | None = None
+    last: Evaluated | None = None
     stale: int = 0
     log_bytes: int = 0
     train_seconds: float = 0.0

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from beftkit.accelerator import sum_over_processes
 from beftkit.errors import BeftError
+from beftkit.files import from_plain
 from beftkit.settings.train import TrainSettings
 from beftkit.training import state
-from beftkit.training.evaluation import Evaluation, evaluate_model
+from beftkit.training.evaluation import Evaluated, Evaluation, evaluate_model
 from beftkit.training.journal import Journal, Meter, Progress, Watcher, finite
 
 if TYPE_CHECKING:
@@ -270,7 +271,7 @@ class Trainer:
         job.model.train()
         self.since = time.perf_counter()
         p.eval_seconds += self.since - now
-        p.last = {"step": p.step, "epoch": self.epochs_done(), "metrics": dict(found.metrics)}
+        p.last = Evaluated(p.step, self.epochs_done(), dict(found.metrics))
         if _better(found, p.best, job.better):
             p.best, p.stale = p.last, 0
             if job.settings.keep == "best":
@@ -279,7 +280,7 @@ class Trainer:
             p.stale += 1
         patience = job.settings.early_stopping
         p.stopped_early = patience is not None and p.stale >= patience
-        self.journal.write({"step": p.step, "epoch": p.last["epoch"], **found.to_dict()})
+        self.journal.write({"step": p.step, "epoch": p.last.epoch, **found.to_dict()})
 
     def epochs_done(self) -> float:
         """Epochs so far, with a fraction."""
@@ -361,7 +362,7 @@ class Trainer:
                 f"{job.folder}: trained by {facts['processes']} processes so far, now there are "
                 f"{job.accelerator.num_processes}; dropout would differ, so resume with as many"
             )
-        for key, value in facts["progress"].items():
+        for key, value in vars(from_plain(Progress, facts["progress"])).items():
             setattr(self.progress, key, value)
         job.tuner.load_state(state.under("value.", tensors))
         device = job.accelerator.device
@@ -376,11 +377,11 @@ class Trainer:
         return True
 
 
-def _better(found: Evaluation, best: Mapping[str, Any] | None, higher: bool) -> bool:
+def _better(found: Evaluation, best: Evaluated | None, higher: bool) -> bool:
     value = next(iter(found.metrics.values()))
     if best is None:
         return True
-    so_far = next(iter(best["metrics"].values()))
+    so_far = next(iter(best.metrics.values()))
     if value is None or so_far is None:
         return so_far is None and value is not None
     return bool(value > so_far if higher else value < so_far)

@@ -59,7 +59,7 @@ def _within(found: Selection, methods: Sequence[str]) -> list[str]:
     return [
         _agree(
             m,
-            [group.methods.get(m, {}).get("target") for group in found.groups],
+            [group.target(m) for group in found.groups],
             labels,
             "places of the grid",
         )
@@ -73,7 +73,7 @@ def _borrowed(folders: Sequence[Folder]) -> list[str]:
     for one in folders:
         others = [other.found.target for other in folders if other is not one]
         for group in one.found.groups:
-            if (winner := group.winner.get("best")) is not None:
+            if (winner := group.winner.best) is not None:
                 total += len(others)
                 right += sum(target == winner for target in others)
     if not total:
@@ -88,14 +88,14 @@ def _target(found: Selection, method: str) -> str | None:
     target = found.targets.get(method)
     if target is None:
         return None
-    chosen = [group.methods.get(method, {}).get("target") for group in found.groups]
+    chosen = [group.target(method) for group in found.groups]
     if set(chosen) == {target}:
         return target
     return f"{target} ({chosen.count(target)} of {len(chosen)} places)"
 
 
 def _winner(found: Selection) -> str | None:
-    verified = [group.winner.get("best") for group in found.groups if group.verified]
+    verified = [group.winner.best for group in found.groups if group.verified]
     if not verified:
         return None
     counts = Counter(winner or "tie" for winner in verified)

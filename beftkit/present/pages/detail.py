@@ -35,7 +35,7 @@ def detail(one: Folder, number: int, several: bool) -> Section:
         A section with one below it for each place.
     """
     found = one.found
-    roles = found.groups[0].methods["projection"]["roles"]
+    roles = found.groups[0].projection.roles
     words = ", ".join(f"{role} {MEANING[role]}" for role in roles if role in MEANING)
     below = []
     for place, group in enumerate(found.groups, 1):
@@ -51,9 +51,9 @@ def _place(one: Folder, group: GroupResult, suffix: str) -> list[Block]:
     blocks: list[Block] = [group_table(group, title, "←")]
     said = []
     for method, table in group.methods.items():
-        if table["margin"]:
-            said.append(f"{TITLES[method]}: {margin_words(table['target'], table['margin'])}.")
-    said += [_sentence(settled_words(group))] if group.settled else []
+        if table.margin:
+            said.append(f"{TITLES[method]}: {margin_words(table.target, table.margin)}.")
+    said += [_sentence(settled_words(group.settled))] if group.settled else []
     blocks += [Lines(said, bullets=True)] if said else []
     cell = _first(found, group)
     if cell is not None:
@@ -92,7 +92,7 @@ def origin(one: Folder) -> Section:
     following = [
         next_command(found, group, target)
         for group in found.groups
-        if (target := group.methods["projection"]["target"])
+        if (target := group.projection.target)
     ]
     if following:
         blocks += [Lines(["Next, the target alone, in each place of the grid:"])]
@@ -107,8 +107,7 @@ def _first(found: Selection, group: GroupResult) -> CellResult | None:
     """The first cell of a place that came to something."""
     want = (group.regime, group.train_size, group.lr, group.epochs)
     for cell in found.cells:
-        place = tuple(cell.cell.get(key) for key in ("regime", "train_size", "lr", "epochs"))
-        if cell.methods and place == want:
+        if cell.methods and cell.cell.group == want:
             return cell
     return None
 

@@ -53,32 +53,32 @@ def _ranking(found: Selection, group: GroupResult, method: str) -> Panel:
 
     def draw(axis: Any) -> Finish:
         words = []
-        for role in _alone(found, group):
-            one, row = table["roles"][role], rows[role]
+        for role, value in _alone(found, group).items():
+            one, deviation = table.roles[role], rows[role].best_deviation
+            if one.rank is None:
+                continue
             colour = ROLE_COLOURS.get(role, SERIES[0])
-            _point(axis, one["rank"], row["best"], colour, "o", one["inert"] == "yes",
-                   row["best_deviation"])  # fmt: skip
-            if role == table["target"]:
-                axis.plot(one["rank"], row["best"], "o", ms=12, mfc="none", mec=colour, mew=1.0)
-            words.append(Word(role, one["rank"], row["best"], INK, role == table["target"],
-                              row["best_deviation"] or 0.0))  # fmt: skip
-        last = len(table["roles"])
+            _point(axis, one.rank, value, colour, "o", one.inert == "yes", deviation)
+            if role == table.target:
+                axis.plot(one.rank, value, "o", ms=12, mfc="none", mec=colour, mew=1.0)
+            words.append(Word(role, one.rank, value, INK, role == table.target, deviation or 0.0))
+        last = len(table.roles)
         axis.set_xlim(0.4, last + 0.28 * last)
         axis.set_xticks(range(1, last + 1))
         ends = []
         for control in CONTROLS:
-            if (value := rows.get(control, {}).get("best")) is not None:
-                axis.axhline(value, xmax=0.86, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-                ends.append(Word(control, 0.4 + 0.86 * (1.28 * last - 0.4), value, INK))
+            if (reached := group.reached(control)) is not None:
+                axis.axhline(reached, xmax=0.86, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+                ends.append(Word(control, 0.4 + 0.86 * (1.28 * last - 0.4), reached, INK))
         axis.margins(y=0.16)
         axis.grid(axis="y")
         axis.set_axisbelow(True)
-        tau = group.tau.get(method, {}).get("best")
+        tau = group.tau_of(method)
         shown = "-" if tau is None else f"{tau:.2f}"
         title(axis, f"{TITLES[method]}, tau {shown}", group.label)
         axis.set_xlabel("rank among all biases")
         axis.set_ylabel(str(found.metric))
-        level(axis, [row["best"] for row in rows.values() if row["best"] is not None])
+        level(axis, [row.best for row in rows.values() if row.best is not None])
 
         def finish() -> None:
             around(axis, words, 7.5, [word.y for word in ends])
@@ -116,7 +116,7 @@ def _taus(found: Selection) -> str:
     parts = []
     for method in found.groups[0].methods:
         known = [tau for group in found.groups
-                 if (tau := group.tau.get(method, {}).get("best")) is not None]  # fmt: skip
+                 if (tau := group.tau_of(method)) is not None]  # fmt: skip
         if not known:
             parts.append(f"{TITLES[method]} -")
             continue
@@ -128,11 +128,11 @@ def _taus(found: Selection) -> str:
 
 def _scatter(folders: Sequence[Folder], method: str, metric: str, named: bool) -> Panel:
     points = [
-        (place, role, one["score"], group.verified[role]["best"], one["inert"] == "yes")
+        (place, role, one.score, value, one.inert == "yes")
         for place, folder in enumerate(folders)
         for group in folder.found.groups
-        for role in _alone(folder.found, group)
-        if (one := group.methods.get(method, {"roles": {}})["roles"].get(role, {})).get("score")
+        for role, value in _alone(folder.found, group).items()
+        if method in group.methods and (one := group.methods[method].roles.get(role)) and one.score
     ]
     most = max((score for _, _, score, _, _ in points), default=1.0)
 
@@ -189,8 +189,8 @@ def gaps(folder: Folder, name: str) -> list[Picture]:
 
 def metric_gap(group: GroupResult) -> float | None:
     """Best metric of v trained alone less that of q; None where either is not known."""
-    both = [group.verified.get(role, {}).get("best") for role in ("v", "q")]
-    return None if None in both else both[0] - both[1]
+    v, q = group.reached("v"), group.reached("q")
+    return None if v is None or q is None else v - q
 
 
 def _gap(found: Selection, key: str, words: str, label: str, value: Any) -> Panel:
@@ -226,13 +226,11 @@ def _gap(found: Selection, key: str, words: str, label: str, value: Any) -> Pane
     return Panel((WIDE, HIGH + 0.1 + 0.19 * len(lines)), draw)
 
 
-def _alone(found: Selection, group: GroupResult) -> list[str]:
-    """Candidates with a rank and a metric."""
-    ranked = group.methods["projection"]["roles"]
-    return [
-        role for role in found.candidates
-        if ranked.get(role, {}).get("rank") and group.verified.get(role, {}).get("best") is not None
-    ]  # fmt: skip
+def _alone(found: Selection, group: GroupResult) -> dict[str, float]:
+    """Candidates with a rank and a metric -> that metric."""
+    roles = group.projection.roles
+    ranked = [role for role in found.candidates if role in roles and roles[role].rank]
+    return {role: value for role in ranked if (value := group.reached(role)) is not None}
 
 
 def _point(

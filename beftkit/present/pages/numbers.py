@@ -8,7 +8,8 @@ from typing import Any
 from beftkit.present.pages.figures import metric_gap
 from beftkit.present.pages.selections import Folder
 from beftkit.present.selection import TITLES, place_row, selection_rows
-from beftkit.selection.results import GroupResult, Selection
+from beftkit.selection.certainty import Margin
+from beftkit.selection.results import GroupResult, Selection, Tau
 
 
 def role_rows(folders: Sequence[Folder]) -> list[dict[str, Any]]:
@@ -63,25 +64,19 @@ def document(folders: Sequence[Folder], title: str, files: Iterable[str]) -> dic
     }
 
 
-def is_clear(lead: Any) -> str | None:
+def is_clear(lead: Margin | None) -> str | None:
     """What a margin's interval says, in a word or two."""
     if not lead:
         return None
-    if lead["low"] is None:
+    if lead.low is None:
         return "no interval"
-    return "too close to call" if lead["close"] else "clear"
-
-
-def settled_at(group: GroupResult, what: str) -> int | None:
-    """The update from which target or ranking stayed."""
-    return group.settled[what] if group.settled else None
+    return "too close to call" if lead.close else "clear"
 
 
 def percent(found: Selection, group: GroupResult) -> float | None:
     """Share of the scalars that the target is, where it was trained alone."""
-    row = group.verified.get(group.methods["projection"]["target"] or "", {})
-    value: float | None = row.get("percent")
-    return value
+    row = group.verified.get(group.projection.target or "")
+    return row.percent if row else None
 
 
 def _which(one: Folder) -> dict[str, Any]:
@@ -90,21 +85,23 @@ def _which(one: Folder) -> dict[str, Any]:
 
 
 def _row(one: Folder, group: GroupResult, biases: Sequence[str]) -> dict[str, Any]:
-    lead = group.methods["projection"]["margin"] or {}
+    lead = vars(group.projection.margin) if group.projection.margin else {}
+    settled = vars(group.settled) if group.settled else {}
     row: dict[str, Any] = {
         **_which(one),
         **place_row(group),
     }
-    row |= {f"target_{name}": group.methods.get(name, {}).get("target") for name in TITLES}
+    row |= {f"target_{name}": group.target(name) for name in TITLES}
     row |= {f"margin_{key}" if key != "runner_up" else key: lead.get(key)
             for key in ("runner_up", "value", "low", "high", "close")}  # fmt: skip
     row |= {"gap_v_q": group.gap, "metric_gap_v_q": metric_gap(group)}
-    row |= {f"settled_{key}": settled_at(group, key) for key in ("target", "ranking", "steps")}
-    row |= {f"winner_{which}": group.winner.get(which) for which in ("best", "last")}
-    row |= {f"tau_{name}_{which}": group.tau.get(name, {}).get(which)
-            for name in TITLES for which in ("best", "last")}  # fmt: skip
+    row |= {f"settled_{key}": settled.get(key) for key in ("target", "ranking", "steps")}
+    row |= {"winner_best": group.winner.best, "winner_last": group.winner.last}
+    for name in TITLES:
+        tau = group.tau.get(name, Tau(None, None))
+        row |= {f"tau_{name}_best": tau.best, f"tau_{name}_last": tau.last}
     row["percent_target"] = percent(one.found, group)
     for bias in biases:
-        alone = group.verified.get(bias, {})
+        alone = vars(group.verified[bias]) if bias in group.verified else {}
         row |= {f"{bias}_{key}": alone.get(key) for key in ("best", "last", "train_seconds")}
     return row

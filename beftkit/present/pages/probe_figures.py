@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from beftkit.present.document import Finish, Panel, Picture
@@ -19,7 +18,7 @@ def heatmaps(folder: Folder, group: GroupResult, cell: CellResult, name: str) ->
     return Picture(
         name,
         f"{folder.label}, {group.label}: scores by role and layer",
-        f"Scores by role and layer, seed {cell.cell['seed']}; means on the right, in the order of "
+        f"Scores by role and layer, seed {cell.cell.seed}; means on the right, in the order of "
         "each method's ranking. Each method has a scale of its own.",
         tuple(_heatmap(group, cell, method) for method in cell.methods),
         len(cell.methods),
@@ -27,10 +26,9 @@ def heatmaps(folder: Folder, group: GroupResult, cell: CellResult, name: str) ->
 
 
 def _heatmap(group: GroupResult, cell: CellResult, method: str) -> Panel:
-    roles: Mapping[str, Any] = cell.methods[method]["roles"]
-    target = cell.methods[method]["target"]
-    layers = max((len(one["layers"]) for one in roles.values()), default=1)
-    values = [v for one in roles.values() for v in one["layers"] if v is not None and v > 0]
+    roles, target = cell.methods[method].roles, cell.methods[method].target
+    layers = max((len(one.layers) for one in roles.values()), default=1)
+    values = [v for one in roles.values() for v in one.layers if v is not None and v > 0]
 
     def draw(axis: Any) -> None:
         import numpy as np
@@ -39,7 +37,7 @@ def _heatmap(group: GroupResult, cell: CellResult, method: str) -> Panel:
 
         grid = np.full((len(roles), layers), np.nan)
         for y, one in enumerate(roles.values()):
-            for x, value in enumerate(one["layers"]):
+            for x, value in enumerate(one.layers):
                 grid[y, x] = np.nan if value is None else value
         most = max(values, default=1.0)
         logarithmic = is_spread_out(values)
@@ -55,14 +53,14 @@ def _heatmap(group: GroupResult, cell: CellResult, method: str) -> Panel:
         )  # fmt: skip
         axis.invert_yaxis()
         labels = [("▸ " if role == target else "") + role
-                  + (", inert" if one["inert"] == "yes" else "")
+                  + (", inert" if one.inert == "yes" else "")
                   for role, one in roles.items()]  # fmt: skip
         axis.set_yticks([y + 0.5 for y in range(len(roles))], labels)
         step = 1 if layers <= 12 else 2 if layers <= 24 else -(-layers // 12)
         axis.set_xticks([x + 0.5 for x in range(0, layers, step)], range(0, layers, step))
         axis.tick_params(length=0)
         for y, one in enumerate(roles.values()):
-            axis.text(1.03, y + 0.5, number(one["score"]), va="center",
+            axis.text(1.03, y + 0.5, number(one.score), va="center",
                       transform=axis.get_yaxis_transform())  # fmt: skip
         axis.spines[:].set_visible(False)
         axis.set_xlabel("layer")
@@ -85,7 +83,7 @@ def track(folder: Folder, group: GroupResult, cell: CellResult, name: str) -> Pi
     return Picture(
         name,
         f"{folder.label}, {group.label}: projection ratio of each role at every update",
-        f"The projection ratio over the probe's updates, seed {cell.cell['seed']}; dashed roles "
+        f"The projection ratio over the probe's updates, seed {cell.cell.seed}; dashed roles "
         "are inert. Vertical lines: from there on the target (dotted), and the candidates' ranking "
         "(dashed), no longer changed.",
         (Panel((4.0, 2.9), lambda axis: _track(axis, group, cell)),),
@@ -94,14 +92,15 @@ def track(folder: Folder, group: GroupResult, cell: CellResult, name: str) -> Pi
 
 
 def _track(axis: Any, group: GroupResult, cell: CellResult) -> Finish:
-    target = cell.methods["projection"]["target"]
+    table = cell.methods["projection"]
+    target = table.target
     ends: list[Word] = []
     top = 0.0
     for place, (role, points) in enumerate(cell.track.items()):
         known = [(at, value) for at, value in points if value is not None and value > 0]
         if not known:
             continue
-        inert = cell.methods["projection"]["roles"].get(role, {}).get("inert") == "yes"
+        inert = role in table.roles and table.roles[role].inert == "yes"
         colour = ROLE_COLOURS.get(role, SERIES[place % len(SERIES)])
         axis.plot(*zip(*known, strict=True), color=colour, linestyle="--" if inert else "-",
                   linewidth=2.2 if role == target else 1.2, marker="o" if len(known) < 12 else "",
@@ -125,12 +124,10 @@ def _track(axis: Any, group: GroupResult, cell: CellResult) -> Finish:
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(axis="y")
     axis.set_axisbelow(True)
-    settled = cell.settled or {}
-    for what, line in (("target", (0, (1, 2))), ("ranking", (0, (5, 2, 1, 2)))):
-        if what in settled:
-            axis.axvline(settled[what], color=INK, linewidth=0.9, linestyle=line)
     when = ""
-    if settled:
-        when = f"target settled at update {settled['target']}, ranking at {settled['ranking']}"
-    title(axis, f"{group.label}, seed {cell.cell['seed']}", when)
+    if settled := cell.settled:
+        for at, line in ((settled.target, (0, (1, 2))), (settled.ranking, (0, (5, 2, 1, 2)))):
+            axis.axvline(at, color=INK, linewidth=0.9, linestyle=line)
+        when = f"target settled at update {settled.target}, ranking at {settled.ranking}"
+    title(axis, f"{group.label}, seed {cell.cell.seed}", when)
     return lambda: at_ends(axis, ends)

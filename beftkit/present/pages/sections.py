@@ -8,7 +8,7 @@ import beftkit.present.pages.figures as draw
 from beftkit.present.document import Block, Command, Lines, Section, Table, numbers, texts
 from beftkit.present.pages.comparing import carried
 from beftkit.present.pages.detail import detail, origin
-from beftkit.present.pages.numbers import is_clear, percent, settled_at
+from beftkit.present.pages.numbers import is_clear, percent
 from beftkit.present.pages.selections import Folder
 from beftkit.present.selection import TITLES, advice
 from beftkit.present.words import fixed, number
@@ -113,16 +113,13 @@ def _choices(folders: Sequence[Folder]) -> Table:
     body = []
     for one in folders:
         for group in one.found.groups:
-            lead = group.methods["projection"]["margin"] or {}
-            targets = [group.methods.get(m, {}).get("target") for m in methods]
-            interval = None
-            if lead.get("low") is not None:
-                interval = f"{number(lead['low'])} to {number(lead['high'])}"
-            at = settled_at(group, "ranking")
-            settled = None if at is None else f"{at} of {settled_at(group, 'steps')}"
-            row = [one.label, group.label, *targets, lead.get("runner_up")]
-            row += [number(lead.get("value")), interval, is_clear(lead), number(group.gap), settled]
-            body.append(row)
+            lead, settled = group.projection.margin, group.settled
+            row = [one.label, group.label, *(group.target(m) for m in methods)]
+            row += [lead.runner_up, number(lead.value)] if lead else [None, "-"]
+            known = lead is not None and lead.low is not None
+            row.append(f"{number(lead.low)} to {number(lead.high)}" if lead and known else None)
+            stayed = f"{settled.ranking} of {settled.steps}" if settled else None
+            body.append([*row, is_clear(lead), number(group.gap), stayed])
     return Table(columns, body, title=_CHOICES)
 
 
@@ -137,10 +134,10 @@ def _proofs(folders: Sequence[Folder]) -> Iterator[Table]:
     columns += numbers("% scalars", *(f"tau {TITLES[m]}" for m in methods))
     body = []
     for one, group in verified:
-        metrics = [number(group.verified.get(bias, {}).get("best")) for bias in biases]
-        taus = [number(group.tau.get(m, {}).get("best")) for m in methods]
+        metrics = [number(group.reached(bias)) for bias in biases]
+        taus = [number(group.tau_of(m)) for m in methods]
         row = [one.label, group.label, str(one.found.metric), *metrics]
-        row += [group.winner.get("best") or "tie", fixed(percent(one.found, group)), *taus]
+        row += [group.winner.best or "tie", fixed(percent(one.found, group)), *taus]
         body.append(row)
     yield Table(columns, body, title=_PROOFS)
 

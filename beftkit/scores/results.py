@@ -1,0 +1,239 @@
+"""What scores are: sites, roles, coverage, the sides compared; plain fields, to JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from beftkit.errors import BeftError
+
+Inert = Literal["yes", "no", "unknown"]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which biases these are; from the hub also the commit, of an adapter also its base.
+
+    Attributes:
+        path: reference, as given.
+        sha256: digest of the bias bytes.
+        commit: of the hub's repository.
+        bytes_fetched: from the hub so far.
+        bytes_of_files: size of the weight files that they are of.
+        base: the model that an adapter was put on.
+    """
+
+    path: str
+    sha256: str
+    commit: str | None = None
+    bytes_fetched: int | None = None
+    bytes_of_files: int | None = None
+    base: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: those that are known."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class FisherFacts:
+    """How a Fisher score was measured.
+
+    Attributes:
+        variant: ``exact`` or ``batch-mean``.
+        reduce: ``mean`` or ``sum`` over a site's coordinates.
+        task: name of the task or of the user's files.
+        examples: how many.
+        batch_size, max_length, dtype, precision: as they were in the end.
+        head_seeds: that drew the heads; None for a trained one.
+        alone: parameters that were measured one example at a time.
+        by_head_seed: seed -> role -> score, where there are several.
+
+    Of a model in memory ``task`` is None, and so is what its owner alone knows.
+    """
+
+    variant: str
+    reduce: str
+    task: str | None = None
+    examples: int = 0
+    batch_size: int | None = None
+    max_length: int | None = None
+    dtype: str | None = None
+    precision: str | None = None
+    head_seeds: tuple[int, ...] | None = None
+    alone: tuple[str, ...] = ()
+    by_head_seed: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+            if value not in (None, {}) or (key == "head_seeds" and self.task is not None)
+        }
+
+
+@dataclass(frozen=True)
+class SiteScore:
+    """One bias vector in one place, before against after, or at one checkpoint.
+
+    ``figures`` holds a float for some of `FIGURES`, or None where it is undefined. ``slice`` says
+    which part of a fused tensor this is, None for a whole tensor. ``uses`` is how many layers
+    share it. ``module`` is the runtime module that owns the bias, None for a free parameter.
+    """
+
+    name: str
+    role: str
+    layer: int
+    tower: str
+    attention: str
+    width: int
+    dtype_pre: str
+    dtype_post: str
+    slice: str | None
+    uses: int
+    module: str | None
+    inert: Inert
+    figures: Mapping[str, float | None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "name": self.name, "layer": self.layer, "tower": self.tower,
+            "attention": self.attention, "width": self.width, "slice": self.slice,
+            "uses": self.uses, "dtype_pre": self.dtype_pre, "dtype_post": self.dtype_post,
+            "inert": self.inert, **self.figures,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RoleScore:
+    """All sites of one role; ``figures`` are means over the sites, None if any is undefined.
+
+    ``rank`` counts from 1 among all roles, inert ones last; None without a score.
+    """
+
+    role: str
+    rank: int | None
+    inert: Inert
+    figures: Mapping[str, float | None]
+    sites: tuple[SiteScore, ...]
+
+    @property
+    def width(self) -> int | None:
+        """Length of the vectors, None if the sites differ."""
+        widths = {site.width for site in self.sites}
+        return widths.pop() if len(widths) == 1 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            **self.figures, "inert": self.inert, "rank": self.rank, "width": self.width,
+            "sites": [site.to_dict() for site in self.sites],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What was compared. ``unscored`` biases have none of the roles (embeddings, heads)."""
+
+    matched: int
+    only_pre: tuple[str, ...]
+    only_post: tuple[str, ...]
+    unscored: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "matched": self.matched, "only_pre": list(self.only_pre),
+            "only_post": list(self.only_post), "unscored": list(self.unscored),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The result of scoring one POST against one PRE.
+
+    Attributes:
+        pre: reference and sha256 of PRE.
+        post: the same of POST.
+        family: what the biases were recognised as.
+        method: key of `METHODS` that ranks.
+        candidates: roles among which the target is chosen.
+        target: the best candidate that can learn, or None.
+        roles: role to its scores, best first.
+        coverage: what was matched.
+        notes: sentences that a reader of the numbers needs.
+        changed: whether any compared bias differs.
+        settings: of a Fisher score: how it was measured; None for comparisons.
+    """
+
+    pre: Identity
+    post: Identity
+    family: str
+    tower: str
+    method: str
+    candidates: tuple[str, ...]
+    target: str | None
+    roles: Mapping[str, RoleScore]
+    coverage: Coverage
+    notes: tuple[str, ...] = ()
+    changed: bool = True
+    bytes_read: int = field(default=0, compare=False)
+    settings: FisherFacts | None = None
+
+    @property
+    def sites(self) -> tuple[SiteScore, ...]:
+        """All sites, role by role."""
+        return tuple(site for role in self.roles.values() for site in role.sites)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document of ``beftkit score --format json``."""
+        return document([self])
+
+    def post_dict(self) -> dict[str, Any]:
+        """What that document says of this POST."""
+        return {
+            "post": self.post.to_dict(),
+            "target": self.target,
+            "coverage": self.coverage.to_dict(),
+            "notes": list(self.notes),
+            "roles": {role: score.to_dict() for role, score in self.roles.items()},
+        }
+
+    def to_pandas(self) -> Any:
+        """One row per site as a `pandas.DataFrame`; needs pandas."""
+        try:
+            import pandas
+        except ImportError:
+            raise BeftError("to_pandas needs pandas: pip install 'beftkit[pandas]'") from None
+        return pandas.DataFrame([{"role": site.role, **site.to_dict()} for site in self.sites])
+
+
+def document(results: Sequence[Scores]) -> dict[str, Any]:
+    """The JSON document of one PRE and its POSTs, one entry each."""
+    from beftkit import __version__
+
+    first = results[0]
+    return {
+        "schema_version": 1,
+        "beftkit_version": __version__,
+        "pre": first.pre.to_dict(),
+        "family": first.family,
+        "tower": first.tower,
+        "method": first.method,
+        "candidates": list(first.candidates),
+        **({"settings": first.settings.to_dict()} if first.settings else {}),
+        "posts": [one.post_dict() for one in results],
+    }
+
+
+def post_labels(results: Sequence[Scores]) -> list[str]:
+    """A short name for each POST: the end of its path, as much of it as tells them apart."""
+    paths = [one.post.path.rstrip("/").split("/") for one in results]
+    for count in range(1, max(map(len, paths)) + 1):
+        labels = ["/".join(path[-count:]) for path in paths]
+        if len(set(labels)) == len(labels):
+            return labels
+    return ["/".join(path) for path in paths]
