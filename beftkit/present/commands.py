@@ -14,14 +14,7 @@ from beftkit.settings.train import TrainSettings, flags_of
 
 
 def select_command(found: Selection, folder: str) -> str:
-    """The command that makes this selection.
-
-    Args:
-        found: its result.
-        folder: what is written to.
-
-    Returns:
-        One line for a POSIX shell.
+    """The command that makes this selection, in one line for a POSIX shell.
 
     Raises:
         UsageError: settings that `beftkit.select` would not take.
@@ -36,13 +29,7 @@ def select_command(found: Selection, folder: str) -> str:
 def run_commands(found: Selection, cell: CellResult, folder: str) -> list[str]:
     """The commands of a cell's runs: the probe's, and those that verified it.
 
-    Args:
-        found: the selection.
-        cell: one of its cells.
-        folder: the selection's folder.
-
-    Returns:
-        A line for each run; the control ``all`` is left out where the probe is that run.
+    The control ``all`` is left out where the probe is that run.
     """
     mine, rest = split_settings(None, None, found.settings)
     commands = []

@@ -73,17 +73,7 @@ footer{{margin-top:3rem;padding-bottom:2rem;padding-top:1rem}}
 
 
 def html_page(title: str, sections: Sequence[Section], folder: str, footer: str) -> str:
-    """The report as a page.
-
-    Args:
-        title: its title.
-        sections: what it says.
-        folder: name of the folder beside it that holds the files.
-        footer: what made it.
-
-    Returns:
-        HTML that loads nothing: styles and figures are inside.
-    """
+    """A report as a page that loads nothing; its numbers lie in ``folder`` beside it."""
     links = "".join(
         f'<li><a href="#s{n}">{escape(section.title)}</a></li>'
         for n, section in enumerate(sections, 1)

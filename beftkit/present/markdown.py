@@ -41,17 +41,7 @@ def markdown_text(blocks: Iterable[Block]) -> str:
 
 
 def markdown_page(title: str, sections: Sequence[Section], folder: str, footer: str) -> str:
-    """The report's text.
-
-    Args:
-        title: its title.
-        sections: what it says.
-        folder: name of the folder beside it that holds the figures.
-        footer: what made it.
-
-    Returns:
-        GitHub's Markdown, without HTML.
-    """
+    """A report's text, without HTML; its figures and numbers lie in ``folder`` beside it."""
     parts = [f"# {plain(title)}"]
     for section in sections:
         parts += _section(section, 2, folder)

@@ -14,11 +14,7 @@ from beftkit.selection.results import Selection
 def carried(folders: Sequence[Folder]) -> list[Block]:
     """The targets side by side, and in a sentence for each method how often they agree.
 
-    Args:
-        folders: of the report; with one alone its grid is looked at.
-
-    Returns:
-        A table and sentences.
+    Of one folder alone the places of its grid are looked at.
     """
     methods = [m for m in TITLES if any(m in one.found.targets for one in folders)]
     if len(folders) == 1:

@@ -24,15 +24,9 @@ from beftkit.selection.results import CellResult, GroupResult, Selection
 
 
 def detail(one: Folder, number: int, several: bool) -> Section:
-    """A folder's tables and figures, place by place of its grid.
+    """A folder's tables and figures, a section below it for each place of its grid.
 
-    Args:
-        one: the folder.
-        number: which of the report's it is, from 1.
-        several: whether there are others.
-
-    Returns:
-        A section with one below it for each place.
+    ``number`` is which of the report's it is, from 1; it names files where there are several.
     """
     found = one.found
     roles = found.groups[0].projection.roles
@@ -68,14 +62,7 @@ def _place(one: Folder, group: GroupResult, suffix: str) -> list[Block]:
 
 
 def origin(one: Folder) -> Section:
-    """How to make a folder again, and what to run next.
-
-    Args:
-        one: the folder.
-
-    Returns:
-        Settings and commands.
-    """
+    """How to make a folder again, and what to run next: settings and commands."""
     found = one.found
     what = f"{found.model} ({found.family}, {found.total:,} scalars) on {found.task}"
     where = f"folder {one.path}, written by beftkit {one.version}"

@@ -45,14 +45,7 @@ _GAPS = (
 
 
 def report_sections(folders: Sequence[Folder]) -> list[Section]:
-    """Everything a report holds below its title, but for the files beside it.
-
-    Args:
-        folders: finished selections.
-
-    Returns:
-        Sections in the order they are read.
-    """
+    """Everything a report holds below its title, but for the files beside it."""
     several = len(folders) > 1
     sections = [
         Section("In short", *_below([_short(one) for one in folders], several)),
