@@ -12,13 +12,7 @@ Finish = Callable[[], None]
 
 @dataclass(frozen=True)
 class Lines:
-    """Sentences, a line each.
-
-    Attributes:
-        items: as they are; on a page flags in them are set as code.
-        bullets: whether Markdown and HTML list them.
-        tight: no blank line before them.
-    """
+    """Sentences, a line each: a list if ``bullets``; ``tight``: no blank line before them."""
 
     items: Sequence[str]
     bullets: bool = False
@@ -93,27 +87,17 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class File:
-    """Files beside the report that hold the same: their names, and what it is."""
-
-    names: Sequence[str]
-    words: str
-
-
-@dataclass(frozen=True)
 class Files:
-    """Links to files beside the report."""
+    """Links to files beside the report: names of those that hold the same, and what it is."""
 
-    items: Sequence[File]
+    items: Sequence[tuple[Sequence[str], str]]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes.
+    """A pair of axes: its size in inches, and what draws on it.
 
-    Attributes:
-        size: width and height in inches.
-        draw: draws on axes; what it returns is called once the layout stands, to place labels.
+    What that returns is called once the layout stands, to place labels.
     """
 
     size: tuple[float, float]

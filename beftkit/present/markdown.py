@@ -6,32 +6,20 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import quote
 
-from beftkit.present.document import (
-    Block,
-    Code,
-    Command,
-    Files,
-    Fold,
-    Lines,
-    Picture,
-    Section,
-    Table,
-    command_lines,
-    shown,
-)
+import beftkit.present.document as doc
 from beftkit.present.words import folded
 
 
-def markdown_text(blocks: Iterable[Block]) -> str:
+def markdown_text(blocks: Iterable[doc.Block]) -> str:
     """Lines and tables of a result, their words as they are."""
     text = ""
-    for gap, block in shown(blocks, "markdown"):
+    for gap, block in doc.shown(blocks, "markdown"):
         match block:
-            case Lines(items, bullets):
+            case doc.Lines(items, bullets):
                 lines = [f"- {item}" for item in items] if bullets else items
-            case Command():
-                lines = command_lines(block)
-            case Table():
+            case doc.Command():
+                lines = doc.command_lines(block)
+            case doc.Table():
                 rule = ["---"] * len(block.columns)
                 lines = _rows([block.headings, rule, *(cells for cells, _ in block.rows())])
             case _:
@@ -40,7 +28,7 @@ def markdown_text(blocks: Iterable[Block]) -> str:
     return text.rstrip() + "\n"
 
 
-def markdown_page(title: str, sections: Sequence[Section], folder: str, footer: str) -> str:
+def markdown_page(title: str, sections: Sequence[doc.Section], folder: str, footer: str) -> str:
     """A report's text, without HTML; its figures and numbers lie in ``folder`` beside it."""
     parts = [f"# {plain(title)}"]
     for section in sections:
@@ -48,7 +36,7 @@ def markdown_page(title: str, sections: Sequence[Section], folder: str, footer: 
     return "\n\n".join([*parts, "---", plain(footer)]) + "\n"
 
 
-def _section(section: Section, level: int, folder: str) -> Iterator[str]:
+def _section(section: doc.Section, level: int, folder: str) -> Iterator[str]:
     yield f"{'#' * level} {plain(section.title)}"
     for block in section.blocks:
         yield from _block(block, folder)
@@ -56,31 +44,31 @@ def _section(section: Section, level: int, folder: str) -> Iterator[str]:
         yield from _section(below, level + 1, folder)
 
 
-def _block(block: Block, folder: str) -> Iterator[str]:
+def _block(block: doc.Block, folder: str) -> Iterator[str]:
     match block:
-        case Lines(items, bullets):
+        case doc.Lines(items, bullets):
             yield "\n".join(f"{'- ' if bullets else ''}{plain(item)}" for item in items)
-        case Command(commands):
+        case doc.Command(commands):
             yield _fenced("\n".join(map(folded, commands)), "sh")
-        case Code(text, language):
+        case doc.Code(text, language):
             yield _fenced(text, language)
-        case Fold(summary, blocks):
+        case doc.Fold(summary, blocks):
             yield f"{plain(summary)}:"
             for inner in blocks:
                 yield from _block(inner, folder)
-        case Table():
+        case doc.Table():
             body = [[plain(cell) for cell in cells] for cells, _ in block.rows()]
             for row, (_, strong) in zip(body, block.rows(), strict=True):
                 row[0] = f"**{row[0]}**" if strong else row[0]
             rule = ["--:" if align == "right" else "---" for align in block.page_aligns()]
             yield f"{plain(block.title)}:"
             yield "\n".join(_rows([[plain(cell) for cell in block.headings], rule, *body]))
-        case Files(items):
+        case doc.Files(items):
             yield "\n".join(
-                f"- {', '.join(_link(name, folder) for name in one.names)}: {plain(one.words)}"
-                for one in items
+                f"- {', '.join(_link(name, folder) for name in names)}: {plain(words)}"
+                for names, words in items
             )
-        case Picture():
+        case doc.Picture():
             yield f"![{plain(block.alt)}]({quote(f'{folder}/{block.name}.png')})"
             yield plain(block.caption)
 

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -185,12 +186,7 @@ def _rows(scores: Scores, tower: str) -> list[Row]:
 
 def _draw(axis: Any, rows: list[Row], layers: int, limit: float) -> Any:
     """Colour one cell a layer; numbers in the cells as long as they fit."""
-    import numpy as np
-
-    grid = np.full((len(rows), layers), np.nan)
-    for y, (_, cells, _) in enumerate(rows):
-        for layer, value in cells.items():
-            grid[y, layer] = value
+    grid = [[cells.get(layer, nan) for layer in range(layers)] for _, cells, _ in rows]
     image = _cells(axis, grid, limit, numbers=layers <= _LABELLED_CELLS)
     axis.set_yticks(range(len(rows)), [label for label, _, _ in rows])
     ticks = range(0, layers, 1 if layers <= _LABELLED_CELLS else 10)
@@ -200,26 +196,21 @@ def _draw(axis: Any, rows: list[Row], layers: int, limit: float) -> Any:
 
 
 def _draw_means(axis: Any, rows: list[Row], limit: float) -> None:
-    import numpy as np
-
-    grid = np.array([[np.nan if average is None else average] for _, _, average in rows])
-    _cells(axis, grid, limit, numbers=True)
+    _cells(axis, [[nan if mean is None else mean] for _, _, mean in rows], limit, numbers=True)
     axis.set_yticks([])
     axis.set_xticks([0], ["mean"])
 
 
-def _cells(axis: Any, grid: Any, limit: float, numbers: bool) -> Any:
-    import numpy as np
-
+def _cells(axis: Any, grid: list[list[float]], limit: float, numbers: bool) -> Any:
     axis.set_facecolor("0.88")  # where there is no bias
     image = axis.imshow(grid, cmap="cividis", vmin=0, vmax=limit, aspect="auto")
     axis.tick_params(length=0)
-    for edge in axis.spines.values():
-        edge.set_visible(False)
-    for y, x in np.argwhere(np.isfinite(grid)) if numbers else ():
-        color = "white" if grid[y, x] < 0.55 * limit else "black"
-        text = _cell_text(grid[y, x], limit)
-        axis.text(x, y, text, ha="center", va="center", fontsize=7, color=color)
+    axis.spines[:].set_visible(False)
+    places = [(x, y, value) for y, row in enumerate(grid) for x, value in enumerate(row)]
+    for x, y, value in places if numbers else ():
+        if isfinite(value):
+            look = {"fontsize": 7, "color": "white" if value < 0.55 * limit else "black"}
+            axis.text(x, y, _cell_text(value, limit), ha="center", va="center", **look)
     return image
 
 

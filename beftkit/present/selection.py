@@ -5,16 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beftkit.present.commands import next_command
-from beftkit.present.document import (
-    Block,
-    Column,
-    Command,
-    Document,
-    Lines,
-    Table,
-    numbers,
-    texts,
-)
+from beftkit.present.document import Block, Column, Command, Document, Lines, Table, numbers, texts
 from beftkit.present.words import MEANING, count, fixed, marks, noted, number
 
 if TYPE_CHECKING:
@@ -50,12 +41,8 @@ def headline(found: Selection) -> Lines:
     failed = sum(bool(cell.failed) for cell in found.cells)
     cells = f"{len(found.cells)} cells" if len(found.cells) > 1 else "1 cell"
     failures = f", {failed} with failures" if failed else ""
-    return Lines(
-        [
-            f"{found.model} ({found.family}) on {found.task}; {cells}{failures}",
-            f"target by method: {targets}",
-        ]
-    )
+    what = f"{found.model} ({found.family}) on {found.task}; {cells}{failures}"
+    return Lines([what, f"target by method: {targets}"])
 
 
 def group_blocks(found: Selection, group: GroupResult) -> list[Block]:

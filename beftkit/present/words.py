@@ -11,16 +11,8 @@ if TYPE_CHECKING:
 
 SPARKS = "▁▂▃▄▅▆▇█"
 WIDEST_SPARKLINE = 32
-MEANING = {
-    "q": "query",
-    "k": "key",
-    "v": "value",
-    "m1": "attention output",
-    "m2": "MLP in",
-    "m3": "MLP out",
-    "ln1": "attention LayerNorm",
-    "ln2": "MLP LayerNorm",
-}
+MEANING = {"q": "query", "k": "key", "v": "value", "m1": "attention output", "m2": "MLP in"}
+MEANING |= {"m3": "MLP out", "ln1": "attention LayerNorm", "ln2": "MLP LayerNorm"}
 _INERT = {"yes": "inert", "unknown": "inert?"}
 _LINE = 76
 
@@ -66,18 +58,15 @@ def source(identity: Identity) -> str:
 
 def sparkline(values: Sequence[float | None], largest: float) -> str:
     """One block character a value, at most `WIDEST_SPARKLINE` (neighbours averaged beyond)."""
-    groups = min(len(values), WIDEST_SPARKLINE)
-    text = ""
+    groups, text = min(len(values), WIDEST_SPARKLINE), ""
     for group in range(groups):
         part = values[group * len(values) // groups : (group + 1) * len(values) // groups]
         known = [value for value in part if value is not None]
-        if not known:
-            text += "·"
-        elif largest <= 0:
-            text += SPARKS[0]
-        else:
+        if known and largest > 0:
             share = max(0.0, sum(known) / len(known) / largest)
             text += SPARKS[min(int(share * len(SPARKS)), len(SPARKS) - 1)]
+        else:
+            text += SPARKS[0] if known else "·"
     return text
 
 

@@ -18,49 +18,33 @@ def carried(folders: Sequence[Folder]) -> list[Block]:
     """
     methods = [m for m in TITLES if any(m in one.found.targets for one in folders)]
     if len(folders) == 1:
-        return [Lines(_within(folders[0].found, methods), bullets=True)]
+        groups = folders[0].found.groups
+        places = {m: [(group.target(m), group.label) for group in groups] for m in methods}
+        said = [_agree(m, places[m], "places of the grid") for m in methods]
+        return [Lines(said, bullets=True)]
     columns = texts("model and task", *(TITLES[m] for m in methods), "best candidate alone")
-    body = [
-        [one.label, *(_target(one.found, m) for m in methods), _winner(one.found)]
-        for one in folders
-    ]
-    labels = [one.label for one in folders]
-    said = [
-        _agree(m, [one.found.targets.get(m) for one in folders], labels, "selections")
-        for m in methods
-    ]
-    title = "Target by method, most frequent over a folder's grid"
-    table = Table(columns, body, title=title)
+    body, said = [], []
+    for one in folders:
+        body.append([one.label, *(_target(one.found, m) for m in methods), _winner(one.found)])
+    for m in methods:
+        targets = [(one.found.targets.get(m), one.label) for one in folders]
+        said.append(_agree(m, targets, "selections"))
+    table = Table(columns, body, title="Target by method, most frequent over a folder's grid")
     return [table, Lines([*said, *_borrowed(folders)], bullets=True)]
 
 
-def _agree(name: str, targets: Sequence[str | None], labels: Sequence[str], what: str) -> str:
+def _agree(name: str, targets: Sequence[tuple[str | None, str]], what: str) -> str:
     method = TITLES[name]
-    known = [(target, label) for target, label in zip(targets, labels, strict=True) if target]
+    known = [(target, label) for target, label in targets if target]
     if not known:
         return f"{method}: no target anywhere."
     counts = Counter(target for target, _ in known)
     role, most = counts.most_common(1)[0]
-    words = f"{method}: {role} is the target on {most} of {len(known)} {what}"
-    others = [
-        f"{other} on {', '.join(label for target, label in known if target == other)}"
-        for other in counts
-        if other != role
-    ]
-    return words + (f"; {'; '.join(others)}." if others else ".")
-
-
-def _within(found: Selection, methods: Sequence[str]) -> list[str]:
-    labels = [group.label for group in found.groups]
-    return [
-        _agree(
-            m,
-            [group.target(m) for group in found.groups],
-            labels,
-            "places of the grid",
-        )
-        for m in methods
-    ]
+    said = [f"{method}: {role} is the target on {most} of {len(known)} {what}"]
+    for other in (other for other in counts if other != role):
+        where = ", ".join(label for target, label in known if target == other)
+        said.append(f"{other} on {where}")
+    return "; ".join(said) + "."
 
 
 def _borrowed(folders: Sequence[Folder]) -> list[str]:
@@ -95,6 +79,6 @@ def _winner(found: Selection) -> str | None:
     if not verified:
         return None
     counts = Counter(winner or "tie" for winner in verified)
-    if len(counts) == 1:
-        return next(iter(counts))
-    return ", ".join(f"{name} ({count} of {len(verified)})" for name, count in counts.most_common())
+    several = len(counts) > 1
+    shares = counts.most_common()
+    return ", ".join(f"{k} ({n} of {len(verified)})" if several else k for k, n in shares)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from beftkit.errors import UsageError
 from beftkit.present.commands import next_command, run_commands, select_command
@@ -20,7 +19,7 @@ from beftkit.present.selection import (
     verified_table,
 )
 from beftkit.present.words import MEANING
-from beftkit.selection.results import CellResult, GroupResult, Selection
+from beftkit.selection.results import GroupResult
 
 
 def detail(one: Folder, number: int, several: bool) -> Section:
@@ -43,14 +42,16 @@ def _place(one: Folder, group: GroupResult, suffix: str) -> list[Block]:
     found = one.found
     title = f"Score and rank by method; {sample_words(group)}"
     blocks: list[Block] = [group_table(group, title, "←")]
-    said = []
-    for method, table in group.methods.items():
-        if table.margin:
-            said.append(f"{TITLES[method]}: {margin_words(table.target, table.margin)}.")
+    said = [
+        f"{TITLES[method]}: {margin_words(table.target, table.margin)}."
+        for method, table in group.methods.items()
+        if table.margin
+    ]
     said += [_sentence(settled_words(group.settled))] if group.settled else []
     blocks += [Lines(said, bullets=True)] if said else []
-    cell = _first(found, group)
-    if cell is not None:
+    want = (group.regime, group.train_size, group.lr, group.epochs)
+    cells = [cell for cell in found.cells if cell.methods and cell.cell.group == want]
+    for cell in cells[:1]:  # the first that came to something
         blocks.append(heatmaps(one, group, cell, f"layers{suffix}"))
         if cell.track:
             blocks.append(track(one, group, cell, f"track{suffix}"))
@@ -74,32 +75,20 @@ def origin(one: Folder) -> Section:
         runs = {cell.folder: run_commands(found, cell, one.path) for cell in found.cells}
     except (UsageError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
-        unknown = Lines([f"Its commands are not known: {reason}"])
-        return Section(one.label, [*blocks[:-1], unknown])
-    following = [
-        next_command(found, group, target)
-        for group in found.groups
-        if (target := group.projection.target)
-    ]
+        blocks[-1] = Lines([f"Its commands are not known: {reason}"])
+        return Section(one.label, blocks)
+    targets = [(group, group.projection.target) for group in found.groups]
+    following = [next_command(found, group, target) for group, target in targets if target]
     if following:
-        blocks += [Lines(["Next, the target alone, in each place of the grid:"])]
-        blocks += [Command(following)]
+        blocks.append(Lines(["Next, the target alone, in each place of the grid:"]))
+        blocks.append(Command(following))
     folds = [Command(lines) for lines in runs.values() if lines]
     if folds:
         blocks.append(Fold(f"Its runs, one by one ({_count(runs)})", folds))
     return Section(one.label, blocks)
 
 
-def _first(found: Selection, group: GroupResult) -> CellResult | None:
-    """The first cell of a place that came to something."""
-    want = (group.regime, group.train_size, group.lr, group.epochs)
-    for cell in found.cells:
-        if cell.methods and cell.cell.group == want:
-            return cell
-    return None
-
-
-def _count(runs: Mapping[str, Sequence[Any]]) -> str:
+def _count(runs: Mapping[str, Sequence[str]]) -> str:
     commands, cells = sum(map(len, runs.values())), len(runs)
     return f"{commands} command{'s' * (commands > 1)} in {cells} cell{'s' * (cells > 1)}"
 

@@ -15,32 +15,32 @@ from beftkit.present.words import fixed, number
 from beftkit.selection.results import Selection
 
 _CHOICES = (
-    "The bias each method would train; runner-up, margin, gap between v and q and the update "
-    "from which the ranking stayed are the projection ratio's"
+    "The bias each method would train; runner-up, margin, gap between v and q and the update from "
+    "which the ranking stayed are the projection ratio's"
 )
 _PROOFS = (
-    "Each bias trained alone: its best metric, which candidate's is the best, the target's "
-    "share of the scalars, Kendall's tau between each method's ranks and the metrics"
+    "Each bias trained alone: its best metric, which candidate's is the best, the target's share "
+    "of the scalars, Kendall's tau between each method's ranks and the metrics"
 )
 _RANKINGS = (
-    "As the paper's figure 4: does the bias that a method ranks higher reach the better "
-    "metric when it alone is trained? The points of a method that foretells it fall from "
-    "left to right. Ringed: the method's target among the candidates. Hollow: inert, the "
-    "softmax ignores it. Dashed: the controls, none (the head alone) and all (every bias)."
-    " Bars, where there are several seeds: their standard deviation."
+    "As the paper's figure 4: does the bias that a method ranks higher reach the better metric "
+    "when it alone is trained? The points of a method that foretells it fall from left to right. "
+    "Ringed: the method's target among the candidates. Hollow: inert, the softmax ignores it. "
+    "Dashed: the controls, none (the head alone) and all (every bias). Bars, where there are "
+    "several seeds: their standard deviation."
 )
 _UNVERIFIED = (
     "was not verified: no bias was trained alone, so there are no metrics to hold its rankings to. "
     "With --verify, beftkit select trains them."
 )
 _SCATTER = (
-    "The paper leaves open how a score relates to what training that bias brings. "
-    "These are all the pairs there are here: a method whose score foretold the "
-    "metric would put its points on a rising line."
+    "The paper leaves open how a score relates to what training that bias brings. These are all "
+    "the pairs there are here: a method whose score foretold the metric would put its points on a "
+    "rising line."
 )
 _GAPS = (
-    "The paper (3.4) finds the gap between the scores of v and q wider where training "
-    "moves biases further, and with it the gap between their metrics."
+    "The paper (3.4) finds the gap between the scores of v and q wider where training moves biases "
+    "further, and with it the gap between their metrics."
 )
 
 
