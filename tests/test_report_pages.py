@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
+from beftkit.present.commands import run_commands, select_command
+from beftkit.present.document import Picture, Table, numbers, texts
+from beftkit.present.markdown import plain
 from beftkit.present.pages import write_report, writing
-from beftkit.present.pages.blocks import Table
-from beftkit.present.pages.commands import folded, run_commands, select_command
-from beftkit.present.pages.drawing import Picture, files
-from beftkit.present.pages.markdown import plain
+from beftkit.present.pages.drawing import files
 from beftkit.present.pages.selections import read_folders
 from beftkit.present.selection import selection_rows
+from beftkit.present.words import folded
 from beftkit.selection import Selection
 from beftkit.settings.resolve import resolve_select
 from beftkit.settings.train import TrainSettings
@@ -204,9 +205,10 @@ def test_text_stays_text_in_markdown(text: str, expected: str) -> None:
     assert plain(text) == expected
 
 
-def test_numbers_stand_right() -> None:
-    table = Table("", ["a", "b", "c"], [["v", "0.5 ±0.1", "1e-05"], ["q", "-", "x"]])
-    assert [table.is_number(n) for n in range(3)] == [False, True, False]
+def test_a_column_says_where_it_stands_and_one_that_knows_nothing_stands_right() -> None:
+    table = Table([*texts("a"), *numbers("b"), *texts("c")], [["v", "0.5", None], ["q", "x", None]])
+    assert table.page_aligns() == ["left", "right", "right"]
+    assert [cells for cells, _ in table.rows()] == [["v", "0.5", "-"], ["q", "x", "-"]]
 
 
 # --- beside it

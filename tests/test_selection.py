@@ -12,7 +12,9 @@ import pytest
 from scipy import stats
 
 from beftkit.errors import BeftError, UsageError
-from beftkit.present.selection import plain_words, selection_rows, selection_text
+from beftkit.present.data import csv_text, json_text
+from beftkit.present.markdown import markdown_text
+from beftkit.present.selection import advice, selection_document
 from beftkit.scores import Inert
 from beftkit.selection import CellResult, Selection
 from beftkit.selection.cells import Cell, grid, run_settings
@@ -219,7 +221,7 @@ def test_candidates_that_tie_have_no_winner() -> None:
     (group,) = summarise(tied, SelectSettings(verify=True), "accuracy", True)
     assert group.winner == Winner()
     assert group.tau["projection"] == Tau(None, None)
-    assert "the candidates tie" in selection_text(selection(tied), "markdown")
+    assert "the candidates tie" in markdown_text(selection_document(selection(tied)).blocks)
 
 
 def test_an_inert_bias_is_the_target_only_where_it_may_be() -> None:
@@ -242,21 +244,24 @@ def test_a_selection_comes_back_from_its_document() -> None:
 
 
 def test_plain_words_say_which_by_how_much_and_what_next() -> None:
-    words = "\n".join(plain_words(selection()))
+    sentences, command = advice(selection())
+    words = "\n".join(sentences)
     assert "Train b_v (value): it moved most, 0.6, 4 times the runner-up q" in words
     assert "It costs 8 of 1,000 scalars (0.8000 %)" in words
     assert "Trained alone it reached accuracy 0.8500, the best of the candidates." in words
-    assert "beftkit train base --bias v --task rte --regime low" in words
+    assert command is not None
+    assert command.startswith("beftkit train base --bias v --task rte --regime low")
 
 
 def test_forms_of_the_result() -> None:
     found = selection()
-    rows = selection_rows(found)
+    document = selection_document(found)
+    rows = document.rows
     assert len(rows) == 4
     assert {row["role"]: row["metric_best"] for row in rows}["q"] == pytest.approx(0.6)
-    assert selection_text(found, "csv").count("\n") == 5
-    assert json.loads(selection_text(found, "json"))["targets"] == found.targets
-    markdown = selection_text(found, "markdown")
+    assert csv_text(rows).count("\n") == 5
+    assert json.loads(json_text(document.json))["targets"] == found.targets
+    markdown = markdown_text(document.blocks)
     assert "| v | 0.6000 ±0.1414 | 1 |" in markdown
     assert "too close to call" not in markdown
 
@@ -265,7 +270,7 @@ def test_no_candidate_no_target() -> None:
     (group,) = summarise(CELLS, SelectSettings(candidates=("m2",)), None, True)
     assert group.projection.target is None
     nothing = selection(targets={"projection": None}, groups=(group,))
-    assert plain_words(nothing) == ["No candidate can be the target; nothing to train."]
+    assert advice(nothing) == (["No candidate can be the target; nothing to train."], None)
     with pytest.raises(BeftError, match="expected some of"):
         from beftkit.selection.cells import biases_to_verify
 

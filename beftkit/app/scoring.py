@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +15,8 @@ from beftkit.app.common import (
     OutputOption,
     QuietOption,
     check_outputs,
-    deliver,
-    rendered,
     say,
+    show,
     start_fast,
 )
 
@@ -112,26 +112,31 @@ def score(
     """
     start_fast()
     from beftkit import diff
-    from beftkit.present import scores as report
+    from beftkit.present import plots, scores
 
     check_outputs(output, plot, [pre, *(posts or [])])
     results = diff.score_all(
-        pre if posts else None, posts or [pre],
+        pre if posts else None,
+        posts or [pre],
         candidates=candidates.replace(" ", "").split(",") if candidates is not None else None,
-        method=method.value, tower=tower, model_config=model_config, families=families,
-        allow_inert=allow_inert, allow_nonfinite=allow_nonfinite, download=download,
-    )  # fmt: skip
+        method=method.value,
+        tower=tower,
+        model_config=model_config,
+        families=families,
+        allow_inert=allow_inert,
+        allow_nonfinite=allow_nonfinite,
+        download=download,
+    )
+    document = scores.scores_document(results)
     if modules:
-        text = report.target_modules(results[-1])
-    elif format is Format.table:
-        text = rendered(report.scores_table(results), output)
-    else:
-        text = report.scores_text(results, format.value)
-    done = deliver(text, output, results, plot)
-    if format is not Format.table or modules:
-        done += [note for one in results for note in one.notes]
-    failed = report.failures(results, fail_on_change, fail_if_target_not)
-    say([] if quiet else dict.fromkeys(done))
+        format = Format.json
+        document = replace(document, json=scores.target_modules(results[-1]))
+    if plot is not None:
+        plots.draw(results, plot)
+    written, notes = show(document, format, output)
+    drawn = [f"wrote {plot}"] if plot is not None else []
+    say([] if quiet else dict.fromkeys([*drawn, *written, *notes]))
+    failed = scores.failures(results, fail_on_change, fail_if_target_not)
     if failed:
         say(failed)
         raise typer.Exit(3)
@@ -150,17 +155,10 @@ def inspect(
 ) -> None:
     """List a checkpoint's biases by role: count, width, dtype, norms, and which are inert."""
     start_fast()
-    from beftkit import inspection
-    from beftkit.present import scores as report
+    from beftkit.inspection import inspect as look_at
+    from beftkit.present.inspection import inspection_document
 
     check_outputs(output, None, [checkpoint])
-    found = inspection.inspect(
-        checkpoint, model_config=model_config, families=families, download=download
-    )
-    if format is Format.table:
-        text = rendered(report.inspection_table(found), output)
-    else:
-        text = report.inspection_text(found, format.value)
-    done = [] if format is Format.table else list(found.notes)
-    done += deliver(text, output)
-    say([] if quiet else done)
+    found = look_at(checkpoint, model_config=model_config, families=families, download=download)
+    written, notes = show(inspection_document(found), format, output)
+    say([] if quiet else [*notes, *written])

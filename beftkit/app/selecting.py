@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from beftkit.app.common import Format
+from beftkit.app.common import Format, show
 from beftkit.app.options import TopicCommand, late_command, panel, with_settings
 from beftkit.app.progress import IS_MAIN, watched
-from beftkit.app.training import LateFormat, LateQuiet, ModelArgument, put_whole
+from beftkit.app.training import LateFormat, LateQuiet, ModelArgument
 from beftkit.errors import UsageError
 from beftkit.settings.parts import OUTPUT
 from beftkit.settings.select import SelectSettings
@@ -51,7 +51,7 @@ def select(
     regimes, learning rates, epochs or seeds every combination is a cell, a resumable run in its own
     folder. --verify trains each candidate alone, and the controls none and all.
     """
-    from beftkit.present import selection as select_report
+    from beftkit.present.selection import selection_document
     from beftkit.selection import select as run
 
     if output is None:
@@ -68,4 +68,4 @@ def select(
         f"stopped; what is done is kept, --output {output} --resume takes it up",
     )
     if IS_MAIN:
-        put_whole(select_report.selection_text(found, format.value), None)
+        show(selection_document(found), format)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from beftkit.app.common import Format, OutputOption, QuietOption, check_outputs, deliver, rendered
+from beftkit.app.common import Format, OutputOption, QuietOption, check_outputs, show
 from beftkit.app.common import say as say_lines
 from beftkit.app.options import TopicCommand, late_command, panel, with_settings
 from beftkit.app.progress import IS_MAIN, watched
@@ -70,7 +69,7 @@ def train(
     --freeze-head; --bias none trains those alone, which is the control to compare with.
     """
     from beftkit import train as run
-    from beftkit.present import runs as run_report
+    from beftkit.present.training import plan_document, train_document
     from beftkit.runs import plan_run
     from beftkit.runs.folders import resolve_run
 
@@ -79,7 +78,7 @@ def train(
         raise lacking
     settings = resolve_run(config, {**flags, "model": model}, resume=resume)
     if dry_run:
-        put_whole(run_report.plan_text(plan_run(settings), format.value), None)
+        show(plan_document(plan_run(settings)), format)
         return
     if settings.output is None:
         raise lacking
@@ -89,7 +88,7 @@ def train(
         f"stopped; its state is saved, --output {settings.output} --resume takes it up",
     )
     if IS_MAIN:
-        put_whole(run_report.train_text(result, format.value), None)
+        show(train_document(result), format)
 
 
 def evaluate(
@@ -106,14 +105,14 @@ def evaluate(
     **flags: Any,
 ) -> None:
     """Evaluate a fine-tuned model, or an adapter over its base, on a task's validation split."""
-    from beftkit.present import runs as run_report
+    from beftkit.present.evaluation import evaluation_document
     from beftkit.runs import evaluate as run
 
     check_outputs(output, None, [one for one in (model, flags["adapter"]) if one])
     found = run(model, **flags)
     if IS_MAIN:
-        put_whole(run_report.evaluation_text(found, format.value), output)
-        say_lines([] if quiet or format is Format.table else found.notes)
+        written, notes = show(evaluation_document(found), format, output)
+        say_lines([*written, *([] if quiet else notes)])
 
 
 def fisher(
@@ -130,18 +129,11 @@ def fisher(
     The squared gradient of log p(label) of each single example, averaged, at the price of one
     backward pass. A role's score is the mean over its bias vectors.
     """
-    from beftkit.present import fisher as fisher_report
+    from beftkit.present.fisher import fisher_document
     from beftkit.runs import fisher_all as run
 
     check_outputs(output, None, [model])
     found = run(model, **flags)
     if IS_MAIN:
-        put_whole(fisher_report.fisher_text(found, format.value), output)
-        if not quiet and format is not Format.table:
-            say_lines(dict.fromkeys(note for one in found for note in one.notes))
-
-
-def put_whole(text: Any, output: Path | None) -> None:
-    """Print or write text, or rich renderables."""
-    shown = text if isinstance(text, str) else rendered(text, output)
-    say_lines(deliver(shown, output))
+        written, notes = show(fisher_document(found), format, output)
+        say_lines([*written, *([] if quiet else notes)])

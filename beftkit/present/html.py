@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from urllib.parse import quote
 
-from beftkit.present.pages.blocks import Block, Bullets, Code, Files, Fold, Section, Table, Text
-from beftkit.present.pages.drawing import LARGEST, Picture, inline, page_colours
+import beftkit.present.document as doc
+from beftkit.present.pages.drawing import LARGEST, inline, page_colours
+from beftkit.present.words import folded
 
+_LINES = "\n"
 _FONT = 'system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif'
 CSS = f"""
 :root{{color-scheme:light dark;--font:{_FONT};--ground:#fff;--ink:#1c2126;--soft:#59626b;
@@ -61,26 +63,12 @@ footer{{margin-top:3rem;padding-bottom:2rem;padding-top:1rem}}
 """.strip()
 
 
-def html_page(title: str, sections: Sequence[Section], folder: str, footer: str) -> str:
-    """The report as a page.
-
-    Args:
-        title: its title.
-        sections: what it says.
-        folder: name of the folder beside it that holds the files.
-        footer: what made it.
-
-    Returns:
-        HTML that loads nothing: styles and figures are inside.
-    """
-    links = "".join(
-        f'<li><a href="#s{n}">{escape(section.title)}</a></li>'
-        for n, section in enumerate(sections, 1)
-    )
-    body = "\n".join(
-        line for n, section in enumerate(sections, 1)
-        for line in _section(section, 2, folder, f' id="s{n}"')
-    )  # fmt: skip
+def html_page(title: str, sections: Sequence[doc.Section], folder: str, footer: str) -> str:
+    """A report as a page that loads nothing; its numbers lie in ``folder`` beside it."""
+    links, body = "", list[str]()
+    for n, section in enumerate(sections, 1):
+        links += f'<li><a href="#s{n}">{escape(section.title)}</a></li>'
+        body += _section(section, 2, folder, f' id="s{n}"')
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -98,7 +86,7 @@ def html_page(title: str, sections: Sequence[Section], folder: str, footer: str)
 <nav aria-label="Contents"><ul>{links}</ul></nav>
 </header>
 <main>
-{body}
+{_LINES.join(body)}
 </main>
 <footer>{escape(footer)}</footer>
 </body>
@@ -106,7 +94,7 @@ def html_page(title: str, sections: Sequence[Section], folder: str, footer: str)
 """
 
 
-def _section(section: Section, level: int, folder: str, anchor: str = "") -> Iterator[str]:
+def _section(section: doc.Section, level: int, folder: str, anchor: str = "") -> Iterator[str]:
     yield f"<section{anchor}>"
     yield f"<h{level}>{escape(section.title)}</h{level}>"
     for block in section.blocks:
@@ -116,35 +104,37 @@ def _section(section: Section, level: int, folder: str, anchor: str = "") -> Ite
     yield "</section>"
 
 
-def _block(block: Block, folder: str) -> Iterator[str]:
+def _block(block: doc.Block, folder: str) -> Iterator[str]:
     match block:
-        case Text(words):
-            yield f"<p>{_prose(words)}</p>"
-        case Bullets(items):
-            yield "<ul>" + "".join(f"<li>{_prose(item)}</li>" for item in items) + "</ul>"
-        case Code(text):
+        case doc.Lines(items, bullets):
+            outer, inner = ("<ul>{}</ul>", "<li>{}</li>") if bullets else ("{}", "<p>{}</p>")
+            yield outer.format("".join(inner.format(_prose(item)) for item in items))
+        case doc.Command(commands):
+            yield from _block(doc.Code("\n".join(map(folded, commands)), "sh"), folder)
+        case doc.Code(text):
             yield f'<pre tabindex="0"><code>{escape(text)}</code></pre>'
-        case Fold(summary, blocks):
+        case doc.Fold(summary, blocks):
             yield f"<details><summary>{escape(summary)}</summary>"
-            for inner in blocks:
-                yield from _block(inner, folder)
+            for command in blocks:
+                yield from _block(command, folder)
             yield "</details>"
-        case Table():
+        case doc.Table():
             yield from _table(block)
-        case Files(items):
+        case doc.Files(items):
             yield "<ul>"
-            for one in items:
-                links = [
-                    f'<a href="{escape(quote(f"{folder}/{name}"))}">{escape(name)}</a>'
-                    for name in one.names
-                ]
-                yield f"<li>{', '.join(links)}: {escape(one.words)}</li>"
+            for names, words in items:
+                links = [_link(name, folder) for name in names]
+                yield f"<li>{', '.join(links)}: {escape(words)}</li>"
             yield "</ul>"
-        case Picture():
+        case doc.Picture():
             room = sum(panel.size[0] * LARGEST + 14 for panel in block.panels[: block.columns])
             yield f'<figure><div class="panels" style="max-width:{room:.0f}px">'
             yield from inline(block)
             yield f"</div><figcaption>{escape(block.caption)}</figcaption></figure>"
+
+
+def _link(name: str, folder: str) -> str:
+    return f'<a href="{escape(quote(f"{folder}/{name}"))}">{escape(name)}</a>'
 
 
 def _prose(words: str) -> str:
@@ -152,19 +142,17 @@ def _prose(words: str) -> str:
     return re.sub(r"(?<!\S)--[a-z][a-z-]*", r"<code>\g<0></code>", escape(words))
 
 
-def _table(table: Table) -> Iterator[str]:
+def _table(table: doc.Table) -> Iterator[str]:
     """A table in a box of its own that scrolls sideways where it is too wide."""
     title = escape(table.title)
-    marks = [' class="n"' if table.is_number(n) else "" for n in range(len(table.head))]
+    marks = [' class="n"' if align == "right" else "" for align in table.page_aligns()]
     yield f'<div class="scroll" role="region" tabindex="0" aria-label="{title}"><table>'
     yield f"<caption><span>{title}</span></caption>"
-    cells = "".join(
-        f'<th scope="col"{mark}>{escape(cell)}</th>'
-        for cell, mark in zip(table.head, marks, strict=True)
-    )
+    heads = zip(table.headings, marks, strict=True)
+    cells = "".join(f'<th scope="col"{mark}>{escape(cell)}</th>' for cell, mark in heads)
     yield f"<thead><tr>{cells}</tr></thead><tbody>"
-    for n, row in enumerate(table.body):
-        strong = ' class="strong"' if n < len(table.strong) and table.strong[n] else ""
+    for row, stands_out in table.rows():
+        strong = ' class="strong"' if stands_out else ""
         first, *rest = zip(row, marks, strict=True)
         cells = "".join(f"<td{mark}>{escape(cell)}</td>" for cell, mark in rest)
         yield f'<tr{strong}><th scope="row"{first[1]}>{escape(first[0])}</th>{cells}</tr>'
