@@ -69,12 +69,7 @@ def fisher(
         return fisher_all(model, candidates=chosen, **common, **settings)[0]
     if batches is None:
         raise UsageError("a model in memory was given without batches; expected an iterable")
-    from beftkit.gradients import (
-        example_squares,
-        fisher_scores,
-        negative_log_likelihoods,
-        sites_of,
-    )
+    from beftkit.gradients import example_squares, fisher_scores, negative_log_likelihoods, sites_of
 
     measured = sites_of(model, tower)
     found = example_squares(

@@ -15,13 +15,7 @@ from beftkit.files import from_plain, write_whole
 from beftkit.runs import train_with
 from beftkit.runs.prepare import load_data
 from beftkit.runs.results import TrainResult
-from beftkit.selection.cells import (
-    PROBE,
-    Cell,
-    biases_to_verify,
-    grid,
-    run_settings,
-)
+from beftkit.selection.cells import PROBE, Cell, biases_to_verify, grid, run_settings
 from beftkit.selection.methods import (
     change_methods,
     fisher_method,

@@ -42,9 +42,7 @@ class MeasurePart(parts.Part):
     )
     examples: int | None = of_data(None, "The first so many training examples.  [all]", gt=0)
     batch_size: int | None = of_device(
-        None,
-        f"Examples a backward pass.  [{BATCH}; batch-mean: {BATCH_PUBLISHED}]",
-        gt=0,
+        None, f"Examples a backward pass.  [{BATCH}; batch-mean: {BATCH_PUBLISHED}]", gt=0
     )
     buffer_mib: int = of_device(
         64, "MiB of gradients that may wait to be summed in one launch.", ge=0
