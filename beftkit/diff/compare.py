@@ -118,21 +118,7 @@ def _plain(value: float) -> float | None:
 
 def _site_score(pair: Pair, figures: Mapping[str, float | None]) -> SiteScore:
     pre, post = pair
-    return SiteScore(
-        name=pre.name,
-        role=pre.role,
-        layer=pre.layer,
-        tower=pre.tower,
-        attention=pre.attention,
-        width=pre.width,
-        dtype_pre=pre.dtype,
-        dtype_post=post.dtype,
-        slice=None if pre.cut is None else str(pre.cut),
-        uses=pre.uses,
-        module=_shorter(pre.module, post.module),
-        inert=pre.inert,
-        figures=figures,
-    )
+    return SiteScore.of(pre, figures, post.dtype, _shorter(pre.module, post.module))
 
 
 def _shorter(pre: str | None, post: str | None) -> str | None:

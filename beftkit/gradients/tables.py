@@ -92,23 +92,8 @@ def fisher_scores(
         part = site.take(np.asarray(means[site.name].cpu(), np.float64))
         value = part.mean() if reduce == "mean" else part.sum()
         norm = np.linalg.norm(held.vector(site))
-        scored.append(
-            SiteScore(
-                name=site.name,
-                role=site.role,
-                layer=site.layer,
-                tower=site.tower,
-                attention=site.attention,
-                width=site.width,
-                dtype_pre=site.dtype,
-                dtype_post=site.dtype,
-                slice=None if site.cut is None else str(site.cut),
-                uses=site.uses,
-                module=site.module,
-                inert=site.inert,
-                figures={"fisher": float(value), "norm_pre": float(norm)},
-            )
-        )
+        figures = {"fisher": float(value), "norm_pre": float(norm)}
+        scored.append(SiteScore.of(site, figures, site.dtype, site.module))
     roles = rank_roles(scored, "fisher")
     wanted = settle_candidates(candidates, roles)
     target, said = choose_target(roles, "fisher", wanted, allow_inert)

@@ -98,6 +98,15 @@ class SiteScore:
     inert: Inert
     figures: Mapping[str, float | None]
 
+    @classmethod
+    def of(
+        cls, site: Any, figures: Mapping[str, float | None], dtype_post: str, module: str | None
+    ) -> SiteScore:
+        """The score of a `beftkit.biases.Site`, as it is before."""
+        where = site.name, site.role, site.layer, site.tower, site.attention, site.width
+        cut = None if site.cut is None else str(site.cut)
+        return cls(*where, site.dtype, dtype_post, cut, site.uses, module, site.inert, figures)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         names = "name layer tower attention width slice uses dtype_pre dtype_post inert"
