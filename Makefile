@@ -17,7 +17,7 @@ demo: $(VENV)/.installed  ## select a bias of a small model made here, in ./beft
 	$(BIN)/beftkit demo
 
 test: $(VENV)/.installed-dev  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.installed-dev  ## format, lint and types, changing nothing
 	$(BIN)/ruff format --check .

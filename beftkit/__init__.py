@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from beftkit.scores import Scores as Scores
     from beftkit.selection import Selection as Selection
     from beftkit.selection import select as select
-    from beftkit.selection import train as train
+    from beftkit.settings.train import TrainSettings
+    from beftkit.training.journal import Watcher
 
 _HOMES = {
     "BeftError": "errors",
@@ -34,7 +37,6 @@ _HOMES = {
     "score": "diff",
     "score_all": "diff",
     "select": "selection",
-    "train": "selection",
 }
 __all__ = [
     "BeftError",
@@ -52,6 +54,63 @@ __all__ = [
     "select",
     "train",
 ]
+
+
+def train(
+    model: str | Path | TrainSettings | None = None,
+    *,
+    config: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    watcher: Watcher | None = None,
+    asked_to_stop: Callable[[], int] = lambda: 0,
+    **settings: Any,
+) -> TrainResult:
+    """Fine-tune one kind of bias of a model, and say what came of it.
+
+    With ``bias="auto"`` a probe on the same data and settings chooses it first (`beftkit.select`;
+    its folder is ``select`` in the run's own), then the target alone is trained.
+
+    Args:
+        model: folder, or ``owner/name`` on the hub; or settings that are resolved already.
+        config: a ``run.yaml`` to start from; what is given here wins.
+        resume: take up a run that was stopped in ``output``, to the same result bit by bit.
+        overwrite: replace a former run in ``output``.
+        watcher: told how it goes.
+        asked_to_stop: the number of a signal once one came; the state is saved, then
+            `beftkit.training.trainer.Interrupted` raised.
+        settings: fields of `beftkit.settings.TrainSettings`: ``task``, ``bias``, ``lr``,
+            ``seeds``, ``output``, ...
+
+    Returns:
+        Metrics (best and last), scores, times, and where the adapter lies.
+
+    Raises:
+        BeftError: anything that is wrong with what was given.
+
+    Example:
+        >>> result = beftkit.train("bert-base-cased", task="sst2", regime="low", bias="v",
+        ...                        output="runs/sst2-v")  # doctest: +SKIP
+        >>> result.runs[0].best["metrics"]["accuracy"]  # doctest: +SKIP
+    """
+    from beftkit.runs import train_with
+    from beftkit.runs.folders import resolve_run
+    from beftkit.settings.train import TrainSettings
+    from beftkit.training.journal import Unwatched
+
+    given: dict[str, Any] = {**settings, "model": model}
+    s = model if isinstance(model, TrainSettings) else resolve_run(config, given, resume=resume)
+    how: dict[str, Any] = {
+        "resume": resume,
+        "overwrite": overwrite,
+        "watcher": watcher or Unwatched(),
+        "asked_to_stop": asked_to_stop,
+    }
+    if s.bias == "auto":
+        from beftkit.selection import choose_bias
+
+        s = s.model_copy(update={"bias": choose_bias(s, **how)})
+    return train_with(s, **how)
 
 
 def __getattr__(name: str) -> Any:

@@ -147,14 +147,11 @@ def make_demo_pair(
     try:
         with _calm(seed):
             before, after, majority, found = _train_and_save(work, output, seed, size, say)
-        result = DemoResult(
-            output / "pre", output / "post", before, after, majority, size.train_examples,
-            size.eval_examples, round(time.perf_counter() - started, 1), found,
-        )  # fmt: skip
-        record = {
-            "seed": seed, "size": asdict(size), "versions": _versions(), "data": "synthetic",
-            "accuracy_before": before, "accuracy_after": after, "majority": majority,
-        }  # fmt: skip
+        counts, seconds = (size.train_examples, size.eval_examples), time.perf_counter() - started
+        both = output / "pre", output / "post"
+        result = DemoResult(*both, before, after, majority, *counts, round(seconds, 1), found)
+        record = {"seed": seed, "size": asdict(size), "versions": _versions(), "data": "synthetic"}
+        record |= {"accuracy_before": before, "accuracy_after": after, "majority": majority}
         (work / MARKER).write_text(json.dumps(record, indent=2) + "\n")
         _move_in(work, output)
     except (OSError, SafetensorError) as error:
@@ -226,20 +223,21 @@ def _train_and_save(
     """
     from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
-    from beftkit.models import load_classifier
-    from beftkit.runs import train
+    from beftkit.objectives.heads import load_classifier
+    from beftkit.runs import train_with
     from beftkit.selection import select
+    from beftkit.settings.train import TrainSettings
     from beftkit.weights import apply_adapter
 
     language = Language(seed)
     vocabulary = {word: index for index, word in enumerate(language.words())}
     tokenizer = BertTokenizer(vocab=vocabulary, model_max_length=32)  # a file's name goes unread
     texts = [" ".join(language.text(number % 2)) for number in range(size.corpus)]
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=size.hidden, num_hidden_layers=size.layers,
-        num_attention_heads=4, intermediate_size=2 * size.hidden, max_position_embeddings=32,
-        initializer_range=0.1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
+    shape: dict[str, Any] = {"hidden_size": size.hidden, "num_hidden_layers": size.layers}
+    shape |= {"num_attention_heads": 4, "intermediate_size": 2 * size.hidden}
+    shape |= {"vocab_size": len(tokenizer), "max_position_embeddings": 32}
+    shape |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    config = BertConfig(**shape, initializer_range=0.1)
     masked = BertForMaskedLM(config)
     say(f"pretraining a {size.layers}-layer BERT on a made-up language, e.g. {texts[1]!r}")
     loss = _pretrain(masked, tokenizer(texts, padding=True, return_tensors="pt"), size)
@@ -247,11 +245,11 @@ def _train_and_save(
     masked.save_pretrained(work / "pre")
     tokenizer.save_pretrained(work / "pre")
     labels = _write_examples(work, language, size)
-    settings: dict[str, Any] = {
-        "train_file": str(work / "train.jsonl"), "validation_file": str(work / "validation.jsonl"),
-        "seeds": (seed,), "metric": ("accuracy",), "max_length": 32, "device": "cpu",
-    }  # fmt: skip
-    before = _accuracy(train(work / "pre", epochs=0, bias="all", lr=1e-3, **settings))
+    settings: dict[str, Any] = {"metric": ("accuracy",), "max_length": 32, "device": "cpu"}
+    settings |= {f"{name}_file": str(work / f"{name}.jsonl") for name in ("train", "validation")}
+    settings["seeds"] = (seed,)
+    start = TrainSettings(model=str(work / "pre"), epochs=0, bias="all", lr=1e-3, **settings)
+    before = _accuracy(train_with(start))
     say(f"probe: fine-tuning all biases on {size.train_examples} sentences")
     run = work / "run"
     found = select(work / "pre", output=run, epochs=(size.epochs,), lrs=(1e-3,), **settings)
@@ -292,9 +290,8 @@ def _write_examples(work: Path, language: Language, size: DemoSize) -> list[int]
         mood = len(found) % 2
         found.setdefault(" ".join(language.statement(mood)), mood)
     rows = [{"text": text, "label": ("bad", "good")[mood]} for text, mood in found.items()]
-    for name, part in (
-        ("train", rows[: size.train_examples]), ("validation", rows[size.train_examples :])
-    ):  # fmt: skip
+    parts = {"train": rows[: size.train_examples], "validation": rows[size.train_examples :]}
+    for name, part in parts.items():
         lines = "".join(f"{json.dumps(row)}\n" for row in part)
         (work / f"{name}.jsonl").write_text(lines, encoding="utf-8")
     return list(found.values())[size.train_examples :]

@@ -122,3 +122,9 @@ def _typed(kind: Any, value: Any) -> Any:
     if get_origin(kind) in (dict, Mapping):
         return {key: _typed(inner[1], one) for key, one in value.items()}
     return value
+
+
+def plain_of(one: Any, names: str) -> dict[str, Any]:
+    """Some attributes, whose names stand between blanks, as plain values in that order."""
+    values = {name: getattr(one, name) for name in names.split()}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}

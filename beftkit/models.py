@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ from beftkit.errors import BeftError
 
 #: what a tokenizer says that knows of no limit is far above this
 _NO_LIMIT = 1_000_000
+#: what loading raises, beside an error of safetensors
+_FAILURES = (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,28 @@ class Loaded:
         return min(wanted, int(limit))
 
 
-def load_classifier(
+@dataclass(frozen=True)
+class Architecture:
+    """What kind of model is wanted of a checkpoint.
+
+    Attributes:
+        auto: name of transformers' class that loads it.
+        configure: sets up its configuration for the task.
+        what: what such a model has, for messages.
+        expected: which checkpoints can have it, for messages.
+        outputs: what its head gives, for messages.
+    """
+
+    auto: str
+    configure: Callable[[Any], None]
+    what: str
+    expected: str
+    outputs: str
+
+
+def load_model(
     reference: str,
-    labels: Sequence[str],
+    architecture: Architecture,
     *,
     revision: str | None = None,
     tokenizer: str | None = None,
@@ -52,11 +73,11 @@ def load_classifier(
     new_head: bool = False,
     seed: int = 0,
 ) -> Loaded:
-    """Load a model with a classification head (regression: no labels, one output).
+    """Load a model and its tokenizer.
 
     Args:
         reference: model folder or ``owner/name``.
-        labels: names in the order of their ids; empty for regression.
+        architecture: what is wanted of it.
         revision: branch, tag or commit on the hub.
         tokenizer: another place for the tokenizer.
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` as stored.
@@ -65,23 +86,27 @@ def load_classifier(
         seed: of whatever is drawn.
 
     Raises:
-        BeftError: not there, damaged, no head of this kind, or one of another size.
+        BeftError: not there, damaged, no model of this kind, or a head of another size.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
+    import transformers
 
     _check_reference(reference)
-    with quiet(), one_line(reference, "model"):
-        config = AutoConfig.from_pretrained(reference, revision=revision)
+    with quiet(), one_line(reference, "model", architecture):
+        config = transformers.AutoConfig.from_pretrained(reference, revision=revision)
         commit = cached_commit(reference, revision)
         revision = commit or revision
-        _set_labels(config, labels)
-        set_seed(seed)
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            reference, config=config, revision=revision, output_loading_info=True,
-            ignore_mismatched_sizes=True, device_map=device_map,
+        architecture.configure(config)
+        transformers.set_seed(seed)
+        model, info = getattr(transformers, architecture.auto).from_pretrained(
+            reference,
+            config=config,
+            revision=revision,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            device_map=device_map,
             dtype="auto" if dtype == "auto" else getattr(torch, dtype),
-        )  # fmt: skip
+        )
     away = [name for name, value in model.named_parameters() if value.is_meta]
     if away:
         raise BeftError(
@@ -93,8 +118,7 @@ def load_classifier(
         name, given, expected = next(one for one in info["mismatched_keys"] if one[0] == misfits[0])
         raise BeftError(
             f"{reference}: its head does not fit: {name} is {list(given)}, this task with "
-            f"{f'{len(labels)} labels' if labels else 'values'} needs {list(expected)}; "
-            "--new-head draws a fresh one"
+            f"{architecture.outputs} needs {list(expected)}; --new-head draws a fresh one"
         )
     maker = load_tokenizer(tokenizer or reference, revision=None if tokenizer else revision)
     if maker.pad_token_id is None:
@@ -128,13 +152,6 @@ def load_tokenizer(reference: str, *, revision: str | None = None) -> Any:
     return found
 
 
-def _set_labels(config: Any, labels: Sequence[str]) -> None:
-    named = list(labels) or ["LABEL_0"]
-    config.id2label = dict(enumerate(named))
-    config.label2id = {label: number for number, label in enumerate(named)}
-    config.problem_type = "single_label_classification" if labels else "regression"
-
-
 def _check_reference(reference: str) -> None:
     path = Path(reference)
     try:
@@ -166,7 +183,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def one_line(reference: str, what: str) -> Iterator[None]:
+def one_line(reference: str, what: str, architecture: Architecture | None = None) -> Iterator[None]:
     """Turn what loading raises into one line."""
     from safetensors import SafetensorError
 
@@ -178,14 +195,13 @@ def one_line(reference: str, what: str) -> Iterator[None]:
                 yield
     except BeftError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError,
-            SafetensorError) as error:  # fmt: skip
+    except (*_FAILURES, SafetensorError) as error:
         text = " ".join(str(error).split())
-        if "Unrecognized configuration class" in text:
+        if architecture is not None and "Unrecognized configuration class" in text:
             kind = text.partition("class ")[2].partition(" for")[0]
             raise BeftError(
-                f"{reference}: no model with a classification head exists for {kind}; expected a "
-                "text encoder or decoder"
+                f"{reference}: no model with {architecture.what} exists for {kind}; expected "
+                f"{architecture.expected}"
             ) from None
         if (reason := hub_reason(error, reference)) is not None:
             raise BeftError(reason) from None
@@ -193,18 +209,20 @@ def one_line(reference: str, what: str) -> Iterator[None]:
         raise BeftError(f"{reference}: no {what} could be loaded from there ({first})") from None
 
 
-def load_skeleton(reference: str, labels: Sequence[str], *, revision: str | None = None) -> Any:
+def load_skeleton(
+    reference: str, architecture: Architecture, *, revision: str | None = None
+) -> Any:
     """The model without its weights, on the meta device: names and shapes, at once.
 
     Raises:
-        BeftError: not there, or no model with a classification head.
+        BeftError: not there, or no model of this kind.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    import transformers
 
     _check_reference(reference)
-    with quiet(), one_line(reference, "model"):
-        config = AutoConfig.from_pretrained(reference, revision=revision)
-        _set_labels(config, labels)
+    with quiet(), one_line(reference, "model", architecture):
+        config = transformers.AutoConfig.from_pretrained(reference, revision=revision)
+        architecture.configure(config)
         with torch.device("meta"):
-            return AutoModelForSequenceClassification.from_config(config)
+            return getattr(transformers, architecture.auto).from_config(config)

@@ -20,6 +20,10 @@ from typing import Literal
 
 Regime = Literal["low", "medium", "high"]
 REGIMES: tuple[Regime, ...] = ("low", "medium", "high")
+#: how a task meets a model: a module of `beftkit.objectives` each
+Kind = Literal["classes", "values"]
+#: tokens per example, special ones included, unless a task or the user says otherwise
+MAX_LENGTH = 128
 
 GLUE = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 SUPER_GLUE = "3de24cf8022e94f4ee4b9d55a6f539891524d646"
@@ -83,7 +87,8 @@ class Task:
         fields: the one or two texts of an example, as templates over the hub's columns. WiC asks
             about a word, which has to reach the encoder too: its first text is
             ``{word}: {sentence1}``.
-        labels: names in id order, as in the hub's ``ClassLabel``; empty for regression.
+        kind: how it meets a model.
+        labels: names in id order, as in the hub's ``ClassLabel``; empty where there are none.
         metrics: names of `beftkit.tasks.metrics`; the first one picks the best epoch.
         hub: where it lies on the hub.
         layouts: how its files lie in a folder, most usual first.
@@ -97,8 +102,9 @@ class Task:
     """
 
     name: str
+    kind: Kind = "classes"
     fields: tuple[str, ...]
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] = ()
     metrics: tuple[str, ...]
     hub: HubSource
     layouts: tuple[Layout, ...]
@@ -107,7 +113,7 @@ class Task:
     epochs: int
     epochs_large: int | None = None
     validation: tuple[str, ...] = ("validation",)
-    max_length: int = 128
+    max_length: int = MAX_LENGTH
     published: bool = True
 
     @property
@@ -189,8 +195,8 @@ _ROWS = (
     ),
     Task(
         name="stsb",
+        kind="values",
         fields=_PAIR,
-        labels=(),
         metrics=("spearman", "pearson"),
         hub=_glue(config="stsb"),
         layouts=(_tsv(folder="STS-B", label="score"),),

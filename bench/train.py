@@ -27,15 +27,10 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 
 from bench import train_baselines as baselines  # noqa: E402
+from bench.material import BATCH, SEED, write_data, write_model  # noqa: E402
 from bench.score_cli import cpu_name  # noqa: E402
-from bench.train_baselines import BATCH, LR, SEED, Cost, Figures  # noqa: E402
+from bench.train_baselines import LR, Cost, Figures  # noqa: E402
 
-#: tokens of SST-2's sentences, [CLS] and [SEP] included, at these percentiles of train and dev
-PERCENTILES = (0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 100)
-TOKENS = {
-    "train": (3, 4, 4, 6, 7, 8, 10, 13, 16, 20, 27, 33, 44, 66),
-    "dev": (4, 10, 12, 16, 19, 21, 24, 27, 30, 34, 40, 44, 51, 55),
-}
 TITLES = {
     "ours": "`beftkit.train`",
     "ours-bf16": "`beftkit.train`, bf16",
@@ -118,39 +113,6 @@ def ours(folder: Path, precision: str = "fp32") -> Figures:
     return Figures(total, watch.evaluation, result.runs[0].last.metrics["accuracy"])
 
 
-def floor(folder: Path) -> Figures:
-    """(d) Forward and backward of our batches, cut out before, and nothing else."""
-    import torch
-
-    model, losses, batches = plain_loop(folder)
-    torch.manual_seed(SEED)
-    begin = Cost.now()
-    for inputs, targets in batches:
-        losses(inputs, targets).backward()
-        model.zero_grad()
-    return Figures(Cost.now() - begin, Cost(0, 0), None)
-
-
-def plain_loop(folder: Path) -> tuple[Any, Any, list[Any]]:
-    """Model in training mode, a function of its mean loss, and the batches that we train on."""
-    from torch.nn import functional
-
-    from beftkit.tasks import encode, load_task, plan
-
-    model, tokenizer = baselines.load(folder)
-    baselines.freeze(model)
-    model.train()
-    split = load_task("sst2", data_dir=folder / "data").train
-    encoded = encode(split, tokenizer, max_length=baselines.MAX_LENGTH)
-    planned = plan(encoded.lengths, BATCH, seed=SEED, epoch=0)
-    batches = [(batch.inputs, batch.targets) for batch in map(encoded.batch, planned)]
-
-    def mean_loss(inputs: dict[str, Any], targets: Any) -> Any:
-        return functional.cross_entropy(model(**inputs).logits, targets)
-
-    return model, mean_loss, batches
-
-
 CONTESTANTS = {
     "ours": ours,
     "ours-bf16": lambda folder: ours(folder, "bf16"),
@@ -158,7 +120,7 @@ CONTESTANTS = {
     "trainer": baselines.trainer,
     "peft_beft": baselines.peft_beft,
     "peft_lora": baselines.peft_lora,
-    "floor": floor,
+    "floor": baselines.floor,
 }
 
 
@@ -189,7 +151,7 @@ def check(folder: Path) -> float:
     trained = {name: p.grad for name, p in model.named_parameters()}
     wanted = [loss.detach(), *(trained[name] for name in names_that_train(folder))]
 
-    model, mean_loss, batches = plain_loop(folder)
+    model, mean_loss, batches = baselines.plain_loop(folder)
     torch.manual_seed(SEED)
     loss = mean_loss(*batches[0])
     loss.backward()
@@ -233,59 +195,6 @@ def contestant(name: str, folder: Path) -> None:
     status = Path("/proc/self/status").read_text()
     peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
     print(json.dumps([figures.total, figures.evaluation, figures.accuracy, peak]))
-
-
-# --- material
-
-
-def sst2(data: Path | None, split: str, count: int) -> list[tuple[str, str]]:
-    """Sentences and labels: SST-2's own, or words drawn at its lengths."""
-    import numpy as np
-
-    random = np.random.default_rng(["train", "dev"].index(split))
-    if data is not None:
-        path = data / "data" / "glue" / "SST-2" / f"{split}.tsv"
-        lines = path.read_text(encoding="utf-8").splitlines()[1:]
-        rows = [line.split("\t") for line in lines]
-        return [(rows[i][0], rows[i][1]) for i in random.permutation(len(rows))[:count]]
-    # Evenly spaced, then shuffled: a small draw has the lengths of the whole, too.
-    even = (np.arange(count) + 0.5) / count * 100
-    lengths = random.permutation(np.interp(even, PERCENTILES, TOKENS[split]).round().astype(int))
-    words = (random.integers(len(WORDS), size=length - 2) for length in lengths)
-    return [(" ".join(WORDS[i] for i in row), str(random.integers(2))) for row in words]
-
-
-WORDS = [f"w{number}" for number in range(5000)]
-
-
-def write_model(folder: Path, tokenizer: Path | None) -> None:
-    """BERT-base, drawn; its tokenizer is bert-base-uncased's, where there is one, or word by word.
-
-    Args:
-        tokenizer: a folder that has one with BERT's vocabulary.
-    """
-    import torch
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    torch.manual_seed(SEED)
-    BertForSequenceClassification(BertConfig()).save_pretrained(folder)
-    if tokenizer is not None:
-        maker = AutoTokenizer.from_pretrained(tokenizer)
-    else:
-        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        maker = BertTokenizer(vocab={word: i for i, word in enumerate([*special, *WORDS])})
-    maker.save_pretrained(folder)
-
-
-def write_data(folder: Path, data: Path | None, size: Size) -> None:
-    """Write SST-2 in GLUE's own layout."""
-    (folder / "data" / "SST-2").mkdir(parents=True)
-    for split, count in (("train", size.train), ("dev", size.dev)):
-        rows = ["sentence\tlabel", *map("\t".join, sst2(data, split, count))]
-        path = folder / "data" / "SST-2" / f"{split}.tsv"
-        path.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 # --- measuring
@@ -397,12 +306,12 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="beftkit-bench-"))
     try:
         bert = folder / "bert"
-        write_data(bert, data, small)
+        write_data(bert, data, small.train, small.dev)
         write_model(bert / "model", weights)
         bench("BERT-base, drawn", bert, small, names)
         if weights is not None:
             real = folder / "minilm"
-            write_data(real, data, large)
+            write_data(real, data, large.train, large.dev)
             (real / "model").symlink_to(weights.resolve())
             bench("all-MiniLM-L6-v2", real, large, names)
         else:

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional
 
-LR, EPS, BATCH, MAX_LENGTH, SEED = 4e-4, 1e-6, 16, 128, 0
+from bench.material import BATCH, SEED
+
+LR, EPS, MAX_LENGTH = 4e-4, 1e-6, 128
 
 
 class Cost(NamedTuple):
@@ -179,3 +181,32 @@ def _trainer(model: Any, tokenizer: Any, folder: Path) -> Figures:
     begin = Cost.now()
     job.train()
     return Figures(Cost.now() - begin, evaluation, found["eval_accuracy"])
+
+
+def floor(folder: Path) -> Figures:
+    """(d) Forward and backward of our batches, cut out before, and nothing else."""
+    model, losses, batches = plain_loop(folder)
+    torch.manual_seed(SEED)
+    begin = Cost.now()
+    for inputs, targets in batches:
+        losses(inputs, targets).backward()
+        model.zero_grad()
+    return Figures(Cost.now() - begin, Cost(0, 0), None)
+
+
+def plain_loop(folder: Path) -> tuple[Any, Any, list[Any]]:
+    """Model in training mode, a function of its mean loss, and the batches that we train on."""
+    from beftkit.tasks import encode, load_task, plan
+
+    model, tokenizer = load(folder)
+    freeze(model)
+    model.train()
+    split = load_task("sst2", data_dir=folder / "data").train
+    encoded = encode(split, tokenizer, max_length=MAX_LENGTH)
+    planned = plan(encoded.lengths, BATCH, seed=SEED, epoch=0)
+    batches = [(batch.inputs, batch.targets) for batch in map(encoded.batch, planned)]
+
+    def mean_loss(inputs: dict[str, Any], targets: Any) -> Any:
+        return functional.cross_entropy(model(**inputs).logits, targets)
+
+    return model, mean_loss, batches

@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from beftkit.adapters import storable, write_adapter
 from beftkit.weights import collect_tuned
-from tests import tiny_models
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """More threads only get in each other's way in models this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def build(case: str, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
-    return tiny_models.build(tiny_models.BY_ID[case], dtype, **options)
+from tests.tiny_models import build
 
 
 def same(model: Any, other: Any) -> bool:

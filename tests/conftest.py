@@ -12,7 +12,17 @@ from hypothesis import settings
 
 from tests.builders import write_model
 from tests.command import Beftkit, Ran
+from tests.fisher_run import fisher as fisher
+from tests.fisher_run import measured as measured
+from tests.hub_fixtures import data_hub as data_hub
 from tests.hub_fixtures import hub as hub
+from tests.hub_fixtures import uploads as uploads
+from tests.run_fixtures import place as place
+from tests.run_fixtures import tiny as tiny
+from tests.run_fixtures import workplace as workplace
+
+# More threads only get in each other's way in models this small, and sum in another order.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # The same examples each time: a change is judged by what it changes.
 settings.register_profile("repeatable", derandomize=True)
@@ -64,7 +74,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ],
     ids="-".join,
 )
-def place(request: pytest.FixtureRequest) -> tuple[str, str]:
+def engine(request: pytest.FixtureRequest) -> tuple[str, str]:
     """Backend and device a kernel test runs on; interpreted Triton in a process of its own."""
     found: tuple[str, str] = request.param
     return found

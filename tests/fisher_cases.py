@@ -9,14 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from beftkit.gradients import example_squares, sites_of
 from tests import tiny_models
 from tests.tiny_models import BY_ID, Case
 
 #: rows of each batch with their lengths: padding, uneven batches, one of a single row
 LENGTHS = ((7, 3, 5, 6), (4, 4, 2), (5,))
+#: what one backward pass cannot tell apart: no module's bias, or a module without example dimension
+ALONE = {"deberta": ("q_bias", "v_bias"), "deberta-v2-share": ("query_proj.bias", "key_proj.bias")}
 
 
-def classifier(id: str) -> Case:
+def classifying(id: str) -> Case:
     """A case of the table with a classification head."""
     case = BY_ID[id]
     family = case.config.removesuffix("Config")
@@ -75,6 +78,16 @@ def build(case: Case, dtype: torch.dtype, **options: Any) -> Any:
     return model
 
 
+def classifier(id: str = "bert", dtype: torch.dtype = torch.float64, **options: Any) -> Any:
+    """A case's model with a classification head."""
+    return build(classifying(id), dtype, **options)
+
+
+def names_of(model: Any) -> list[str]:
+    """The biases that are measured."""
+    return sites_of(model).names
+
+
 def loop(
     model: Any, names: Sequence[str], batches: Iterable[Mapping[str, Tensor]]
 ) -> dict[str, Tensor]:
@@ -113,3 +126,15 @@ def gap(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float:
         if float(one.sum()) > 1e-12 * largest
     ]
     return max(errors)
+
+
+def judged(
+    model: Any, batches: Sequence[Mapping[str, Tensor]], judge: Any = None, **settings: Any
+) -> float:
+    """How far the sums are from the judge's; padding is left out of the judge's batches."""
+    names = names_of(model)
+    found = example_squares(model, names, batches, **settings)
+    assert found.examples == sum(len(batch["input_ids"]) for batch in batches)
+    assert all(one.dtype == torch.float64 for one in found.sums.values())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    return gap(found.sums, loop(judge or model, names, batches))

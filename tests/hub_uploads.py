@@ -17,8 +17,8 @@ from urllib.parse import unquote
 
 import yaml
 
+from tests.hub_data import DataHub
 from tests.hub_server import Repo
-from tests.test_tasks_hub import DataHub
 
 _REPO = r"[\w.-]+/[\w.-]+"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")

@@ -47,7 +47,7 @@ def selection(
         model=model, task=task, metric=metric, higher_is_better=True,
         candidates=settings.candidates, targets=overall_targets(groups), groups=groups,
         cells=tuple(cells),
-        settings={**settings.model_dump(mode="json"), "model": model, "task": task,
+        settings={**settings.document(), "model": model, "task": task,
                   "precision": "bf16", "metric": [metric]},
         family="bert", total=100_000, notes=("a note & more",),
     )  # fmt: skip

@@ -14,8 +14,8 @@ import transformers
 from beftkit.adapters import FORMATS, write_adapter
 from beftkit.weights import apply_adapter, collect_tuned
 from tests import tiny_models
-from tests.adapted import build, same, trained
-from tests.adapted import one_thread as one_thread
+from tests.adapted import same, trained
+from tests.tiny_models import build
 
 peft = pytest.importorskip("peft")
 

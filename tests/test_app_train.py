@@ -15,27 +15,15 @@ import yaml
 from safetensors.numpy import load_file
 
 import beftkit as package
-from tests import tiny_run
+from beftkit.settings.train import TrainSettings
 from tests.command import Beftkit, Ran, refused
 
 Train = Callable[..., Ran]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``base`` with its tokenizer, ``train.jsonl`` and ``dev.jsonl``."""
-    folder = tmp_path_factory.mktemp("train")
-    tiny_run.write_base(folder / "base")
-    tiny_run.write_task(folder)
-    return folder
-
-
 @pytest.fixture
-def train(place: Path, tmp_path: Path, beftkit: Beftkit, monkeypatch: pytest.MonkeyPatch) -> Train:
+def train(workplace: Path, beftkit: Beftkit) -> Train:
     """Run it beside the data, on the CPU."""
-    for name in ("train.jsonl", "dev.jsonl", "base"):
-        (tmp_path / name).symlink_to(place / name)
-    monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str | Path) -> Ran:
         quick = ("--train-file", "train.jsonl", "--validation-file", "dev.jsonl", "--epochs", "2",
@@ -271,7 +259,7 @@ def test_help_has_topics(beftkit: Beftkit) -> None:
     for topic in ("What trains:", "Data:", "Optimisation:", "Output:"):
         assert f"\n{topic}\n" in out
     assert out.index("Model:") < out.index("What trains:") < out.index("Output:")
-    for name in package.settings.TrainSettings.model_fields:  # type: ignore[attr-defined]
+    for name in TrainSettings.model_fields:
         assert f"--{name.replace('_', '-')}" in out or name == "model", name
     assert beftkit("evaluate", "--help").code == 0
     assert beftkit("train").code == 2

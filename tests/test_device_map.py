@@ -13,7 +13,6 @@ import accelerate
 import pytest
 import transformers
 
-from tests import tiny_run
 from tests.command import Beftkit, refused
 
 DATA = ("--validation-file", "dev.jsonl", "--device", "cpu")
@@ -23,11 +22,8 @@ AUTO = ("--device-map", "auto")
 
 
 @pytest.fixture
-def spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def spread(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Where parts go under ``auto``; ``base`` and its data are in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    tiny_run.write_base(tmp_path / "base")
-    tiny_run.write_task(tmp_path)
     places = dict.fromkeys(
         ("bert.embeddings", "bert.encoder.layer.0", "bert.encoder.layer.1", "bert.pooler",
          "dropout", "classifier"), "cpu",
@@ -38,7 +34,7 @@ def spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         model, info = plain(*given, **named)
         if device_map == "auto":
             accelerate.dispatch_model(
-                model, places, main_device="cpu", offload_dir=tmp_path / "away", force_hooks=True
+                model, places, main_device="cpu", offload_dir=workplace / "away", force_hooks=True
             )
             assert hasattr(model.bert.encoder.layer[0], "_hf_hook")
         return model, info

@@ -4,151 +4,63 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from torch import Tensor
 from torch.nn import functional
-from transformers.utils import logging
 
 import beftkit as package
-from beftkit import gradients as fisher_sums
-from beftkit.models import Loaded, load_classifier
-from tests import tiny_run
-from tests.command import Beftkit, Ran, refused
+from beftkit.gradients import means as fisher_sums
 from tests.fisher_cases import gap
-from tests.forked import Command, start_pair
-
-Fisher = Callable[..., Ran]
-LABELS = ("neg", "pos")
-COUNT = 26
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``base``, ``train.jsonl``, ``values.jsonl``, and ``out``, a run with its snapshots."""
-    folder = tmp_path_factory.mktemp("fisher")
-    logging.disable_progress_bar()
-    tiny_run.write_base(folder / "base", initializer_range=0.3)
-    tiny_run.write_task(folder, train=COUNT)
-    rows = examples(folder)
-    lines = [{"text": row["text"], "label": 3.5 * len(row["text"]) % 2 - 1} for row in rows]
-    (folder / "values.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    package.train(
-        str(folder / "base"), train_file=str(folder / "train.jsonl"), device="cpu", epochs=2,
-        batch_size=8, lr=1e-2, bias="q,v", save_snapshots=True, output=str(folder / "out"),
-        validation_file=str(folder / "dev.jsonl"),
-    )  # fmt: skip
-    return folder
-
-
-@pytest.fixture
-def fisher(
-    place: Path, tmp_path: Path, beftkit: Beftkit, monkeypatch: pytest.MonkeyPatch
-) -> Fisher:
-    """Run it beside the data, on the CPU; a model given first is used instead of ``base``."""
-    for path in place.iterdir():
-        (tmp_path / path.name).symlink_to(path)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str | Path, model: str = "base", data: bool = True) -> Ran:
-        given = ("--train-file", "train.jsonl") if data else ()
-        return beftkit("fisher", model, "--device", "cpu", *given, *arguments)
-
-    return run
-
-
-def examples(folder: Path, name: str = "train.jsonl") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
-
-
-def loaded(
-    place: Path, seed: int = 0, labels: tuple[str, ...] = LABELS, model: str = "base"
-) -> Any:
-    found: Loaded = load_classifier(str(place / model), labels, seed=seed)
-    return found.model.double(), found.tokenizer
-
-
-def names_in(model: Any) -> list[str]:
-    """Biases of the blocks."""
-    return [n for n, _ in model.named_parameters() if ".layer." in n and n.endswith("bias")]
-
-
-def judge(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """Mean over examples of the squared gradient of log p, each example on its own."""
-    names = names_in(model)
-    wanted = [dict(model.named_parameters())[name].requires_grad_(True) for name in names]
-    sums = {name: torch.zeros_like(one) for name, one in zip(names, wanted, strict=True)}
-    for row in rows:
-        logits = model(**tokenizer(row["text"], return_tensors="pt")).logits[0]
-        if len(logits) == 1:
-            score = -0.5 * (logits[0] - row["label"]).square()
-        else:
-            score = logits.log_softmax(0)[LABELS.index(row["label"])]
-        for name, grad in zip(names, torch.autograd.grad(score, wanted), strict=True):
-            sums[name] += grad.square()
-    return {name: one.detach() / len(rows) for name, one in sums.items()}
-
-
-def figures(document: dict[str, Any]) -> dict[str, Tensor]:
-    """Site to its figure."""
-    return {
-        site["name"]: torch.tensor([site["fisher"]], dtype=torch.float64)
-        for role in document["roles"].values()
-        for site in role["sites"]
-    }
-
-
-def reduced(by_name: dict[str, Tensor], how: str = "mean") -> dict[str, Tensor]:
-    return {name: getattr(one, how)()[None] for name, one in by_name.items()}
-
-
-def document(ran: Ran) -> dict[str, Any]:
-    assert ran.code == 0, ran
-    return merged(json.loads(ran.out))
-
-
-def merged(found: dict[str, Any]) -> dict[str, Any]:
-    """With what the only post has, if it is the only one."""
-    return {**found, **found["posts"][0]} if len(found["posts"]) == 1 else found
+from tests.fisher_run import (
+    COUNT,
+    LABELS,
+    Fisher,
+    document,
+    examples,
+    figures,
+    judge,
+    loaded,
+    merged,
+    names_in,
+    reduced,
+)
 
 
 @pytest.mark.parametrize("batch_size", ["1", "5", "16"])
-def test_it_is_the_mean_over_examples(fisher: Fisher, place: Path, batch_size: str) -> None:
+def test_it_is_the_mean_over_examples(fisher: Fisher, measured: Path, batch_size: str) -> None:
     found = document(fisher("--format", "json", "--batch-size", batch_size))
-    expected = judge(*loaded(place), examples(place))
+    expected = judge(*loaded(measured), examples(measured))
     assert gap(figures(found), reduced(expected)) < 1e-5
     assert len(figures(found)) == 16
 
 
-def test_sum_seed_examples_and_length(fisher: Fisher, place: Path) -> None:
+def test_sum_seed_examples_and_length(fisher: Fisher, measured: Path) -> None:
     found = document(
         fisher("--format", "json", "--reduce", "sum", "--seed", "3", "--examples", "7")
     )
-    model, tokenizer = loaded(place, seed=3)
-    expected = judge(model, tokenizer, examples(place)[:7])
+    model, tokenizer = loaded(measured, seed=3)
+    expected = judge(model, tokenizer, examples(measured)[:7])
     assert gap(figures(found), reduced(expected, "sum")) < 1e-5
     cut = fisher("--format", "json", "--seed", "3", "--examples", "7", "--max-length", "4")
     tokenizer.model_max_length = 4
-    words = [{**row, "text": " ".join(row["text"].split()[:2])} for row in examples(place)[:7]]
+    words = [{**row, "text": " ".join(row["text"].split()[:2])} for row in examples(measured)[:7]]
     assert gap(figures(document(cut)), reduced(judge(model, tokenizer, words))) < 1e-5
     assert "of 7 examples cut to 4 tokens (--max-length)" in cut.err
 
 
-def test_regression_counts_half_the_squared_error(fisher: Fisher, place: Path) -> None:
+def test_regression_counts_half_the_squared_error(fisher: Fisher, measured: Path) -> None:
     found = document(fisher("--format", "json", "--train-file", "values.jsonl", data=False))
-    model, tokenizer = loaded(place, labels=())
-    expected = judge(model, tokenizer, examples(place, "values.jsonl"))
+    model, tokenizer = loaded(measured, labels=())
+    expected = judge(model, tokenizer, examples(measured, "values.jsonl"))
     assert gap(figures(found), reduced(expected)) < 1e-5
 
 
-def test_what_the_document_says(fisher: Fisher, place: Path) -> None:
+def test_what_the_document_says(fisher: Fisher, measured: Path) -> None:
     ran = fisher("--format", "json")
     found = document(ran)
     settings = found["settings"]
@@ -213,7 +125,7 @@ def test_several_heads_are_averaged(fisher: Fisher) -> None:
     assert "over heads" in table and "drawn by seed 4, 0, 2" in table and " to " in table
 
 
-def test_snapshots_of_a_run(fisher: Fisher, place: Path) -> None:
+def test_snapshots_of_a_run(fisher: Fisher, measured: Path) -> None:
     found = document(fisher("--format", "json", "--snapshots", "out/snapshots"))
     base = document(fisher("--format", "json"))
     assert [one["post"]["path"] for one in found["posts"]] == [
@@ -221,11 +133,11 @@ def test_snapshots_of_a_run(fisher: Fisher, place: Path) -> None:
     ]  # fmt: skip
     assert gap(figures(found["posts"][0]), figures(base)) < 1e-12
     for one in found["posts"][1:]:
-        model, tokenizer = loaded(place)
+        model, tokenizer = loaded(measured)
         tensors = load_file(one["post"]["path"])
         assert "classifier.weight" in tensors
         model.load_state_dict({n: torch.from_numpy(v) for n, v in tensors.items()}, strict=False)
-        expected = reduced(judge(model, tokenizer, examples(place)))
+        expected = reduced(judge(model, tokenizer, examples(measured)))
         assert gap(figures(one), expected) < 1e-5
         assert gap(figures(one), figures(base)) > 1e-2
     table = fisher("--snapshots", "out/snapshots").out
@@ -260,14 +172,14 @@ def test_a_snapshot_does_not_inherit_from_the_one_before(fisher: Fisher) -> None
                for note in alone["posts"][1]["notes"])  # fmt: skip
 
 
-def test_batch_means_as_published(fisher: Fisher, place: Path) -> None:
+def test_batch_means_as_published(fisher: Fisher, measured: Path) -> None:
     """Batches of 8 in the examples' order; all biases, head and pooler count for the norm."""
     found = document(fisher("--format", "json", "--variant", "batch-mean"))
-    model, tokenizer = loaded(place)
+    model, tokenizer = loaded(measured)
     parameters = dict(model.named_parameters())
     trained = [name for name in parameters if name.endswith("bias") or "classifier" in name]
     expected = {name: torch.zeros_like(parameters[name]) for name in names_in(model)}
-    rows, clipped = examples(place), []
+    rows, clipped = examples(measured), []
     for parameter in parameters.values():
         parameter.requires_grad_(False)
     for name in trained:
@@ -309,95 +221,3 @@ def test_buffers_checkpointing_and_precision(
     assert [named["budget"] >> 20 for named in seen] == [64, 0, 64, 64, 64, 64, 64]
     assert [named["gradient_checkpointing"] for named in seen] == [*[False] * 2, True, *[False] * 4]
     assert [named["half"] for named in seen] == [*[None] * 4, torch.bfloat16, None, None]
-
-
-def test_a_trained_model_has_its_own_head(fisher: Fisher, beftkit: Beftkit) -> None:
-    ran = beftkit(
-        "train", "base", "--device", "cpu", "--train-file", "train.jsonl", "--bias", "full",
-        "--max-steps", "1", "-o", "full",
-    )  # fmt: skip
-    assert ran.code == 0, ran
-    found = document(fisher("--format", "json", model="full/model"))
-    assert found["settings"]["head_seeds"] is None
-    assert not any("drawn by seed" in note for note in found["notes"])
-    refused(
-        fisher("--head-seeds", "0,1", model="full/model"),
-        "full/model: holds a trained classifier, so no seed draws one; leave out --head-seeds",
-    )
-
-
-def test_mistakes(fisher: Fisher, tmp_path: Path) -> None:
-    """Each is one line; what the arguments alone show to be wrong ends with 2."""
-    for arguments, message in (
-        ([], "neither a task nor a train file were given; expected one of them"),
-        (["--task", "sst2", "--train-file", "train.jsonl"], "both a task and a train file were"),
-        (["--task", "sst2", "--regression"], "regression is for files of your own"),
-        (["--train-file", "train.jsonl", "--head-seeds", "0,1", "--snapshots", "out/snapshots"],
-         "snapshots hold the classifier of their run; give one head seed"),
-        (["--train-file", "train.jsonl", "--head-seeds", "1,1"], "different whole numbers"),
-        (["--train-file", "train.jsonl", "--head-seeds", "x"], "head"),
-        (["--train-file", "train.jsonl", "--variant", "batch"], "variant"),
-        (["--train-file", "train.jsonl", "--examples", "0"], "examples"),
-    ):  # fmt: skip
-        ran = fisher(*arguments, data=False)
-        assert ran.code == 2 and message in ran.err and ran.out == "", ran
-        assert len(ran.err.splitlines()) <= 4 and "Traceback" not in ran.err
-    refused(fisher("--examples", str(COUNT + 1)),
-            f"has {COUNT} training examples, not {COUNT + 1}; lower --examples")  # fmt: skip
-    refused(fisher("--candidates", "q,x"), "x")
-    refused(fisher("--precision", "fp16"), "precision fp16: needs a GPU")
-    refused(fisher("--tower", "vision"), "vision")
-    refused(fisher(model="absent"), "absent")
-    refused(fisher(model="train.jsonl"), "is a file")
-    refused(fisher("--snapshots", "absent.safetensors"), "absent.safetensors")
-    refused(fisher("--text-columns", "nothing"), "nothing")
-    damaged = shutil.copytree("base", tmp_path / "damaged")
-    (damaged / "model.safetensors").write_bytes(b"no weights")
-    refused(fisher(model="damaged"), "damaged", limit=400)
-    tiny_run.write_base(tmp_path / "wide", hidden_size=48)
-    ran = fisher("--snapshots", "out/snapshots", model="wide")
-    refused(ran, "which this BertForSequenceClassification has not; expected a snapshot", limit=400)
-    ran = fisher("-o", "train.jsonl")
-    assert "Traceback" not in ran.err
-
-
-def test_a_model_without_biases(fisher: Fisher, tmp_path: Path) -> None:
-    import transformers
-
-    config = transformers.LlamaConfig(
-        vocab_size=30, hidden_size=24, num_hidden_layers=1, num_attention_heads=3,
-        num_key_value_heads=3, intermediate_size=40,
-    )  # fmt: skip
-    transformers.LlamaModel(config).save_pretrained(tmp_path / "llama")
-    ran = fisher("--tokenizer", "base", model="llama")
-    refused(ran, "no bias", limit=400)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", ["exact", "batch-mean"])
-def test_two_processes_measure_what_one_does(place: Path, variant: str) -> None:
-    """Also where a process has less than the other, or nothing at all."""
-    for count in ("26", "3"):
-        arguments = ["fisher", "base", "--train-file", "train.jsonl", "--device", "cpu",
-                     "--batch-size", "4", "--format", "json", "--variant", variant,
-                     "--examples", count]  # fmt: skip
-        alone = Command(place, arguments)
-        assert alone.wait() == 0, alone.said
-        pair = start_pair(place, arguments)
-        assert [one.wait() for one in pair] == [0, 0], [one.said for one in pair]
-        assert pair[1].out.read_text() == "" and pair[1].said == ""
-        expected, found = (merged(json.loads(one.out.read_text())) for one in (alone, pair[0]))
-        assert gap(figures(found), figures(expected)) < 1e-6
-        assert found["settings"] == expected["settings"]
-
-
-@pytest.mark.parametrize("variant", ["exact", "batch-mean"])
-def test_out_of_memory_is_one_line(
-    variant: str, fisher: Fisher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*given: Any, **named: Any) -> Any:
-        raise MemoryError
-
-    for name in ("example_squares", "batch_mean_squares"):
-        monkeypatch.setattr(fisher_sums, name, full)
-    refused(fisher("--variant", variant), "out of memory with batch_size")

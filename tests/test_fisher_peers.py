@@ -11,15 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from beftkit.gradients import example_squares, sites_of
-from tests import fisher_cases as cases
-from tests.fisher_cases import classified, gap
+from tests.fisher_cases import classified, classifier, gap
 
 SAME = 1e-10
 
 
-def classifier(id: str = "bert") -> Any:
-    model = cases.build(cases.classifier(id), torch.float64, attn_implementation="eager")
-    return model.requires_grad_(False)
+def eager(id: str = "bert") -> Any:
+    """Nothing to train, attention spelled out: peers see through no kernel."""
+    return classifier(id, attn_implementation="eager").requires_grad_(False)
 
 
 def sums_of(model: Any, names: list[str], one: Callable[[Any], dict[str, Tensor]]) -> Any:
@@ -36,7 +35,7 @@ def sums_of(model: Any, names: list[str], one: Callable[[Any], dict[str, Tensor]
 
 @pytest.mark.parametrize("id", ["bert", "albert", "deberta", "deberta-v2-share", "opt"])
 def test_vmap_of_grad(id: str) -> None:
-    model = classifier(id)
+    model = eager(id)
     names = sites_of(model).names
     biases = {name: dict(model.named_parameters())[name].detach() for name in names}
 
@@ -57,11 +56,11 @@ def test_vmap_of_grad(id: str) -> None:
 def test_opacus(id: str) -> None:
     """Biases of linear layers and of LayerNorm; a layer used several times is added up by it."""
     opacus = pytest.importorskip("opacus")
-    model = classifier(id)
+    model = eager(id)
     names = sites_of(model).names
 
     def one(batch: Any) -> dict[str, Tensor]:
-        other = classifier(id).train()  # Opacus looks at models in training mode only
+        other = eager(id).train()  # Opacus looks at models in training mode only
         for module in other.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
@@ -85,12 +84,12 @@ def test_backpack() -> None:
     backpack = pytest.importorskip("backpack")
     from backpack.extensions import BatchGrad
 
-    model = classifier()
+    model = eager()
     linear = {f"{name}.bias" for name, one in model.named_modules() if isinstance(one, nn.Linear)}
     names = [name for name in sites_of(model).names if name in linear]
 
     def one(batch: Any) -> dict[str, Tensor]:
-        extended = classifier()
+        extended = eager()
         for name, parameter in extended.named_parameters():
             parameter.requires_grad_(name in names)
         for module in extended.modules():

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import beftkit
 from beftkit.adapters import FORMATS, check_format, default_format, write_adapter
@@ -28,7 +27,7 @@ MERGED = ("merge_adapter", "merge_and_unload")
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[Any]:
-    """docs/formats.py, which measures, in one thread: more only get in each other's way."""
+    """docs/formats.py, which measures."""
     from transformers.utils.logging import disable_progress_bar
 
     spec = spec_from_file_location("formats", PAGE.with_suffix(".py"))
@@ -36,12 +35,10 @@ def script() -> Iterator[Any]:
     module = module_from_spec(spec)
     sys.modules["formats"] = module  # its dataclass asks for it
     spec.loader.exec_module(module)
-    threads, level = torch.get_num_threads(), logging.root.manager.disable
-    torch.set_num_threads(1)
+    level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     disable_progress_bar()
     yield module
-    torch.set_num_threads(threads)
     logging.disable(level)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ from safetensors.numpy import load_file
 
 import beftkit as api
 from beftkit.registry import GLUE
-from tests import task_files, tiny_run
+from tests import task_files
 from tests.command import Beftkit, refused
+from tests.hub_data import DataHub, Repos, publish
 from tests.hub_fixtures import outside
-from tests.test_tasks_hub import FILE_URL, DataHub, publish
 
 COMMIT = "a" * 40
 ADAPTER = "c" * 40
@@ -25,45 +24,10 @@ TASK = ("--task", "sst2", *QUICK)
 
 
 @pytest.fixture(scope="module")
-def repos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of the base and of GLUE; two tasks, of which one has three labels."""
-    root = tmp_path_factory.mktemp("repos")
-    return {
-        "owner/base": tiny_run.write_base(root / "base"),
-        "nyu-mll/glue": task_files.write_dataset(root / "glue", ["sst2", "mnli"]),
-    }
-
-
-@pytest.fixture
-def hub(
-    repos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[DataHub]:
-    """A hub with both; the cache and the working directory are empty, nobody is logged in."""
-    import datasets
-    from huggingface_hub import constants, hf_api
-    from transformers.utils import hub as transformers_hub
-
-    monkeypatch.chdir(tmp_path)
-    with DataHub() as server:
-        publish(server, "owner/base", repos["owner/base"], COMMIT)
-        publish(server, "nyu-mll/glue", repos["nyu-mll/glue"], GLUE)
-        # Both libraries have read the environment by now, in an earlier test.
-        for module in (constants, datasets.config):
-            for name, value in {
-                "ENDPOINT": server.url, "HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": False,
-                "HF_HUB_CACHE": str(tmp_path / "home/hub"), "HF_TOKEN_PATH": "absent",
-                "HF_DATASETS_CACHE": tmp_path / "home/datasets",
-                "HUGGINGFACE_CO_URL_TEMPLATE": server.url + FILE_URL,
-            }.items():  # fmt: skip
-                if hasattr(module, name):
-                    monkeypatch.setattr(module, name, value)
-        monkeypatch.setattr(hf_api.api, "endpoint", server.url)  # peft asks it
-        monkeypatch.setattr(  # made once, with its endpoint
-            transformers_hub, "_hf_api", None, raising=False
-        )
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
-            monkeypatch.delenv(name, raising=False)
-        yield server
+def repos(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Repos:
+    """The base and GLUE; two tasks, of which one has three labels."""
+    glue = task_files.write_dataset(tmp_path_factory.mktemp("repos") / "glue", ["sst2", "mnli"])
+    return {"owner/base": (tiny / "base", COMMIT), "nyu-mll/glue": (glue, GLUE)}
 
 
 def results(out: str) -> Any:
@@ -71,7 +35,7 @@ def results(out: str) -> Any:
 
 
 def test_it_is_trained_published_evaluated_and_scored(
-    hub: DataHub, repos: dict[str, Path], beftkit: Beftkit
+    data_hub: DataHub, tiny: Path, beftkit: Beftkit
 ) -> None:
     ran = beftkit("train", "owner/base", *TASK, "--bias", "q,v", "--quiet", "--format", "json",
                   "-o", "out")  # fmt: skip
@@ -84,23 +48,23 @@ def test_it_is_trained_published_evaluated_and_scored(
     assert (said["revision"], said["data_revision"]) == (COMMIT, GLUE), "commits, not branches"
     config = json.loads(Path("out/adapter/adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "owner/base" and config["revision"] == COMMIT
-    asked = {request.path for request in hub.log}
+    asked = {request.path for request in data_hub.log}
     assert not [path for path in asked if "/mnli/" in path], "no other task is fetched"
 
-    publish(hub, "owner/adapter", Path("out/adapter"), ADAPTER)
-    here = api.score(repos["owner/base"], "out/adapter").roles
+    publish(data_hub, "owner/adapter", Path("out/adapter"), ADAPTER)
+    here = api.score(tiny / "base", "out/adapter").roles
     for given in (("owner/base", "owner/adapter"), ("owner/adapter",)):
-        asked_before = len(hub.log)
+        asked_before = len(data_hub.log)
         ran = beftkit("score", *given, "--format", "json")
         assert ran.code == 0, ran
         [found] = json.loads(ran.out)["posts"]
         assert {role: found["roles"][role]["projection"] for role in here} == {
             role: one.figures["projection"] for role, one in here.items()
         }
-        assert len(hub.log) > asked_before
+        assert len(data_hub.log) > asked_before
 
     # The adapter knows its base, the base's commit and its task; the branch is gone since.
-    hub.repos["owner/base"].revisions.remove("main")
+    data_hub.repos["owner/base"].revisions.remove("main")
     for given in ((), ("owner/base", "--revision", COMMIT, "--task", "sst2")):
         ran = beftkit("evaluate", *given, "--adapter", "owner/adapter", "--device", "cpu",
                       "--format", "json")  # fmt: skip
@@ -110,20 +74,20 @@ def test_it_is_trained_published_evaluated_and_scored(
         assert (found["model"], found["adapter"]) == ("owner/base", "owner/adapter")
 
 
-def test_peft_loads_it_from_there(hub: DataHub, beftkit: Beftkit) -> None:
+def test_peft_loads_it_from_there(data_hub: DataHub, beftkit: Beftkit) -> None:
     """Also with three labels, where PEFT has to be told."""
     import torch
     from peft import AutoPeftModelForSequenceClassification
     from transformers import AutoTokenizer
 
-    from beftkit.models import load_classifier
+    from beftkit.objectives.heads import load_classifier
     from beftkit.weights import apply_adapter
 
     for task, labels in (("sst2", 2), ("mnli", 3)):
         ran = beftkit("train", "owner/base", "--task", task, *QUICK, "--epochs", "1", "-o", task)
         assert ran.code == 0, ran
         name = f"owner/{task}"
-        publish(hub, name, Path(task, "adapter"), f"{labels}" * 40)
+        publish(data_hub, name, Path(task, "adapter"), f"{labels}" * 40)
         told = {} if labels == 2 else {"num_labels": labels}
         theirs = AutoPeftModelForSequenceClassification.from_pretrained(name, **told).eval()
         ours = load_classifier("owner/base", task_files.LABELS[task], seed=5)
@@ -137,10 +101,10 @@ def test_peft_loads_it_from_there(hub: DataHub, beftkit: Beftkit) -> None:
         assert torch.allclose(found, wanted, atol=1e-6, rtol=0)
 
 
-def test_what_is_not_there(hub: DataHub, beftkit: Beftkit) -> None:
-    glue = hub.repos.pop("nyu-mll/glue")
+def test_what_is_not_there(data_hub: DataHub, beftkit: Beftkit) -> None:
+    glue = data_hub.repos.pop("nyu-mll/glue")
     refused(beftkit("train", "owner/base", *TASK, "--quiet", "-o", "out"), "nyu-mll/glue", 400)
-    hub.repos["nyu-mll/glue"] = glue
+    data_hub.repos["nyu-mll/glue"] = glue
     ran = beftkit("train", "owner/absent", *TASK, "--quiet", "-o", "out")
     refused(ran, "owner/absent")
     ran = beftkit("train", "owner/base", "--revision", "v9", *TASK, "--quiet", "-o", "out")
@@ -151,15 +115,17 @@ def test_what_is_not_there(hub: DataHub, beftkit: Beftkit) -> None:
 
 
 @pytest.mark.slow
-def test_the_environment_names_the_hub_and_the_cache_will_do(hub: DataHub, tmp_path: Path) -> None:
+def test_the_environment_names_the_hub_and_the_cache_will_do(
+    data_hub: DataHub, tmp_path: Path
+) -> None:
     """In processes of their own: the second has no network and finds everything in the cache."""
     home = tmp_path / "home"
-    ran = outside(hub, home, "train", "owner/base", *TASK, "-o", "one")
+    ran = outside(data_hub, home, "train", "owner/base", *TASK, "-o", "one")
     assert ran.code == 0, ran
-    asked = len(hub.log)
-    ran = outside(hub, home, "train", "owner/base", *TASK, "-o", "two", HF_HUB_OFFLINE="1")
+    asked = len(data_hub.log)
+    ran = outside(data_hub, home, "train", "owner/base", *TASK, "-o", "two", HF_HUB_OFFLINE="1")
     assert ran.code == 0, ran
-    assert len(hub.log) == asked
+    assert len(data_hub.log) == asked
     one, two = (load_file(f"{out}/adapter/adapter_model.safetensors") for out in ("one", "two"))
     assert one.keys() == two.keys() and all((one[name] == two[name]).all() for name in one)
     metrics = [results(out)["runs"][0]["last"]["metrics"] for out in ("one", "two")]

@@ -25,7 +25,7 @@ from tests.kernels_cases import (
 )
 
 pytestmark = pytest.mark.usefixtures("poisoned")
-Place = tuple[str, str]
+Engine = tuple[str, str]
 
 
 def columns_close(found: Tensor, pre: list[Tensor], post: list[Tensor], dtype: str) -> None:
@@ -41,21 +41,21 @@ def columns_close(found: Tensor, pre: list[Tensor], post: list[Tensor], dtype: s
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_against_the_reference(dtype: str, place: Place) -> None:
-    backend, device = place
+def test_against_the_reference(dtype: str, engine: Engine) -> None:
+    backend, device = engine
     pre, post = pairs(LENGTHS, device=device, pre=dtype)
     columns_close(projection_stats(pre, post, backend=backend), pre, post, dtype)
 
 
 @pytest.mark.parametrize("dtypes", [("float32", "bfloat16"), ("float16", "float64")])
-def test_two_dtypes(dtypes: tuple[str, str], place: Place) -> None:
-    backend, device = place
+def test_two_dtypes(dtypes: tuple[str, str], engine: Engine) -> None:
+    backend, device = engine
     pre, post = pairs([5, 768, 4099], device=device, pre=dtypes[0], post=dtypes[1])
     columns_close(projection_stats(pre, post, backend=backend), pre, post, "float32")
 
 
-def test_all_dtypes_in_one_call(place: Place) -> None:
-    backend, device = place
+def test_all_dtypes_in_one_call(engine: Engine) -> None:
+    backend, device = engine
     pre, post = [], []
     for i, dtype in enumerate(DTYPES):
         a, b = pairs([17 + i, 1024], device=device, pre=dtype, post=DTYPES[-i])
@@ -63,9 +63,9 @@ def test_all_dtypes_in_one_call(place: Place) -> None:
     columns_close(projection_stats(pre, post, backend=backend), pre, post, "float32")
 
 
-def test_scattered_anyhow(place: Place) -> None:
+def test_scattered_anyhow(engine: Engine) -> None:
     """Unaligned, strided, transposed, of several dimensions: each counts as a vector."""
-    backend, device = place
+    backend, device = engine
     base = randn(3000, seed=1, device=device)
     pre = [base[1:770], base[::3][:900], base[:600].view(20, 30).T, base[5:6], base[:8]]
     post = [x.contiguous() + 0.25 for x in pre]
@@ -74,9 +74,9 @@ def test_scattered_anyhow(place: Place) -> None:
 
 
 @pytest.mark.parametrize("dtype", list(ULP))
-def test_one_ulp(dtype: str, place: Place) -> None:
+def test_one_ulp(dtype: str, engine: Engine) -> None:
     """The score and the sums behind it where the formula as printed is pure noise."""
-    backend, device = place
+    backend, device = engine
     a, b = one_ulp_moves(6000, dtype=dtype, device=device)
     stats = projection_stats([a], [b], backend=backend)
     ours = pair_stats(as_numpy(a)[None], as_numpy(b)[None])  # in pairs of doubles
@@ -91,9 +91,9 @@ def test_one_ulp(dtype: str, place: Place) -> None:
     )
 
 
-def test_two_coordinates_that_change_places(place: Place) -> None:
+def test_two_coordinates_that_change_places(engine: Engine) -> None:
     """<pre, d> is -(one ulp)^2: in float32, or by the formula as printed, nothing is left of it."""
-    backend, device = place
+    backend, device = engine
     ulp = ULP["float32"]
     a = torch.tensor([1 + ulp, 1.0, 3.0, 1e-3], device=device)
     b = torch.tensor([1.0, 1 + ulp, 3.0, 1e-3], device=device)
@@ -105,9 +105,9 @@ def test_two_coordinates_that_change_places(place: Place) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1e20, 3e-39])
-def test_far_from_one(scale: float, place: Place) -> None:
+def test_far_from_one(scale: float, engine: Engine) -> None:
     """Squares that float32 does not have, and inputs that are subnormal there."""
-    backend, device = place
+    backend, device = engine
     (a,), (b,) = pairs([1000], device="cpu", pre="float64")
     pre, post = [(a * scale).float().to(device)], [(b * scale).float().to(device)]
     stats = projection_stats(pre, post, backend=backend)
@@ -119,8 +119,8 @@ def test_far_from_one(scale: float, place: Place) -> None:
     assert float(stats[0, 0].sqrt()) == pytest.approx(wanted["norm_pre"][0], rel=1e-12, abs=0)
 
 
-def test_landmarks(place: Place) -> None:
-    backend, device = place
+def test_landmarks(engine: Engine) -> None:
+    backend, device = engine
     a, zero = randn(65, seed=4, device=device), torch.zeros(65, device=device)
     pre, post = [a, a, zero, zero, a, a[:0]], [a, zero, a, zero, -a, a[:0]]
     ratios = projection_ratio(projection_stats(pre, post, backend=backend))
@@ -128,8 +128,8 @@ def test_landmarks(place: Place) -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_what_is_not_finite_stays_in_its_row(bad: float, place: Place) -> None:
-    backend, device = place
+def test_what_is_not_finite_stays_in_its_row(bad: float, engine: Engine) -> None:
+    backend, device = engine
     pre, post = pairs([9, 9, 5000, 5000], device=device)
     pre[1][8], post[2][4500] = bad, bad
     found = projection_stats(pre, post, backend=backend).cpu()
@@ -140,9 +140,9 @@ def test_what_is_not_finite_stays_in_its_row(bad: float, place: Place) -> None:
 
 
 @pytest.mark.parametrize("length", [63, 64, 65, 1024, 1025, 64 * 40 + 5])
-def test_split_vectors(length: int, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_split_vectors(length: int, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small items, so that many are added up: more than a tile at a time, or by growing items."""
-    backend, device = place
+    backend, device = engine
     if backend == "triton":
         from beftkit_kernels import projection
 
@@ -153,9 +153,9 @@ def test_split_vectors(length: int, place: Place, monkeypatch: pytest.MonkeyPatc
     columns_close(projection_stats(pre, post, backend=backend), pre, post, "float32")
 
 
-def test_the_same_every_time(place: Place) -> None:
+def test_the_same_every_time(engine: Engine) -> None:
     """To the bit, and after each call the table is ready for the next."""
-    backend, device = place
+    backend, device = engine
     vectors = pairs([768, 9000, 4097], device=device)
     found = Pairs(*vectors, backend=backend)
     first = found.stats().clone()
@@ -164,9 +164,9 @@ def test_the_same_every_time(place: Place) -> None:
     assert torch.equal(projection_stats(*vectors, backend=backend), first)
 
 
-def test_pairs_follow_their_tensors(place: Place) -> None:
+def test_pairs_follow_their_tensors(engine: Engine) -> None:
     """Contiguous or not: what was changed in place is seen."""
-    backend, device = place
+    backend, device = engine
     whole = randn(24, seed=1, device=device)
     pre, post = [torch.ones(8, device=device)] * 2, [whole[:8], whole[8:].view(8, 2)[:, 0]]
     found = Pairs(pre, post, backend=backend)
@@ -177,8 +177,8 @@ def test_pairs_follow_their_tensors(place: Place) -> None:
 
 
 @pytest.mark.parametrize("lengths", [[768] * 3, [3, 0, 8, 100, 4099], []])
-def test_packed(lengths: list[int], place: Place) -> None:
-    backend, device = place
+def test_packed(lengths: list[int], engine: Engine) -> None:
+    backend, device = engine
     pre, post = pairs(lengths, device=device, pre="bfloat16")
     (values, offsets), (moved, _) = pack(pre), pack(post)
     found = projection_stats(values.to(device), moved.to(device), offsets, backend=backend)
@@ -189,8 +189,8 @@ def test_packed(lengths: list[int], place: Place) -> None:
     columns_close(projection_stats(*tight, ends, backend=backend), pre, post, "bfloat16")
 
 
-def test_out_is_filled(place: Place) -> None:
-    backend, device = place
+def test_out_is_filled(engine: Engine) -> None:
+    backend, device = engine
     pre, post = pairs([3, 5], device=device)
     out = torch.full((2, 6), float("nan"), dtype=torch.float64, device=device)
     found = Pairs(pre, post, backend=backend)
@@ -205,8 +205,8 @@ def test_out_is_filled(place: Place) -> None:
             found.stats(out=bad)
 
 
-def test_parameters_and_no_vectors(place: Place) -> None:
-    backend, device = place
+def test_parameters_and_no_vectors(engine: Engine) -> None:
+    backend, device = engine
     parameter = torch.nn.Parameter(torch.ones(3, device=device))
     found = projection_stats([parameter], [parameter], backend=backend)
     assert not found.requires_grad

@@ -13,8 +13,8 @@ from beftkit_kernels import example_square_sum, pack, projection_ratio, projecti
 from tests.conftest import INTERPRETED
 from tests.kernels_cases import EXAMPLES, randn
 
-Place = tuple[str, str]
-# `place` is the same for all examples of a test.
+Engine = tuple[str, str]
+# `engine` is the same for all examples of a test.
 quick = settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -39,9 +39,9 @@ def sides(batch: list[Any], device: str) -> tuple[list[Tensor], list[Tensor]]:
 @quick
 @given(batch=batches, data=st.data())
 def test_permuting_vectors_permutes_results(
-    batch: list[Any], data: st.DataObject, place: Place
+    batch: list[Any], data: st.DataObject, engine: Engine
 ) -> None:
-    backend, device = place
+    backend, device = engine
     pre, post = sides(batch, device)
     order = data.draw(st.permutations(range(len(pre))))
     found = projection_stats(pre, post, backend=backend)
@@ -51,8 +51,8 @@ def test_permuting_vectors_permutes_results(
 
 @quick
 @given(batch=batches, power=st.integers(-40, 40))
-def test_scaling_both_sides_leaves_the_ratio(batch: list[Any], power: int, place: Place) -> None:
-    backend, device = place
+def test_scaling_both_sides_leaves_the_ratio(batch: list[Any], power: int, engine: Engine) -> None:
+    backend, device = engine
     pre, post = sides(batch, device)
     scale = 2.0**power
     found = projection_stats(pre, post, backend=backend)
@@ -64,9 +64,9 @@ def test_scaling_both_sides_leaves_the_ratio(batch: list[Any], power: int, place
 
 @quick
 @given(batch=batches)
-def test_swapping_sides(batch: list[Any], place: Place) -> None:
+def test_swapping_sides(batch: list[Any], engine: Engine) -> None:
     """The ratio is symmetric: it looks at the larger side."""
-    backend, device = place
+    backend, device = engine
     pre, post = sides(batch, device)
     there = projection_stats(pre, post, backend=backend)
     back = projection_stats(post, pre, backend=backend)
@@ -78,8 +78,8 @@ def test_swapping_sides(batch: list[Any], place: Place) -> None:
 
 @quick
 @given(batch=batches)
-def test_packed_equals_scattered(batch: list[Any], place: Place) -> None:
-    backend, device = place
+def test_packed_equals_scattered(batch: list[Any], engine: Engine) -> None:
+    backend, device = engine
     pre, post = sides(batch, device)
     (values, offsets), (moved, _) = pack(pre), pack(post)
     found = projection_stats(values, moved, offsets, backend=backend)
@@ -90,8 +90,8 @@ def test_packed_equals_scattered(batch: list[Any], place: Place) -> None:
 
 @quick
 @given(batch=batches, zeros=st.integers(1, 9))
-def test_zeros_change_nothing(batch: list[Any], zeros: int, place: Place) -> None:
-    backend, device = place
+def test_zeros_change_nothing(batch: list[Any], zeros: int, engine: Engine) -> None:
+    backend, device = engine
     pre, post = sides(batch, device)
     tail = torch.zeros(zeros, device=device)
     longer = [[torch.cat([x, tail]) for x in side] for side in (pre, post)]
@@ -106,10 +106,10 @@ def test_zeros_change_nothing(batch: list[Any], zeros: int, place: Place) -> Non
 @quick
 @given(shape=shapes, data=st.data(), seed=st.integers(0, 99))
 def test_a_split_batch_adds_up(
-    shape: tuple[int, int, int], data: st.DataObject, seed: int, place: Place
+    shape: tuple[int, int, int], data: st.DataObject, seed: int, engine: Engine
 ) -> None:
     """Whole examples go to either half."""
-    backend, device = place
+    backend, device = engine
     grad = randn(*shape, seed=seed, device=device)
     at = data.draw(st.integers(0, shape[0]))
     whole = example_square_sum(grad, backend=backend).total
@@ -120,10 +120,10 @@ def test_a_split_batch_adds_up(
 @quick
 @given(shape=shapes, data=st.data(), seed=st.integers(0, 99))
 def test_rows_of_zeros_change_nothing(
-    shape: tuple[int, int, int], data: st.DataObject, seed: int, place: Place
+    shape: tuple[int, int, int], data: st.DataObject, seed: int, engine: Engine
 ) -> None:
     """As more tokens, as more examples, as more rows of an example."""
-    backend, device = place
+    backend, device = engine
     grad = randn(*shape, seed=seed, device=device)
     index = data.draw(st.lists(st.integers(0, 3), min_size=shape[0], max_size=shape[0]))
     wanted = example_square_sum(grad, index, backend=backend).total
@@ -137,9 +137,9 @@ def test_rows_of_zeros_change_nothing(
 @quick
 @given(shape=shapes, data=st.data(), seed=st.integers(0, 99))
 def test_permuting_rows_changes_nothing(
-    shape: tuple[int, int, int], data: st.DataObject, seed: int, place: Place
+    shape: tuple[int, int, int], data: st.DataObject, seed: int, engine: Engine
 ) -> None:
-    backend, device = place
+    backend, device = engine
     grad = randn(*shape, seed=seed, device=device)
     index = data.draw(st.lists(st.integers(0, 2), min_size=shape[0], max_size=shape[0]))
     order = list(data.draw(st.permutations(range(shape[0]))))

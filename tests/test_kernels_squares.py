@@ -18,7 +18,7 @@ from tests.conftest import INTERPRETED, TOLERANCE
 from tests.kernels_cases import DTYPES, assert_close, randn
 
 pytestmark = pytest.mark.usefixtures("poisoned")
-Place = tuple[str, str]
+Engine = tuple[str, str]
 
 SHAPES = [
     (3, 5, 7), (2, 64, 32), (5, 65, 33), (4, 128, 40), (1, 1, 1), (7, 1, 64),
@@ -35,8 +35,8 @@ def close(found: SquareSum, grad: Tensor, index: list[int] | None, dtype: str) -
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_shapes(shape: tuple[int, ...], place: Place) -> None:
-    backend, device = place
+def test_shapes(shape: tuple[int, ...], engine: Engine) -> None:
+    backend, device = engine
     grad = randn(*shape, seed=1, device=device)
     found = example_square_sum(grad, per_example=True, backend=backend)
     assert found.total.shape == shape[2:]
@@ -47,16 +47,16 @@ def test_shapes(shape: tuple[int, ...], place: Place) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("width", [48, 49])
-def test_dtypes(dtype: str, width: int, place: Place) -> None:
-    backend, device = place
+def test_dtypes(dtype: str, width: int, engine: Engine) -> None:
+    backend, device = engine
     grad = randn(3, 70, width, seed=2, dtype=dtype, device=device)
     close(example_square_sum(grad, per_example=True, backend=backend), grad, None, dtype)
 
 
 @pytest.mark.parametrize("index", [[0, 0, 0, 0, 0], [4, 3, 2, 1, 0], [1, 3, 1, 0, 3]], ids=str)
-def test_rows_of_one_example(index: list[int], place: Place) -> None:
+def test_rows_of_one_example(index: list[int], engine: Engine) -> None:
     """In any order; an example without rows counts as zero."""
-    backend, device = place
+    backend, device = engine
     grad = randn(5, 9, 16, seed=3, device=device)
     found = example_square_sum(grad, index, per_example=True, backend=backend)
     close(found, grad, index, "float32")
@@ -87,15 +87,15 @@ def views(device: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", views("cpu"))
-def test_strided(name: str, place: Place) -> None:
-    backend, device = place
+def test_strided(name: str, engine: Engine) -> None:
+    backend, device = engine
     grad = views(device)[name]
     close(example_square_sum(grad, per_example=True, backend=backend), grad, None, "float32")
 
 
-def test_a_group(place: Place) -> None:
+def test_a_group(engine: Engine) -> None:
     """Tensors of several widths, lengths, layouts and dtypes."""
-    backend, device = place
+    backend, device = engine
     grads = [
         randn(3, 20, 64, seed=1, device=device),
         randn(3, 20, 16, seed=2, dtype="bfloat16", device=device),
@@ -111,9 +111,9 @@ def test_a_group(place: Place) -> None:
 
 
 @pytest.mark.parametrize("examples", [1, 5, 70])
-def test_dealt_examples(examples: int, place: Place) -> None:
+def test_dealt_examples(examples: int, engine: Engine) -> None:
     """Few and narrow tensors: their examples go to several programs, at most 64 here."""
-    backend, device = place
+    backend, device = engine
     grads = [randn(examples, 2, width, seed=width, device=device) for width in (8, 33)]
     index = [7 * row % examples for row in range(examples)]
     found = example_square_sums(grads, index, per_example=True, backend=backend)
@@ -167,23 +167,23 @@ def test_one_launch(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1e20])
-def test_far_from_one(scale: float, place: Place) -> None:
-    backend, device = place
+def test_far_from_one(scale: float, engine: Engine) -> None:
+    backend, device = engine
     grad = randn(3, 4, 8, seed=8, device=device) * scale
     found = example_square_sum(grad, backend=backend)
     assert found.total.isfinite().all() and found.total.all()
     close(found, grad, None, "float32")
 
 
-def test_tokens_that_cancel(place: Place) -> None:
+def test_tokens_that_cancel(engine: Engine) -> None:
     """What is left is far below one ulp of the largest term in float32."""
-    backend, device = place
+    backend, device = engine
     grad = torch.tensor([[[1e8], [1.0], [-1e8]]], device=device)
     assert example_square_sum(grad, backend=backend).total.tolist() == [1.0]
 
 
-def test_what_is_not_finite_stays_in_its_column(place: Place) -> None:
-    backend, device = place
+def test_what_is_not_finite_stays_in_its_column(engine: Engine) -> None:
+    backend, device = engine
     grad = randn(4, 70, 24, seed=9, device=device)
     grad[1, 69, 3], grad[2, 0, 20] = float("nan"), float("inf")
     found = example_square_sum(grad, [0, 1, 1, 2], per_example=True, backend=backend)
@@ -191,8 +191,8 @@ def test_what_is_not_finite_stays_in_its_column(place: Place) -> None:
     assert (~found.total.isfinite()).nonzero().flatten().tolist() == [3, 20]
 
 
-def test_the_same_every_time(place: Place) -> None:
-    backend, device = place
+def test_the_same_every_time(engine: Engine) -> None:
+    backend, device = engine
     grad = randn(16, 33, 24, seed=10, device=device)
     index = [i % 5 for i in range(16)]
     first = example_square_sum(grad, index, backend=backend).total
@@ -200,9 +200,9 @@ def test_the_same_every_time(place: Place) -> None:
         assert torch.equal(example_square_sum(grad, index, backend=backend).total, first)
 
 
-def test_per_example_autograd(place: Place) -> None:
+def test_per_example_autograd(engine: Engine) -> None:
     """The gradient with respect to the bias of a linear layer, example by example."""
-    backend, device = place
+    backend, device = engine
     torch.manual_seed(0)
     layer = torch.nn.Linear(6, 8, device=device, dtype=torch.float64)
     x = randn(5, 7, 6, seed=11, dtype="float64", device=device)

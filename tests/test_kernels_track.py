@@ -10,11 +10,11 @@ from beftkit_kernels import Track
 from tests.kernels_cases import as_numpy, randn
 
 pytestmark = pytest.mark.usefixtures("poisoned")
-Place = tuple[str, str]
+Engine = tuple[str, str]
 ROLES = {"0.q": "q", "0.m2": "m2", "1.q": "q", "1.m2": "m2", "2.q": "q"}
 
 
-def model(device: str) -> dict[str, torch.Tensor]:
+def vectors_on(device: str) -> dict[str, torch.Tensor]:
     """Five biases of two roles, one of them a strided slice, of three dtypes."""
     fused = randn(40, 2, seed=5, device=device)
     return {
@@ -33,9 +33,9 @@ def move(vectors: dict[str, torch.Tensor]) -> None:
             vector.add_(0.3 * randn(*vector.shape, seed=50 + seed).to(vector))
 
 
-def test_every_step(place: Place) -> None:
-    backend, device = place
-    vectors = model(device)
+def test_every_step(engine: Engine) -> None:
+    backend, device = engine
+    vectors = vectors_on(device)
     before = {name: as_numpy(vector).copy() for name, vector in vectors.items()}
     track = Track(vectors, ROLES, backend=backend)
     assert (track.names, track.roles) == (tuple(vectors), ("q", "m2"))
@@ -57,10 +57,10 @@ def test_every_step(place: Place) -> None:
         assert track.stats.shape == (5, 6)
 
 
-def test_a_log(place: Place) -> None:
+def test_a_log(engine: Engine) -> None:
     """Rows of a log are filled in place; the log of a graph that is replayed, for one."""
-    backend, device = place
-    vectors = model(device)
+    backend, device = engine
+    vectors = vectors_on(device)
     track = Track(vectors, ROLES, backend=backend)
     log = torch.full((3, 2), float("nan"), dtype=torch.float64, device=device)
     for row in log:
@@ -73,9 +73,9 @@ def test_a_log(place: Place) -> None:
         track.step(out=log)
 
 
-def test_many_sites_of_a_role(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_sites_of_a_role(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than a program adds up at a time."""
-    backend, device = place
+    backend, device = engine
     count = 19
     if backend == "triton":
         from beftkit_kernels import projection
@@ -88,9 +88,9 @@ def test_many_sites_of_a_role(place: Place, monkeypatch: pytest.MonkeyPatch) -> 
     assert track.step().tolist() == [pytest.approx(9 / 19, rel=1e-14)]
 
 
-def test_what_is_not_finite_stays_in_its_role(place: Place) -> None:
-    backend, device = place
-    vectors = model(device)
+def test_what_is_not_finite_stays_in_its_role(engine: Engine) -> None:
+    backend, device = engine
+    vectors = vectors_on(device)
     track = Track(vectors, ROLES, backend=backend)
     move(vectors)
     with torch.no_grad():
@@ -99,9 +99,9 @@ def test_what_is_not_finite_stays_in_its_role(place: Place) -> None:
     assert q == q and m2 != m2
 
 
-def test_a_vector_that_moved_is_not_read(place: Place) -> None:
-    backend, device = place
-    vectors = model(device)
+def test_a_vector_that_moved_is_not_read(engine: Engine) -> None:
+    backend, device = engine
+    vectors = vectors_on(device)
     track = Track(vectors, ROLES, backend=backend)
     vectors["0.q"].data = torch.ones(16, device=device)
     with pytest.raises(ValueError, match=r"0\.q has moved in memory"):
@@ -110,7 +110,7 @@ def test_a_vector_that_moved_is_not_read(place: Place) -> None:
 
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match=r"no role for 1.q, 1.m2"):
-        Track(model("cpu"), {"0.q": "q", "0.m2": "m2", "2.q": "q"})
+        Track(vectors_on("cpu"), {"0.q": "q", "0.m2": "m2", "2.q": "q"})
     with pytest.raises(TypeError, match=r"torch.int64; expected"):
         Track({"a": torch.ones(2).long()}, {"a": "q"})
     assert Track({}, {}).step().shape == (0,)

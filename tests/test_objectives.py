@@ -15,24 +15,19 @@ import pytest
 import torch
 from scipy import stats
 from sklearn import metrics as judge
-from torch import nn
-from transformers import BertConfig, BertForSequenceClassification
 
 from beftkit import tasks
 from beftkit.errors import BeftError
-from beftkit.objectives import kinds
+from beftkit.objectives import Objective, make_objective
 from beftkit.tasks import Batch
+from tests.tiny_models import build
+
+
+def objective_for(labels: tuple[str, ...]) -> Objective:
+    return make_objective("classes" if labels else "values", labels)
+
 
 ROOT = Path(__file__).parents[1]
-
-
-def model(num_labels: int) -> nn.Module:
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=20, max_position_embeddings=16, num_labels=num_labels,
-    )  # fmt: skip
-    return BertForSequenceClassification(config).eval()
 
 
 def batch(targets: torch.Tensor) -> Batch:
@@ -50,8 +45,8 @@ def batch(targets: torch.Tensor) -> Batch:
     ],
 )
 def test_losses_are_the_models_own(labels: tuple[str, ...], targets: torch.Tensor) -> None:
-    network, given = model(max(len(labels), 1)), batch(targets)
-    objective = kinds.objective_for(labels)
+    network, given = build("bert", num_labels=max(len(labels), 1)), batch(targets)
+    objective = objective_for(labels)
     losses, outputs = objective.losses(network, given)
     own = network(**given.inputs, labels=targets)
     assert losses.shape == targets.shape
@@ -59,7 +54,6 @@ def test_losses_are_the_models_own(labels: tuple[str, ...], targets: torch.Tenso
     predictions = objective.predictions(outputs)
     wanted = own.logits.argmax(-1) if labels else own.logits[:, 0]
     assert torch.equal(predictions, wanted)
-    assert objective.name == ("classification" if labels else "regression")
     if labels:
         nll = torch.stack(
             [-row.log_softmax(-1)[y] for row, y in zip(own.logits, targets, strict=True)]
@@ -72,23 +66,22 @@ def test_losses_are_the_models_own(labels: tuple[str, ...], targets: torch.Tenso
 
 @pytest.mark.parametrize("labels", [("a", "b"), ()])
 def test_half_precision_is_left_before_the_loss(labels: tuple[str, ...]) -> None:
-    network = model(max(len(labels), 1))
+    network = build("bert", num_labels=max(len(labels), 1))
     targets = torch.tensor([1, 0]) if labels else torch.tensor([1.0, 0.0])
     with torch.autocast("cpu", torch.bfloat16):
-        losses, outputs = kinds.objective_for(labels).losses(network, batch(targets))
+        losses, outputs = objective_for(labels).losses(network, batch(targets))
         assert network(**batch(targets).inputs).logits.dtype == torch.bfloat16
     assert (losses.dtype, outputs.dtype) == (torch.float32, torch.float32)
     losses.sum().backward()
     assert network.get_parameter("classifier.bias").grad is not None
-    double, _ = kinds.objective_for(labels).losses(network.double(), batch(targets))
+    double, _ = objective_for(labels).losses(network.double(), batch(targets))
     assert double.dtype == torch.float64
 
 
 def test_a_head_that_does_not_fit() -> None:
-    with pytest.raises(
-        BeftError, match=r"shape \[2, 3\], expected \[2, 2\]: a classification head"
-    ):
-        kinds.objective_for(("a", "b")).losses(model(3), batch(torch.tensor([0, 1])))
+    network = build("bert", num_labels=3)
+    with pytest.raises(BeftError, match=r"\[2, 3\], expected \[2, 2\]: a classification head"):
+        objective_for(("a", "b")).losses(network, batch(torch.tensor([0, 1])))
 
 
 RNG = np.random.default_rng(0)

@@ -36,16 +36,13 @@ EQUAL = ("train", "still", *DATA[2:], "--bias", "q,v", "--epochs", "4", "--sched
 TRAIN, VALIDATION = 57, 31
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``base`` (dropout 0.1), ``still`` (none), data; ``pair``: trained by two, uninterrupted."""
-    folder = tmp_path_factory.mktemp("processes")
-    tiny_run.write_base(folder / "base")
+@pytest.fixture(scope="module", autouse=True)
+def pair(place: Path) -> None:
+    """In ``pair``: trained by two, uninterrupted; ``still`` is ``base`` (dropout 0.1) with none."""
     none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    tiny_run.write_base(folder / "still", **none)
-    tiny_run.write_task(folder, train=TRAIN, validation=VALIDATION)
-    run_pair(folder, *RUN, "-o", "pair")
-    return folder
+    tiny_run.write_base(place / "still", **none)
+    tiny_run.write_task(place, train=TRAIN, validation=VALIDATION)
+    run_pair(place, *RUN, "-o", "pair")
 
 
 def run_pair(folder: Path, *arguments: str, before: Sequence[Any] = (None, None)) -> list[str]:
@@ -177,16 +174,16 @@ def test_a_signal_to_torchrun_stops_all_with_their_state_saved(place: Path) -> N
 
 def spoil_a_gradient() -> None:
     """In the fourth update, of this process alone."""
-    from beftkit.training import trainer
+    from beftkit.training import stepper
 
-    plain, calls = trainer.sum_over_processes, iter(range(1, 10**6))
+    plain, calls = stepper.sum_over_processes, iter(range(1, 10**6))
 
     def summed(accelerator: Any, tensors: list[Any]) -> None:
         if len(tensors) > 1 and next(calls) == 4:
             tensors[0][0] = float("nan")
         plain(accelerator, tensors)
 
-    trainer.sum_over_processes = summed
+    stepper.sum_over_processes = summed
 
 
 def fail_in_a_batch() -> None:

@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from huggingface_hub import ModelCard, constants
 
 import beftkit as api
 from beftkit.errors import BeftError
+from beftkit.objectives import make_objective
 from beftkit.runs.cards import model_card
 from beftkit.runs.publishing import CARD, check_push, push, write_card
 from beftkit.runs.results import Run, TrainResult
 from beftkit.settings.train import TrainSettings
+from beftkit.training.evaluation import Evaluated
 from tests import tiny_run
 from tests.command import Beftkit, tree
 from tests.hub_server import Fault
@@ -29,34 +31,13 @@ from tests.hub_uploads import UploadHub
 FILES = ["README.md", "adapter_config.json", "adapter_model.safetensors"]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``base``, files of two labels, and files of three."""
-    folder = tmp_path_factory.mktemp("publishing")
-    tiny_run.write_base(folder / "base")
-    tiny_run.write_task(folder)
+@pytest.fixture(scope="module", autouse=True)
+def three(place: Path) -> None:
+    """Files of three labels beside those of two."""
     for name in ("train", "dev"):
-        lines = (folder / f"{name}.jsonl").read_text().splitlines()
+        lines = (place / f"{name}.jsonl").read_text().splitlines()
         third = [line.replace("pos", "odd").replace("neg", "odd") for line in lines[:9]]
-        (folder / f"{name}3.jsonl").write_text("\n".join([*third, *lines[9:], ""]))
-    return folder
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UploadHub]:
-    """An empty hub; somebody is logged in."""
-    from beftkit.checkpoints import fetch
-
-    monkeypatch.setattr(fetch, "FIRST_WAIT", 0.01)
-    with UploadHub(tmp_path / "hub") as server:
-        for name, value in {
-            "ENDPOINT": server.url, "HF_HUB_OFFLINE": False, "HF_TOKEN_PATH": "absent",
-            "HF_HUB_CACHE": str(tmp_path / "home" / "hub"),
-        }.items():  # fmt: skip
-            monkeypatch.setattr(constants, name, value)
-        monkeypatch.setenv("HF_TOKEN", "hf_right")
-        server.token = "hf_right"
-        yield server
+        (place / f"{name}3.jsonl").write_text("\n".join([*third, *lines[9:], ""]))
 
 
 def train(place: Path, output: Path | None, three: str = "", **settings: Any) -> TrainResult:
@@ -84,13 +65,13 @@ def block(card: str, heading: str, language: str) -> str:
     return found[1]
 
 
-def test_a_run_is_pushed(hub: UploadHub, place: Path, tmp_path: Path) -> None:
+def test_a_run_is_pushed(uploads: UploadHub, place: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     result = train(place, output, push_to_hub="o/mine", bias="q")
     adapter = output / "adapter"
-    assert hub.commits == [("Upload adapter trained with beftkit", FILES)], "one commit"
+    assert uploads.commits == [("Upload adapter trained with beftkit", FILES)], "one commit"
     assert sorted(path.name for path in adapter.iterdir()) == FILES, "nothing half written"
-    pushed = hub.repos["o/mine"].folder
+    pushed = uploads.repos["o/mine"].folder
     assert tree(pushed) == tree(adapter)
     found = api.evaluate(adapter="o/mine", validation_file=place / "dev.jsonl", device="cpu")
     assert result.runs[0].last is not None
@@ -102,8 +83,8 @@ def test_a_run_is_pushed(hub: UploadHub, place: Path, tmp_path: Path) -> None:
     assert "BASE: the base model's folder." in card and "ADAPTER" not in card
     # Once more, from a folder with other things in it.
     (adapter / "thesis.txt").write_text("precious")
-    assert push(adapter, "o/mine") == f"{hub.url}/o/mine"
-    assert sorted(tree(hub.repos["o/mine"].folder)) == FILES
+    assert push(adapter, "o/mine") == f"{uploads.url}/o/mine"
+    assert sorted(tree(uploads.repos["o/mine"].folder)) == FILES
 
 
 def test_what_a_card_says(trained: Path, place: Path) -> None:
@@ -152,7 +133,7 @@ def test_the_card_s_code_loads_it(form: str, place: Path, tmp_path: Path) -> Non
     """With three labels: PEFT alone would take two."""
     import torch
 
-    from beftkit.models import load_classifier
+    from beftkit.objectives.heads import load_classifier
     from beftkit.weights import apply_adapter
 
     train(place, tmp_path / "out", "3", adapter_format=form)
@@ -171,6 +152,9 @@ def test_the_card_s_code_loads_it(form: str, place: Path, tmp_path: Path) -> Non
     assert torch.allclose(found, wanted, atol=1e-6, rtol=0)
 
 
+NLI = ["entailment", "neutral", "contradiction"]
+
+
 def made(**changed: Any) -> TrainResult:
     """What a run on MNLI from the hub would have found, for three seeds."""
     settings = TrainSettings(
@@ -180,9 +164,8 @@ def made(**changed: Any) -> TrainResult:
     )  # fmt: skip
     settings = settings.model_copy(update=changed)
 
-    def at(epoch: int, value: float) -> dict[str, Any]:
-        return {"step": 9, "epoch": epoch, "metrics": {"accuracy_matched": value,
-                                                       "accuracy_mismatched": None}}  # fmt: skip
+    def at(epoch: int, value: float) -> Evaluated:
+        return Evaluated(9, epoch, {"accuracy_matched": value, "accuracy_mismatched": None})
 
     run = Run(0, "/home/somebody/runs/x", "adapter", "lora", at(2, 0.75), at(3, 0.5), "best",
               {"v": 0.25}, 9, 3.0, False, 400, {}, 1.0, 1.0,
@@ -194,7 +177,7 @@ def made(**changed: Any) -> TrainResult:
 
 def test_a_card_of_the_hub_s_own() -> None:
     result = made()
-    text = model_card(result, result.runs[1], ["entailment", "neutral", "contradiction"])
+    text = model_card(result, result.runs[1], make_objective("classes", NLI))
     head = ModelCard(text).data.to_dict()
     assert head["base_model"] == "o/base" and head["base_model_relation"] == "adapter"
     assert head["datasets"] == ["nyu-mll/glue"] and head["metrics"] == ["accuracy"]
@@ -222,7 +205,7 @@ def test_a_card_that_cannot_be_written(tmp_path: Path) -> None:
     result = made()
     (tmp_path / CARD).mkdir()
     with pytest.raises(BeftError, match="is a folder"):
-        write_card(tmp_path, result, result.runs[0], [])
+        write_card(tmp_path, result, result.runs[0], make_objective("values"))
     assert [path.name for path in tmp_path.iterdir()] == [CARD]
 
 
@@ -246,14 +229,14 @@ def refused(call: Callable[[], object], *parts: str) -> None:
         ("", "must use alphanumeric"),
     ],
 )
-def test_what_is_no_repository(hub: UploadHub, repo: str, message: str) -> None:
+def test_what_is_no_repository(uploads: UploadHub, repo: str, message: str) -> None:
     refused(lambda: check_push(repo), "push_to_hub", message)
-    assert not hub.log
+    assert not uploads.log
 
 
-def test_who_may_push(hub: UploadHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_may_push(uploads: UploadHub, monkeypatch: pytest.MonkeyPatch) -> None:
     check_push("o/mine")
-    hub.role = "read"
+    uploads.role = "read"
     refused(lambda: check_push("o/mine"), "the token may only read")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     refused(lambda: check_push("o/mine"), "the hub refuses the token (401)")
@@ -261,12 +244,12 @@ def test_who_may_push(hub: UploadHub, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(lambda: check_push("o/mine"), "nobody is logged in; run `hf auth login`")
 
 
-def test_a_hub_that_is_not_there(hub: UploadHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.faults = [Fault("whoami", status=200, body=b"<html>", times=1),
+def test_a_hub_that_is_not_there(uploads: UploadHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploads.faults = [Fault("whoami", status=200, body=b"<html>", times=1),
                   Fault("whoami", status=200, body=b"[]", times=1)]  # fmt: skip
     for _ in range(2):
         refused(lambda: check_push("o/mine"), "answers, but not as a hub does")
-    hub.faults = [Fault("whoami", status=503)]
+    uploads.faults = [Fault("whoami", status=503)]
     refused(lambda: check_push("o/mine"), "the hub answers 503")
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     refused(lambda: check_push("o/mine"), "http://127.0.0.1:9 cannot be reached")
@@ -274,7 +257,7 @@ def test_a_hub_that_is_not_there(hub: UploadHub, monkeypatch: pytest.MonkeyPatch
     refused(lambda: check_push("o/mine"), "offline mode (HF_HUB_OFFLINE)")
 
 
-def test_what_a_push_can_meet(hub: UploadHub, trained: Path, tmp_path: Path) -> None:
+def test_what_a_push_can_meet(uploads: UploadHub, trained: Path, tmp_path: Path) -> None:
     adapter = trained / "adapter"
     before = tree(adapter)
     later = f"`hf upload o/mine {adapter} .` sends it later"
@@ -285,23 +268,23 @@ def test_what_a_push_can_meet(hub: UploadHub, trained: Path, tmp_path: Path) -> 
         "preupload": Fault(status=401, headers={"X-Error-Message": "no"}),
     }.items():
         fault.match = place
-        hub.faults = [fault]
+        uploads.faults = [fault]
         refused(lambda: push(adapter, "o/mine"), f"({fault.status}: no)", later)
-    hub.faults = [Fault("commit", status=500)]
+    uploads.faults = [Fault("commit", status=500)]
     refused(lambda: push(adapter, "o/mine"), "the hub answers 500", later)
-    hub.faults = []
+    uploads.faults = []
     refused(lambda: push(adapter, "o/mine", revision="nope"), "no such branch", later)
     shutil.copytree(adapter, tmp_path / "other")
     (tmp_path / "other" / CARD).write_text("---\nbase_model: /home/x\n---\n")
     refused(lambda: push(tmp_path / "other", "o/mine"), "Invalid metadata in README.md")
-    assert not hub.commits and tree(adapter) == before
+    assert not uploads.commits and tree(adapter) == before
 
 
-def test_it_is_refused_before_the_training(hub: UploadHub, place: Path, tmp_path: Path) -> None:
+def test_it_is_refused_before_the_training(uploads: UploadHub, place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    hub.role = "read"
+    uploads.role = "read"
     refused(lambda: train(place, out, push_to_hub="o/mine"), "may only read")
-    hub.role = "write"
+    uploads.role = "write"
     for message, output, settings in (
         ("3 seeds make as many", out, {"seeds": (0, 1, 2)}),
         ("bias full makes a whole model", out, {"bias": "full"}),
@@ -309,33 +292,33 @@ def test_it_is_refused_before_the_training(hub: UploadHub, place: Path, tmp_path
         ("no output was given", None, {}),
     ):
         refused(lambda: train(place, output, push_to_hub="o/mine", **settings), message)  # noqa: B023
-    assert not out.exists() and not hub.writes
+    assert not out.exists() and not uploads.writes
 
 
 def test_a_push_that_failed_is_made_good(
-    hub: UploadHub, place: Path, tmp_path: Path, beftkit: Beftkit
+    uploads: UploadHub, place: Path, tmp_path: Path, beftkit: Beftkit
 ) -> None:
     out = tmp_path / "out"
-    hub.faults = [Fault("commit", status=500, times=1)]
+    uploads.faults = [Fault("commit", status=500, times=1)]
     refused(lambda: train(place, out, push_to_hub="o/mine"), "the hub answers 500")
     adapter = (out / "adapter" / FILES[2]).read_bytes()
     ran = beftkit("train", "--output", out, "--resume", "--push-to-hub", "o/other")
-    assert ran.code == 0 and f"pushed to {hub.url}/o/other\n" in ran.err, ran
-    assert "# other\n" in (hub.repos["o/other"].folder / CARD).read_text()
-    assert (hub.repos["o/other"].folder / FILES[2]).read_bytes() == adapter
-    assert [names for _, names in hub.commits] == [FILES]
+    assert ran.code == 0 and f"pushed to {uploads.url}/o/other\n" in ran.err, ran
+    assert "# other\n" in (uploads.repos["o/other"].folder / CARD).read_text()
+    assert (uploads.repos["o/other"].folder / FILES[2]).read_bytes() == adapter
+    assert [names for _, names in uploads.commits] == [FILES]
 
 
 def test_another_format_takes_the_place_of_the_first(
-    hub: UploadHub, place: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    uploads: UploadHub, place: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Large files go another way, which the hub chooses for all safetensors."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    hub.mode = "lfs"
+    uploads.mode = "lfs"
     push(trained / "adapter", "o/mine")
-    assert any(line.startswith("PUT /blobs/") for line in hub.writes)
-    assert tree(hub.repos["o/mine"].folder) == tree(trained / "adapter")
+    assert any(line.startswith("PUT /blobs/") for line in uploads.writes)
+    assert tree(uploads.repos["o/mine"].folder) == tree(trained / "adapter")
     train(place, tmp_path / "out", adapter_format="biases")
     push(tmp_path / "out" / "adapter", "o/mine")
-    assert tree(hub.repos["o/mine"].folder) == tree(tmp_path / "out" / "adapter")
-    assert hub.commits[-1][1] == [*FILES, "biases.safetensors"]
+    assert tree(uploads.repos["o/mine"].folder) == tree(tmp_path / "out" / "adapter")
+    assert uploads.commits[-1][1] == [*FILES, "biases.safetensors"]

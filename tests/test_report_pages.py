@@ -22,7 +22,7 @@ from beftkit.present.pages.selections import read_folders
 from beftkit.present.selection import selection_rows
 from beftkit.present.words import folded
 from beftkit.selection import Selection
-from beftkit.selection.cells import split_settings
+from beftkit.settings.resolve import resolve_select
 from beftkit.settings.train import TrainSettings
 from tests import browser
 from tests.command import tree
@@ -295,7 +295,9 @@ def test_the_commands_say_what_was_run() -> None:
     values = _values(folded(line))
     assert values == _values(line)
     assert values.pop("output") == "out dir"
-    assert split_settings(None, None, values)[0] == split_settings(None, None, found.settings)[0]
+    assert (
+        resolve_select(None, values).document() == resolve_select(None, found.settings).document()
+    )
     assert values["precision"] == "bf16" and values["metric"] == ["accuracy"]
     commands = run_commands(found, found.cells[3], "out")
     assert len(commands) == 5  # all is the probe

@@ -13,7 +13,7 @@ import pytest
 import beftkit.diff
 import beftkit.inspection
 import beftkit.runs.evaluating
-import beftkit.runs.planning
+import beftkit.runs.prepare
 import beftkit.runs.results
 import beftkit.scores
 import beftkit.selection.certainty
@@ -33,7 +33,7 @@ HOMES: Mapping[ModuleType, str | None] = {
     beftkit.selection.results: None, beftkit.selection.certainty: None, beftkit.scores: None,
     beftkit.runs.results: None, beftkit.inspection: None, beftkit.training.evaluation: None,
     beftkit.diff: "Comparison", beftkit.runs.evaluating: "EvaluationResult",
-    beftkit.runs.planning: "RunPlan", beftkit.training.journal: "Progress",
+    beftkit.runs.prepare: "RunPlan", beftkit.training.journal: "Progress",
 }  # fmt: skip
 
 

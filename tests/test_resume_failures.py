@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from beftkit import files as output
-from tests import saved_states, tiny_run
+from tests import saved_states
 from tests.command import Beftkit, Ran, refused
 from tests.forked import Command
 
@@ -30,30 +30,22 @@ UPDATES = 12
 Train = Callable[..., Ran]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``base``, its data, a run in ``whole``, and in ``stopped`` one that was before its end."""
-    folder = tmp_path_factory.mktemp("failures")
-    tiny_run.write_base(folder / "base")
-    tiny_run.write_task(folder, train=60, validation=31)
-    command = Command(folder, [*RUN, "-o", "whole"])
+@pytest.fixture(scope="module", autouse=True)
+def whole(place: Path) -> None:
+    """A run in ``whole``, and in ``stopped`` one that was before its end."""
+    command = Command(place, [*RUN, "-o", "whole"])
     assert command.wait() == 0, command.said
-    shutil.copytree(folder / "whole", folder / "stopped")
+    shutil.copytree(place / "whole", place / "stopped")
     for name in ("all_results.json", "trainer_state.json"):
-        (folder / "stopped" / name).unlink()
-    shutil.rmtree(folder / "stopped" / "adapter")
-    return folder
+        (place / "stopped" / name).unlink()
+    shutil.rmtree(place / "stopped" / "adapter")
 
 
 @pytest.fixture
 def train(place: Path, monkeypatch: pytest.MonkeyPatch, beftkit: Beftkit) -> Train:
     """The command in this process, beside the data."""
     monkeypatch.chdir(place)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the run to compare with: sums of another order differ
-    yield beftkit
-    torch.set_num_threads(threads)
+    return beftkit
 
 
 @pytest.fixture
@@ -213,9 +205,9 @@ def all_finite(run: Path) -> bool:
 
 def spoil_the_fifth_update() -> None:
     """A gradient that is no number, once, in the midst of an epoch."""
-    from beftkit.training import trainer
+    from beftkit.training import stepper
 
-    plain, calls = trainer.sum_over_processes, iter(range(1, 10**6))
+    plain, calls = stepper.sum_over_processes, iter(range(1, 10**6))
 
     def summed(accelerator: Any, tensors: list[Any]) -> None:
         plain(accelerator, tensors)
@@ -223,7 +215,7 @@ def spoil_the_fifth_update() -> None:
             if next(calls) == 5:
                 tensors[0][0] = float("nan")
 
-    trainer.sum_over_processes = summed
+    stepper.sum_over_processes = summed
 
 
 NOT_FINITE = "the loss or its gradient is not finite at update 5; try a lower --lr"

@@ -152,8 +152,8 @@ def kill_at(moment: Moment, folder: Path, pace: Pace) -> tuple[str, str]:
     return where, command.said
 
 
-def test_killed_at_random_moments_a_run_comes_to_the_same_end(tmp_path: Path) -> None:
-    tiny_run.write_base(tmp_path / "base")
+def test_killed_at_random_moments_a_run_comes_to_the_same_end(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "base").symlink_to(tiny / "base")
     tiny_run.write_task(tmp_path, train=150, validation=61)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     Command(tmp_path, ["--version"]).wait()  # the server has imported everything now
@@ -198,9 +198,8 @@ def test_killed_at_random_moments_a_run_comes_to_the_same_end(tmp_path: Path) ->
     assert not [*killed.rglob(".beftkit-*")], "what a kill left half-written is still there"
 
 
-def test_killed_in_the_second_seed_a_run_repeats_no_first(tmp_path: Path) -> None:
-    tiny_run.write_base(tmp_path / "base")
-    tiny_run.write_task(tmp_path, train=60, validation=31)
+def test_killed_in_the_second_seed_a_run_repeats_no_first(tiny: Path, tmp_path: Path) -> None:
+    tiny_run.link(tiny, tmp_path)
     arguments = [*RUN, "--seeds", "0,1", "--epochs", "2"]
     command = Command(tmp_path, [*arguments, "-o", "whole"])
     assert command.wait() == 0, command.said

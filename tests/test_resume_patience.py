@@ -10,7 +10,7 @@ import pytest
 import beftkit as api
 from beftkit.training.journal import Unwatched
 from beftkit.training.trainer import Interrupted
-from tests import saved_states, tiny_run
+from tests import saved_states
 
 #: the rate changes nothing, so the first evaluation (update 2) is the best, and 10 the last
 SETTINGS: dict[str, Any] = {
@@ -40,27 +40,24 @@ def run(name: str, stop: int = 0, **options: Any) -> int:
     return watcher.steps
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory: ``base``, its data, and in ``whole`` a run that nobody stopped."""
-    monkeypatch.chdir(tmp_path)
-    tiny_run.write_base(tmp_path / "base")
-    tiny_run.write_task(tmp_path)
+@pytest.fixture(autouse=True)
+def whole(workplace: Path) -> None:
+    """In ``whole``: a run that nobody stopped."""
     assert run("whole") == END
-    return tmp_path
 
 
-def test_patience_goes_on_where_it_was(place: Path) -> None:
+def test_patience_goes_on_where_it_was(workplace: Path) -> None:
     for stop, resume in ((5, False), (4, True)):
         with pytest.raises(Interrupted):
             run("out", stop, resume=resume)
     assert run("out", resume=True) == 1
-    assert saved_states.same_runs(place / "whole", place / "out")
+    assert saved_states.same_runs(workplace / "whole", workplace / "out")
 
 
-def test_a_run_out_of_patience_trains_no_further(place: Path) -> None:
+def test_a_run_out_of_patience_trains_no_further(workplace: Path) -> None:
     """Killed after its last update and before its results."""
-    expected = saved_states.results(place / "whole"), saved_states.log(place / "whole")
-    (place / "whole" / "all_results.json").unlink()
+    ended = workplace / "whole"
+    expected = saved_states.results(ended), saved_states.log(ended)
+    (ended / "all_results.json").unlink()
     assert run("whole", resume=True) == 0
-    assert (saved_states.results(place / "whole"), saved_states.log(place / "whole")) == expected
+    assert (saved_states.results(ended), saved_states.log(ended)) == expected

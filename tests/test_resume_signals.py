@@ -25,15 +25,12 @@ RUN = (
 TAKE_UP = "stopped; its state is saved, --output out --resume takes it up\n"
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``base``, its data, and in ``whole`` a run that nobody stopped."""
-    folder = tmp_path_factory.mktemp("signals")
-    tiny_run.write_base(folder / "base")
-    tiny_run.write_task(folder, train=150, validation=31)
-    command = Command(folder, [*RUN, "-o", "whole"])
+@pytest.fixture(scope="module", autouse=True)
+def whole(place: Path) -> None:
+    """In ``whole``: a run that nobody stopped."""
+    tiny_run.write_task(place, train=150, validation=31)
+    command = Command(place, [*RUN, "-o", "whole"])
     assert command.wait() == 0, command.said
-    return folder
 
 
 def test_stopped_twice_a_run_comes_to_the_same_end(place: Path) -> None:
@@ -87,7 +84,7 @@ def slow_loading() -> None:
         print("loading", file=sys.stderr, flush=True)
         time.sleep(60)
 
-    training.load_classifier = load  # type: ignore[assignment]
+    training.prepare = load  # type: ignore[assignment]
 
 
 def test_a_second_signal_ends_a_run_at_once(place: Path) -> None:

@@ -17,11 +17,12 @@ from beftkit.present.markdown import markdown_text
 from beftkit.present.selection import advice, selection_document
 from beftkit.scores import Inert
 from beftkit.selection import CellResult, Selection
-from beftkit.selection.cells import Cell, cell_settings, grid, split_settings
+from beftkit.selection.cells import Cell, grid, run_settings
 from beftkit.selection.certainty import Settled, kendall_tau, margin, settled
 from beftkit.selection.methods import thinned
 from beftkit.selection.results import CellRun, MethodTable, RoleRank, Tau, Winner
 from beftkit.selection.summary import overall_targets, summarise
+from beftkit.settings.resolve import resolve_select
 from beftkit.settings.select import SelectSettings
 
 RNG = np.random.default_rng(7)
@@ -111,15 +112,14 @@ def test_a_grid_is_every_combination_and_every_name_its_own() -> None:
 
 
 def test_a_cell_has_the_settings_of_its_place() -> None:
-    settings, rest = split_settings(
-        "base", None, {"task": "rte", "lrs": "1e-3,2e-3", "batch_size": 8, "probe_steps": 5}
-    )
+    given = {"task": "rte", "lrs": "1e-3,2e-3", "batch_size": 8, "probe_steps": 5}
+    settings = resolve_select(None, {"model": "base", **given})
     assert settings.regimes == ("low",)
     cell = grid(settings)[1]
-    probe = cell_settings(rest, settings, cell, "probe", "out")
+    probe = run_settings(settings, cell, "probe", "out")
     assert (probe.bias, probe.lr, probe.regime, probe.max_steps) == ("all", 2e-3, "low", 5)
     assert (probe.batch_size, probe.track_steps, probe.seeds) == (8, 1, (0,))
-    alone = cell_settings(rest, settings, cell, "v", "out")
+    alone = run_settings(settings, cell, "v", "out")
     assert (alone.bias, alone.max_steps) == ("v", None)
 
 
@@ -130,14 +130,14 @@ def test_a_cell_has_the_settings_of_its_place() -> None:
         ({"task": "rte", "regimes": "low", "train_size": 4}, "expected one of them"),
         ({"train_file": "x.jsonl", "regimes": "low"}, "regimes are for tasks"),
         ({"task": "rte", "lrs": "0"}, "expected values above 0"),
-        ({"task": "rte", "seeds": "1,1"}, "expected different values"),
+        ({"task": "rte", "seeds": "1,1"}, "expected different whole numbers"),
         ({"task": "rte", "seeds": "-1"}, "from 0 on"),
         ({"task": "rte", "regimes": "tiny"}, "regimes"),
     ],
 )
 def test_settings_that_make_no_sense(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        split_settings("base", None, given)
+        resolve_select(None, {"model": "base", **given})
 
 
 # --- groups

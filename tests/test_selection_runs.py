@@ -27,23 +27,24 @@ GRID = (*DATA, "--epochs", "1", "--lrs", "1e-2,1e-3")
 Select = Callable[..., Ran]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``base``, its data, and ``out``: a verified selection over two learning rates."""
-    folder = tmp_path_factory.mktemp("select")
-    tiny_run.write_base(folder / "base")
-    tiny_run.write_task(folder)
-    command = Command(folder, ["select", "base", *GRID, "--verify", "-o", "out"])
+@pytest.fixture(scope="module", autouse=True)
+def whole(place: Path) -> None:
+    """In ``out``: a verified selection over two learning rates."""
+    command = Command(place, ["select", "base", *GRID, "--verify", "-o", "out"])
     assert command.wait(120) == 0, command.said
-    return folder
 
 
 @pytest.fixture
-def select(place: Path, tmp_path: Path, beftkit: Beftkit, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run it beside the data; ``out`` is a copy."""
-    for name in ("train.jsonl", "dev.jsonl", "base"):
-        (tmp_path / name).symlink_to(place / name)
+def beside(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with base and data alone in it."""
+    tiny_run.link(tiny, tmp_path)
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def select(beside: Path, beftkit: Beftkit) -> Select:
+    """Run it beside the data."""
 
     def run(*arguments: str) -> Ran:
         return beftkit("select", *arguments)
@@ -89,7 +90,7 @@ def test_its_numbers_are_those_of_score_and_fisher(place: Path) -> None:
         assert found == pytest.approx(one.figures["fisher"], rel=1e-4), role
 
 
-def test_what_is_finished_is_not_repeated(place: Path, select: Select, tmp_path: Path) -> None:
+def test_what_is_finished_is_not_repeated(place: Path, select: Select) -> None:
     shutil.copytree(place / "out", "out")
     before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("log.jsonl")}
     again = select("--resume", "-o", "out", "--format", "json")
@@ -99,38 +100,34 @@ def test_what_is_finished_is_not_repeated(place: Path, select: Select, tmp_path:
     assert before == {path: path.stat().st_mtime_ns for path in Path("out").rglob("log.jsonl")}
 
 
-def test_a_killed_grid_goes_on(place: Path, tmp_path: Path) -> None:
-    tiny_run.write_task(tmp_path)
-    (tmp_path / "base").symlink_to(place / "base")
+def test_a_killed_grid_goes_on(place: Path, beside: Path) -> None:
     arguments = ["select", "base", *GRID, "--verify"]
-    command = Command(tmp_path, [*arguments, "-o", "out"])
-    second = tmp_path / "out" / "cells" / "all-lr0.001-e1-seed0" / "none"
+    command = Command(beside, [*arguments, "-o", "out"])
+    second = beside / "out" / "cells" / "all-lr0.001-e1-seed0" / "none"
     assert until(second.is_dir, command), command.said
     command.kill()
-    done = tmp_path / "out" / "cells" / "all-lr0.01-e1-seed0" / "cell.json"
+    done = beside / "out" / "cells" / "all-lr0.01-e1-seed0" / "cell.json"
     stamp = done.stat().st_mtime_ns
-    command = Command(tmp_path, ["select", "-o", "out", "--resume"])
+    command = Command(beside, ["select", "-o", "out", "--resume"])
     assert command.wait(120) == 0, command.said
     assert "finished before" in command.said
     assert done.stat().st_mtime_ns == stamp
-    mine, theirs = document(tmp_path / "out"), document(place / "out")
+    mine, theirs = document(beside / "out"), document(place / "out")
     for one, other in zip(mine["cells"], theirs["cells"], strict=True):
         assert one["methods"] == other["methods"]
         for bias in other["runs"]:
             assert one["runs"][bias]["last"] == other["runs"][bias]["last"]
 
 
-def test_a_signal_stops_it_with_its_state_saved(place: Path, tmp_path: Path) -> None:
-    tiny_run.write_task(tmp_path)
-    (tmp_path / "base").symlink_to(place / "base")
-    command = Command(tmp_path, ["select", "base", *DATA, "--epochs", "40", "-o", "out"])
-    log = tmp_path / "out" / "cells" / "all-e40-seed0" / "probe" / "log.jsonl"
+def test_a_signal_stops_it_with_its_state_saved(beside: Path) -> None:
+    command = Command(beside, ["select", "base", *DATA, "--epochs", "40", "-o", "out"])
+    log = beside / "out" / "cells" / "all-e40-seed0" / "probe" / "log.jsonl"
     # An empty log is there before the first update; a signal so early ends it at once.
     assert until(lambda: log.is_file() and log.stat().st_size > 0, command), command.said
     command.send(signal.SIGTERM)
     assert command.wait() == 143, command.said
     assert "--output out --resume takes it up" in command.said
-    assert not (tmp_path / "out" / "select.json").exists()
+    assert not (beside / "out" / "select.json").exists()
 
 
 def test_a_cell_that_fails_is_said_and_the_rest_goes_on(select: Select) -> None:
@@ -159,12 +156,10 @@ def test_a_probe_may_be_short(select: Select) -> None:
     assert cell["settled"]["steps"] == 3
 
 
-def test_two_processes_share_out_the_cells(place: Path, tmp_path: Path) -> None:
-    tiny_run.write_task(tmp_path)
-    (tmp_path / "base").symlink_to(place / "base")
-    pair = start_pair(tmp_path, ["select", "base", *GRID, "--verify", "-o", "out"])
+def test_two_processes_share_out_the_cells(place: Path, beside: Path) -> None:
+    pair = start_pair(beside, ["select", "base", *GRID, "--verify", "-o", "out"])
     assert [command.wait(120) for command in pair] == [0, 0], [one.said for one in pair]
-    mine, theirs = document(tmp_path / "out"), document(place / "out")
+    mine, theirs = document(beside / "out"), document(place / "out")
     assert [one["methods"] for one in mine["cells"]] == [one["methods"] for one in theirs["cells"]]
     assert mine["targets"] == theirs["targets"]
 
@@ -195,12 +190,7 @@ def test_other_settings_are_refused(place: Path, select: Select) -> None:
     refused(other, "was begun with warmup", limit=400)
 
 
-def test_auto_selects_and_trains_the_target(
-    place: Path, tmp_path: Path, beftkit: Beftkit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tiny_run.write_task(tmp_path)
-    (tmp_path / "base").symlink_to(place / "base")
-    monkeypatch.chdir(tmp_path)
+def test_auto_selects_and_trains_the_target(place: Path, beside: Path, beftkit: Beftkit) -> None:
     arguments = ("train", "base", *DATA, "--bias", "auto", "--epochs", "1", "--lr", "1e-2")
     ran = beftkit(*arguments, "-o", "out", "--format", "json")
     assert ran.code == 0, ran

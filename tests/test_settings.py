@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from beftkit.errors import BeftError, UsageError
-from beftkit.settings.train import TrainSettings, read_yaml, resolve_settings, settings_yaml
+from beftkit.settings.resolve import read_yaml, resolve_train, settings_yaml
+from beftkit.settings.train import TrainSettings
 
 GIVEN = {"model": "m", "task": "sst2"}
 
@@ -16,20 +17,20 @@ GIVEN = {"model": "m", "task": "sst2"}
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("model: m\ntask: rte\nlr: 1e-3\nseeds: [3, 4]\nbias: q\n")
-    found = resolve_settings(file, {"bias": "v", "task": None})
+    found = resolve_train(file, {"bias": "v", "task": None})
     assert (found.task, found.lr, found.seeds, found.bias) == ("rte", 1e-3, (3, 4), "v")
 
 
 def test_what_is_written_reads_back_equal(tmp_path: Path) -> None:
-    found = resolve_settings(None, {**GIVEN, "lr": 3e-4, "seeds": "0,1,2", "metric": ["f1"]})
+    found = resolve_train(None, {**GIVEN, "lr": 3e-4, "seeds": "0,1,2", "metric": ["f1"]})
     file = tmp_path / "run.yaml"
     file.write_text(settings_yaml(found))
-    assert resolve_settings(file, {}) == found
+    assert resolve_train(file, {}) == found
     assert found.seeds == (0, 1, 2) and found.metric == ("f1",)
 
 
 def test_one_seed_need_not_be_a_list() -> None:
-    assert resolve_settings(None, {**GIVEN, "seeds": 7}).seeds == (7,)
+    assert resolve_train(None, {**GIVEN, "seeds": 7}).seeds == (7,)
 
 
 def test_every_setting_is_described() -> None:
@@ -55,7 +56,7 @@ def test_every_setting_is_described() -> None:
 )
 def test_what_makes_no_sense_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        resolve_settings(None, {**GIVEN, **given})
+        resolve_train(None, {**GIVEN, **given})
 
 
 @pytest.mark.parametrize(

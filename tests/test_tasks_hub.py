@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -18,102 +15,25 @@ from beftkit import registry, tasks
 from beftkit.errors import BeftError
 from beftkit.registry import GLUE, SUPER_GLUE
 from tests import task_files
-from tests.hub_server import Fault, Hub, Repo
+from tests.hub_data import DataHub, Repos, publish
+from tests.hub_server import Fault, Hub
 
 ROOT = Path(__file__).parents[1]
 REPOS = {"nyu-mll/glue": GLUE, "aps/super_glue": SUPER_GLUE}
 IN_GLUE = [name for name in registry.TASKS if name not in task_files.SUPER_GLUE]
-FILE_URL = "/{repo_id}/resolve/{revision}/{filename}"
-_TREE = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)/(?P<path>.+)")
-
-
-class DataHub(Hub):
-    """The stand-in hub, whose repositories are datasets, with folders in them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        plain: Any = self._server.RequestHandlerClass
-        hub = self
-
-        class Handler(plain):  # type: ignore[misc]
-            def _route(self, fault: Fault) -> None:
-                self.path = re.sub(r"^/api/datasets/|^/datasets/", self.there, self.path)
-                match = _TREE.fullmatch(urlsplit(self.path).path)
-                repo = hub.repos.get(match["repo"]) if match else None
-                if match is None or repo is None:
-                    super()._route(fault)
-                    return
-                found = hub.listing(repo, unquote(match["path"]))
-                if found:
-                    self._send(200, json.dumps(found).encode())
-                else:
-                    self._refuse(404, "EntryNotFound")
-
-            @staticmethod
-            def there(match: re.Match[str]) -> str:
-                return "/api/models/" if "api" in match[0] else "/"
-
-            def _tree(self, repo: Repo) -> list[dict[str, Any]]:
-                return hub.listing(repo, "")
-
-        self._server.RequestHandlerClass = Handler
-
-    @staticmethod
-    def listing(repo: Repo, folder: str) -> list[dict[str, Any]]:
-        """Everything below a folder; empty where there is none."""
-        found: list[dict[str, Any]] = []
-        for path in sorted((repo.folder / folder).rglob("*")):
-            name = path.relative_to(repo.folder).as_posix()
-            entry = {"path": name, "oid": "0" * 40}
-            if path.is_file():
-                found.append({**entry, "type": "file", "size": path.stat().st_size})
-            else:
-                found.append({**entry, "type": "directory"})
-        return found
 
 
 @pytest.fixture(scope="module")
-def repos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def repos(tmp_path_factory: pytest.TempPathFactory) -> Repos:
     """GLUE and SuperGLUE as Parquet."""
     root = tmp_path_factory.mktemp("repos")
-    folders = {name: root / name.replace("/", "--") for name in REPOS}
-    task_files.write_dataset(folders["nyu-mll/glue"], IN_GLUE)
-    task_files.write_dataset(folders["aps/super_glue"], task_files.SUPER_GLUE)
-    return folders
-
-
-@pytest.fixture
-def hub(
-    repos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[DataHub]:
-    """A hub with both repositories; the cache is empty, nobody is logged in."""
-    import datasets
-    from huggingface_hub import constants
-
-    with DataHub() as server:
-        for name, folder in repos.items():
-            publish(server, name, folder, REPOS[name])
-        # Both libraries have read the environment by now, in an earlier test.
-        for module in (constants, datasets.config):
-            for name, value in {
-                "ENDPOINT": server.url, "HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": False,
-                "HF_HUB_CACHE": str(tmp_path / "home/hub"), "HF_TOKEN_PATH": "absent",
-                "HF_DATASETS_CACHE": tmp_path / "home/datasets",
-                "HUGGINGFACE_CO_URL_TEMPLATE": server.url + FILE_URL,
-            }.items():  # fmt: skip
-                if hasattr(module, name):
-                    monkeypatch.setattr(module, name, value)
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
-            monkeypatch.delenv(name, raising=False)
-        yield server
-
-
-def publish(hub: Hub, name: str, folder: Path, commit: str) -> None:
-    hub.repos[name] = Repo(folder, commit, {"main", commit})
+    glue = task_files.write_dataset(root / "glue", IN_GLUE)
+    super_glue = task_files.write_dataset(root / "super_glue", task_files.SUPER_GLUE)
+    return {"nyu-mll/glue": (glue, GLUE), "aps/super_glue": (super_glue, SUPER_GLUE)}
 
 
 @pytest.mark.parametrize("task", registry.TASKS)
-def test_every_task(task: str, hub: DataHub) -> None:
+def test_every_task(task: str, data_hub: DataHub) -> None:
     data = tasks.load_task(task)
     wanted = task_files.splits(task)
     assert data.train is not None
@@ -127,7 +47,7 @@ def test_every_task(task: str, hub: DataHub) -> None:
         "kind": "hub", "repo": repo, "config": task, "revision": REPOS[repo],
         "examples": {name: len(split) for name, split in found.items()},
     }  # fmt: skip
-    read = {entry.path for entry in hub.log if entry.path.endswith(".parquet")}
+    read = {entry.path for entry in data_hub.log if entry.path.endswith(".parquet")}
     assert all(f"/{REPOS[repo]}/{task}/" in path for path in read), "no other task is fetched"
     assert tasks.load_task(task, train=False).train is None
 
@@ -148,7 +68,7 @@ def outside(hub: Hub, home: Path, code: str, **environment: str) -> tuple[int, s
 
 
 @pytest.mark.slow
-def test_the_environment_is_heeded(hub: DataHub, tmp_path: Path) -> None:
+def test_the_environment_is_heeded(data_hub: DataHub, tmp_path: Path) -> None:
     """The endpoint, the token, and offline mode with and without a cached copy."""
     code = (
         "from beftkit import registry, tasks\n"
@@ -156,17 +76,19 @@ def test_the_environment_is_heeded(hub: DataHub, tmp_path: Path) -> None:
         "    data = tasks.load_task('cb', revision=revision)\n"
         "    print(len(data.train), data.source['revision'])"
     )
-    hub.token = "hf_right"
-    status, text = outside(hub, tmp_path / "a", code.replace(", '9' * 40", ""), HF_TOKEN="hf_right")
+    data_hub.token = "hf_right"
+    status, text = outside(
+        data_hub, tmp_path / "a", code.replace(", '9' * 40", ""), HF_TOKEN="hf_right"
+    )
     assert (status, text) == (0, f"8 {SUPER_GLUE}\n" * 2)
-    assert any(entry.token == "Bearer hf_right" for entry in hub.log)
-    asked = len(hub.log)
-    status, text = outside(hub, tmp_path / "a", code, HF_HUB_OFFLINE="1")
+    assert any(entry.token == "Bearer hf_right" for entry in data_hub.log)
+    asked = len(data_hub.log)
+    status, text = outside(data_hub, tmp_path / "a", code, HF_HUB_OFFLINE="1")
     assert status == 1
     assert text.startswith(f"8 {SUPER_GLUE}\n" * 2), "the cached copy"
     assert f"the cache has revision {SUPER_GLUE} only, not 999" in text
-    status, text = outside(hub, tmp_path / "b", code, HF_HUB_OFFLINE="1")
-    assert (status, len(hub.log)) == (1, asked)
+    status, text = outside(data_hub, tmp_path / "b", code, HF_HUB_OFFLINE="1")
+    assert (status, len(data_hub.log)) == (1, asked)
     assert text.startswith("beftkit.errors.BeftError: aps/super_glue cb: ")
     assert "the hub cannot be reached and the cache has no copy" in text
     assert text.endswith("give a local copy with --data-dir")
@@ -183,18 +105,18 @@ def refused(task: str, *parts: str, **options: Any) -> None:
     print("@@", text)
 
 
-def test_what_the_hub_refuses(hub: DataHub, repos: dict[str, Path]) -> None:
+def test_what_the_hub_refuses(data_hub: DataHub, repos: Repos) -> None:
     refused("cb", "not found at revision no-such", "--data-dir", revision="no-such")
-    hub.faults.append(
+    data_hub.faults.append(
         Fault("super_glue", status=403, headers={"X-Error-Code": "GatedRepo"}, body=b"{}")
     )
     refused("cb", "access is gated", "HF_TOKEN", "--data-dir")
-    hub.faults.clear()
-    del hub.repos["aps/super_glue"]
+    data_hub.faults.clear()
+    del data_hub.repos["aps/super_glue"]
     refused("cb", "aps/super_glue cb: not found at revision 3de24cf8", "--data-dir")
 
 
-def test_a_hub_that_is_not_there(hub: DataHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_is_not_there(data_hub: DataHub, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
     from huggingface_hub import constants
 
@@ -203,11 +125,11 @@ def test_a_hub_that_is_not_there(hub: DataHub, monkeypatch: pytest.MonkeyPatch) 
     refused("cb", "aps/super_glue cb: ", "--data-dir")
 
 
-def test_a_loading_script(hub: DataHub, tmp_path: Path) -> None:
+def test_a_loading_script(data_hub: DataHub, tmp_path: Path) -> None:
     folder = tmp_path / "scripted"
     folder.mkdir()
     (folder / "super_glue.py").write_text("raise SystemExit('run')")
-    publish(hub, "aps/super_glue", folder, "1" * 40)
+    publish(data_hub, "aps/super_glue", folder, "1" * 40)
     refused("cb", "revision main needs a loading script, which is not run", revision="main")
 
 
@@ -252,17 +174,19 @@ CHANGES: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("case", CHANGES)
-def test_a_dataset_that_is_not_what_it_should_be(case: str, hub: DataHub, tmp_path: Path) -> None:
+def test_a_dataset_that_is_not_what_it_should_be(
+    case: str, data_hub: DataHub, tmp_path: Path
+) -> None:
     change, message = CHANGES[case]
-    repaint(hub, tmp_path / "new", change)
+    repaint(data_hub, tmp_path / "new", change)
     refused("cb", message)
 
 
-def test_labels_that_are_plain_numbers(hub: DataHub, tmp_path: Path) -> None:
-    repaint(hub, tmp_path / "new", lambda patch: None, described=False)
+def test_labels_that_are_plain_numbers(data_hub: DataHub, tmp_path: Path) -> None:
+    repaint(data_hub, tmp_path / "new", lambda patch: None, described=False)
     found = tasks.load_task("cb").validation["validation"]
     assert found.targets.tolist() == [row["label"] for row in task_files.splits("cb")["validation"]]
     change = rows(lambda found: found["train"][2].update(label=3))
-    repaint(hub, tmp_path / "newer", change, described=False)
-    publish(hub, "aps/super_glue", tmp_path / "newer", "2" * 40)
+    repaint(data_hub, tmp_path / "newer", change, described=False)
+    publish(data_hub, "aps/super_glue", tmp_path / "newer", "2" * 40)
     refused("cb", "cb train, row 3: 3 in column 'label'", revision="main")

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from accelerate import tracking
 
-from tests import tiny_run
 from tests.command import Beftkit, Ran, refused
 
 RUN = ("train", "base", "--train-file", "train.jsonl", "--validation-file", "dev.jsonl", "--bias",
@@ -78,21 +77,9 @@ class Failing(StandIn):
         raise OSError(errno.ENOSPC, "No space left")
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``base`` and its data."""
-    folder = tmp_path_factory.mktemp("trackers")
-    tiny_run.write_base(folder / "base")
-    tiny_run.write_task(folder)
-    return folder
-
-
 @pytest.fixture(autouse=True)
-def known(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def known(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """They are known to Accelerate; the working directory holds base and data."""
-    for name in ("base", "train.jsonl", "dev.jsonl"):
-        (tmp_path / name).symlink_to(place / name)
-    monkeypatch.chdir(tmp_path)
     for one in (StandIn, NotLoggedIn, Failing):
         monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, one.name, one)
     yield

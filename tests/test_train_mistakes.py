@@ -20,41 +20,28 @@ RUN = ("--train-file", "train.jsonl", *DATA, "--epochs", "1", "--batch-size", "8
 FIT = "a base model that does not match the adapter (it was trained on "
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bases of three geometries, one that reads no text, data of classes and of values."""
-    folder = tmp_path_factory.mktemp("mistakes")
-    tiny_run.write_base(folder / "base")
-    tiny_run.write_base(folder / "wide", hidden_size=36)
-    tiny_run.write_base(folder / "shallow", num_hidden_layers=1)
-    tiny_run.write_task(folder)
+@pytest.fixture(scope="module", autouse=True)
+def others(place: Path) -> None:
+    """Bases of two more geometries, one that reads no text, and data of values."""
+    tiny_run.write_base(place / "wide", hidden_size=36)
+    tiny_run.write_base(place / "shallow", num_hidden_layers=1)
     config = transformers.ViTConfig(
         hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
         image_size=32, patch_size=16,
     )  # fmt: skip
-    transformers.ViTModel(config).save_pretrained(folder / "vit")
+    transformers.ViTModel(config).save_pretrained(place / "vit")
     rows = [{"text": "good film", "label": number / 7} for number in range(12)]
-    (folder / "values.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
+    (place / "values.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture
-def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, with all of that in it."""
-    for path in made.iterdir():
-        (tmp_path / path.name).symlink_to(path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def adapter(place: Path, beftkit: Beftkit) -> str:
+def adapter(workplace: Path, beftkit: Beftkit) -> str:
     """An adapter for ``base``."""
     assert beftkit("train", "base", *RUN, "--max-steps", "1", "-o", "good").code == 0
     return "good/adapter"
 
 
-def test_a_model_that_reads_no_text(place: Path, beftkit: Beftkit) -> None:
+def test_a_model_that_reads_no_text(workplace: Path, beftkit: Beftkit) -> None:
     ran = beftkit("train", "vit", *RUN, "-o", "out")
     refused(ran, "vit: no model with a classification head exists for ")
 
@@ -78,7 +65,7 @@ def test_values_for_classes(adapter: str, beftkit: Beftkit) -> None:
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "f1", "macro_f1", "matthews"])
-def test_a_metric_of_classes_for_values(metric: str, place: Path, beftkit: Beftkit) -> None:
+def test_a_metric_of_classes_for_values(metric: str, workplace: Path, beftkit: Beftkit) -> None:
     """Cut to whole numbers, values would agree that do not."""
     values = ("--train-file", "values.jsonl", "--validation-file", "values.jsonl")
     ran = beftkit("train", "base", *RUN, *values, "--metric", metric, "-o", "out")
@@ -86,7 +73,7 @@ def test_a_metric_of_classes_for_values(metric: str, place: Path, beftkit: Beftk
     assert not Path("out").exists()
 
 
-def test_a_learning_rate_beyond_all_measure(place: Path, beftkit: Beftkit) -> None:
+def test_a_learning_rate_beyond_all_measure(workplace: Path, beftkit: Beftkit) -> None:
     ran = beftkit("train", "base", *RUN, "--lr", "1e30", "--save-steps", "1", "-o", "out")
     refused(ran, "the loss or its gradient is not finite at update 2; try a lower --lr")
     assert "--resume takes up the last good state in out/state" in ran.err

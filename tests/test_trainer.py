@@ -12,12 +12,13 @@ from torch.nn import functional
 
 from beftkit.accelerator import make_accelerator
 from beftkit.errors import BeftError
-from beftkit.objectives.kinds import objective_for
+from beftkit.objectives import make_objective
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Encoded, higher_is_better, plan
 from beftkit.training.evaluation import evaluate_model
+from beftkit.training.job import Job
 from beftkit.training.journal import Progress, Unwatched
-from beftkit.training.trainer import Job, Trainer
+from beftkit.training.trainer import Trainer
 from beftkit.tuning import Tuner, checkpoint_activations, choose, store_for_autocast
 from tests import tiny_models
 from tests.tiny_models import BY_ID
@@ -52,9 +53,7 @@ def encoded(count: int, seed: int, regression: bool = False) -> Encoded:
 def model(id: str = "bert", dropout: float = 0.0, labels: int = 2, **options: Any) -> Any:
     torch.manual_seed(0)
     rest = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    return tiny_models.build(
-        BY_ID[id], num_labels=labels, **(rest if id == "bert" else {}), **options
-    )
+    return tiny_models.build(id, num_labels=labels, **(rest if id == "bert" else {}), **options)
 
 
 def job(
@@ -67,9 +66,10 @@ def job(
     s = TrainSettings(model="m", train_file="none", bias=bias, **settings)
     accelerator = make_accelerator("cpu", s.precision)
     tuner = Tuner(net, choose(net, bias, freeze_head=freeze_head), accelerator.device)
+    objective = make_objective("classes" if labels else "values", labels)
     return Job(
         settings=s, seed=seed, model=net, tuner=tuner, train=encoded(count, 1, not labels),
-        validation={"validation": encoded(31, 2, not labels)}, objective=objective_for(labels),
+        validation={"validation": encoded(31, 2, not labels)}, objective=objective,
         metrics=metrics, better=higher_is_better(metrics[0]), accelerator=accelerator, folder=None,
         watcher=watcher or Unwatched(),
     )  # fmt: skip

@@ -13,12 +13,12 @@ from beftkit.errors import BeftError
 from beftkit.tuning import (
     Tuner,
     choose,
-    cut_positions,
     head_names,
     parse_layers,
     store_for_autocast,
 )
 from tests import tiny_models
+from tests.fisher_cases import classifying
 from tests.tiny_models import BY_ID, Case
 
 #: as sequence classifiers where the table has a language model
@@ -30,11 +30,8 @@ FAMILIES = (
 
 def classifier(id: str, dtype: torch.dtype = torch.float32) -> tuple[Case, Any]:
     """A tiny sequence classifier with random biases."""
-    case = BY_ID[id]
-    for old in ("ForCausalLM", "LMHeadModel"):
-        case = replace(case, model=case.model.replace(old, "ForSequenceClassification"))
-    model = tiny_models.build(case, dtype, pad_token_id=0)
-    return case, model
+    case = classifying(id)
+    return case, tiny_models.build(case, dtype, pad_token_id=0)
 
 
 def owners(case: Case, role: str) -> set[str]:
@@ -254,7 +251,7 @@ def test_tracked_vectors_follow_training() -> None:
         parameters = dict(model.named_parameters())
         for site, vector in zip(choice.sites, found.values(), strict=True):
             flat = parameters[site.name].detach().reshape(-1)
-            where = slice(None) if site.cut is None else cut_positions(site.cut)
+            where = slice(None) if site.cut is None else site.cut.positions()
             assert torch.equal(vector.reshape(-1), flat[where])
 
 

@@ -18,10 +18,10 @@ from beftkit.adapters import FORMATS, default_format
 from beftkit.errors import BeftError
 from beftkit.weights import adapter_info, apply_adapter, collect_tuned
 from tests import tiny_models
-from tests.adapted import build, same, trained
-from tests.adapted import one_thread as one_thread
+from tests.adapted import same, trained
 from tests.builders import write_model
 from tests.hub_server import Hub
+from tests.tiny_models import build
 
 peft = pytest.importorskip("peft")
 VALUE = "bert.encoder.layer.0.attention.self.value"

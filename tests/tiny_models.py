@@ -39,7 +39,7 @@ class Case:
         return any(owner.fused for owner in self.owners)
 
 
-def build(case: Case, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
+def build(case: Case | str, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
     """The case's model in evaluation mode, equal at every call.
 
     Fresh models have zero biases and nearly flat attention, which hide faults: every bias and
@@ -47,6 +47,7 @@ def build(case: Case, dtype: torch.dtype = torch.float32, **options: Any) -> Any
     """
     import transformers
 
+    case = BY_ID[case] if isinstance(case, str) else case
     config = getattr(transformers, case.config)(**{**case.options, **options})
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -56,3 +56,9 @@ def write_task(folder: Path, train: int = 60, validation: int = 31) -> dict[str,
         "train_file": str(write_examples(folder / "train.jsonl", train, 1)),
         "validation_file": str(write_examples(folder / "dev.jsonl", validation, 2)),
     }
+
+
+def link(source: Path, folder: Path) -> None:
+    """Link to whatever is in another folder."""
+    for path in source.iterdir():
+        (folder / path.name).symlink_to(path)

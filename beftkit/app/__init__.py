@@ -17,9 +17,10 @@ from beftkit.errors import BeftError, UsageError
 
 #: commands whose options are read from a definition that takes a moment to import
 _LATER = {
-    "train": "training", "evaluate": "training", "fisher": "training", "select": "selecting",
+    **dict.fromkeys(("train", "evaluate", "fisher"), "training"),
+    "select": "selecting",
     "report": "reporting",
-}  # fmt: skip
+}
 
 
 class _Group(TyperGroup):

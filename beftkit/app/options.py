@@ -32,17 +32,24 @@ class TopicCommand(TyperCommand):
 def late_command(name: str, function: Callable[..., None], short_help: str, **options: Any) -> Any:
     """A command that is built when it is asked for, under the conventions of all of ours."""
     app = typer.Typer(
-        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
-    )  # fmt: skip
+    )
     app.command(name, no_args_is_help=True, short_help=short_help, **options)(function)
     return typer.main.get_command(app)
 
 
+def panel(panel: str, help: str, *names: str, **rest: Any) -> Any:
+    """An option that is no setting, listed under a topic."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **rest)
+
+
 def with_settings(
-    function: Callable[..., None], *models: type[BaseModel], skip: Sequence[str] = ()
+    function: Callable[..., None], settings: type[BaseModel], names: Sequence[str]
 ) -> Callable[..., None]:
-    """Give a function whose last parameter is ``**flags`` one option for each field of the models.
+    """Give a function whose last parameter is ``**flags`` one option for each of some settings.
 
     Every option's default is None, so that what was given is known; the help shows the field's own.
     """
@@ -50,18 +57,17 @@ def with_settings(
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     fields = [
         inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name, field)
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=_option(name, settings.model_fields[name]),
         )
-        for name, field in {
-            name: field
-            for model in models
-            for name, field in model.model_fields.items()
-            if name not in skip
-        }.items()
+        for name in names
     ]
 
     def command(**given: Any) -> None:
-        function(**given)
+        # An option that may come several times and did not is an empty list.
+        function(**{key: None if one == [] else one for key, one in given.items()})
 
     # The argument first, then the fields by topic, then what is no setting of a run.
     own = [p.replace(kind=p.KEYWORD_ONLY) for p in own]
@@ -85,11 +91,7 @@ def _option(name: str, field: FieldInfo) -> Any:
         declarations = [dashed, *extra.get("aliases", ())]
         shown = _shown(field.default)
         text += f"  [default: {shown}]" if shown else ""
-    option = typer.Option(
-        *declarations, help=text, metavar=metavar, show_default=False,
-        rich_help_panel=extra.get("panel"),
-    )  # fmt: skip
-    return Annotated[kind | None, option]
+    return Annotated[kind | None, panel(extra["panel"], text, *declarations, metavar=metavar)]
 
 
 def _plain(annotation: Any) -> tuple[Any, str | None]:

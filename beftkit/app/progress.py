@@ -6,11 +6,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import typer
 
 from beftkit.app.common import say
 
+T = TypeVar("T")
+IS_MAIN = os.environ.get("RANK", "0") == "0"  # torchrun's
 #: torchrun hands on a Ctrl-C that the terminal gave every process already: seconds that are one
 _ONE_SIGNAL = 5.0 if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0.0
 
@@ -91,3 +95,26 @@ class Signals:
             raise SystemExit(128 + number)
         if not self._number:
             self._number, self._first = number, now
+
+
+def watched(run: Callable[..., T], quiet: bool, stopped: str) -> T:
+    """A run under a bar or lines, and under signals.
+
+    Args:
+        run: is given ``watcher`` and ``asked_to_stop``.
+        quiet: show nothing.
+        stopped: to be said if it was asked to stop; its exit code is then the signal's.
+    """
+    from beftkit.training.trainer import Interrupted
+
+    watcher = Shown(quiet or not IS_MAIN)
+    with Signals(watcher) as signals:
+        try:
+            return run(watcher=watcher, asked_to_stop=signals.asked)
+        except Interrupted as stop:
+            watcher.close()
+            if IS_MAIN:
+                say([stopped])
+            raise typer.Exit(128 + stop.signal) from None
+        finally:
+            watcher.close()

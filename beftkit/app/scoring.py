@@ -93,8 +93,7 @@ def score(
         ),
     ] = None,
     modules: Annotated[
-        bool,
-        typer.Option("--target-modules", help="Print the target's modules for PEFT, as JSON."),
+        bool, typer.Option("--target-modules", help="Print the target's modules for PEFT, as JSON.")
     ] = False,
     fail_on_change: Annotated[
         bool, typer.Option("--fail-on-change", help="Exit with 3 if any bias changed.")

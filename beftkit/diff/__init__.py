@@ -19,15 +19,7 @@ from beftkit.diff.compare import (
 )
 from beftkit.diff.sides import Reference, Sides, expand_runs
 from beftkit.errors import BeftError
-from beftkit.scores import (
-    METHODS,
-    Coverage,
-    Identity,
-    Scores,
-    SiteScore,
-    choose_target,
-    rank_roles,
-)
+from beftkit.scores import METHODS, Coverage, Identity, Scores, SiteScore, choose_target, rank_roles
 
 __all__ = ["Comparison", "comparison", "score", "score_all"]
 _THREADS = 4  # POSTs read side by side; each holds its biases alone, so memory stays flat

@@ -10,7 +10,6 @@ import numpy as np
 
 from beftkit.biases import Site, choose_tower, in_tower
 from beftkit.checkpoints import BiasSet, recognise_checkpoint
-from beftkit.checkpoints.bias_set import take
 from beftkit.checkpoints.live import LiveCheckpoint
 from beftkit.diff.compare import inert_notes, refuse_empty, settle_candidates
 from beftkit.errors import BeftError
@@ -90,8 +89,7 @@ def fisher_scores(
     held = measured.held
     scored = []
     for site in measured.sites:
-        whole = np.asarray(means[site.name].cpu(), np.float64)
-        part = whole if site.cut is None else take(whole, site.cut)
+        part = site.take(np.asarray(means[site.name].cpu(), np.float64))
         value = part.mean() if reduce == "mean" else part.sum()
         norm = np.linalg.norm(held.vector(site))
         scored.append(
@@ -116,15 +114,12 @@ def fisher_scores(
     target, said = choose_target(roles, "fisher", wanted, allow_inert)
     noise = [role for role, one in roles.items() if one.inert == "yes"]
     if noise:
-        said = [f"{', '.join(noise)}: inert here, softmax ignores it; its Fisher score is rounding "
-                "noise", *said]  # fmt: skip
+        why = "inert here, softmax ignores it; its Fisher score is rounding noise"
+        said = [f"{', '.join(noise)}: {why}", *said]
     identity = held.identity()
     if reference is not None:
         identity = replace(identity, path=reference)
-    return Scores(
-        pre=identity, post=identity, family=held.recognition.family, tower=measured.tower,
-        method="fisher", candidates=tuple(wanted), target=target, roles=roles,
-        coverage=Coverage(len(scored), (), (), tuple(sorted(held.recognition.unscored))),
-        notes=(*measured.notes, *notes, *said, *inert_notes(roles, wanted)),
-        settings=settings,
-    )  # fmt: skip
+    what = identity, identity, held.recognition.family, measured.tower, "fisher"
+    coverage = Coverage(len(scored), (), (), tuple(sorted(held.recognition.unscored)))
+    told = (*measured.notes, *notes, *said, *inert_notes(roles, wanted))
+    return Scores(*what, tuple(wanted), target, roles, coverage, told, settings=settings)

@@ -13,16 +13,15 @@ from beftkit.adapters import Tuned, check_format, default_format, write_adapter
 from beftkit.errors import BeftError
 from beftkit.models import Loaded, quiet
 from beftkit.runs.folders import ADAPTER, MODEL
+from beftkit.runs.prepare import Prepared
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data
 from beftkit.tuning import Tuner
 from beftkit.weights import collect_tuned
 
-TASK_TYPE = "SEQ_CLS"
-
 
 def write_output(
-    folder: Path, loaded: Loaded, tuner: Tuner, settings: TrainSettings, data: Data
+    folder: Path, ready: Prepared, tuner: Tuner, settings: TrainSettings
 ) -> tuple[str | None, str | None, tuple[str, ...]]:
     """Write what was trained.
 
@@ -30,39 +29,45 @@ def write_output(
         ``adapter`` or ``model`` (None: nothing trained), the adapter's format, notes.
     """
     if not tuner.choice.is_adapter:
-        _write_model(folder / MODEL, loaded)
+        _write_model(folder / MODEL, ready.loaded)
         return MODEL, None, (f"weights inside the model trained: {folder / MODEL} holds all of it",)
-    tuned = _tuned(loaded, tuner)
+    tuned, task_type = _tuned(ready, tuner), ready.objective.task_type
     if not tuned:
         return None, None, ("nothing trained, so there is no adapter",)
     chosen: str = settings.adapter_format
     why = ""
     if chosen == "auto":
-        chosen, why = default_format(tuned, TASK_TYPE)
+        chosen, why = default_format(tuned, task_type)
     notes = write_adapter(
-        folder / ADAPTER, tuned, format=chosen, base=_base(loaded.reference), task_type=TASK_TYPE,
-        metadata=_metadata(settings, data), revision=settings.revision,
-    )  # fmt: skip
+        folder / ADAPTER,
+        tuned,
+        format=chosen,
+        base=_base(ready.loaded.reference),
+        task_type=task_type,
+        metadata=_metadata(settings, ready.data),
+        revision=settings.revision,
+    )
     return ADAPTER, chosen, (*((why,) if why else ()), *notes)
 
 
-def check_output(loaded: Loaded, tuner: Tuner, settings: TrainSettings) -> None:
+def check_output(ready: Prepared, tuner: Tuner, settings: TrainSettings) -> None:
     """Refuse an adapter format that could not hold the result, before the training."""
     if settings.adapter_format != "auto" and tuner.choice.is_adapter:
-        check_format(_tuned(loaded, tuner), settings.adapter_format, TASK_TYPE)
+        tuned = _tuned(ready, tuner)
+        check_format(tuned, settings.adapter_format, ready.objective.task_type)
 
 
-def _tuned(loaded: Loaded, tuner: Tuner) -> list[Tuned]:
+def _tuned(ready: Prepared, tuner: Tuner) -> list[Tuned]:
     """What trained, before and after, and what must travel with it."""
     before = {unit.part.parameter: unit.before for unit in tuner.units if unit.before is not None}
-    found = collect_tuned(loaded.model, before, task_type=TASK_TYPE, heads=_fresh_modules(loaded))
+    task_type, heads = ready.objective.task_type, _fresh_modules(ready)
+    found = collect_tuned(ready.model, before, task_type=task_type, heads=heads)
     # Trained float32 values, where the model holds them rounded.
     exact = {unit.part.parameter: unit for unit in tuner.units if unit.is_copy}
     return [
-        replace(one, post=tuner.after(exact[one.parameter]).numpy())
-        if one.parameter in exact else one
+        replace(one, post=tuner.after(unit).numpy()) if (unit := exact.get(one.parameter)) else one
         for one in found
-    ]  # fmt: skip
+    ]
 
 
 def _metadata(settings: TrainSettings, data: Data) -> dict[str, str]:
@@ -85,14 +90,11 @@ def _base(reference: str) -> str:
     return str(path.resolve()) if path.exists() else reference
 
 
-def _fresh_modules(loaded: Loaded) -> Sequence[str]:
+def _fresh_modules(ready: Prepared) -> Sequence[str]:
     """Modules with parameters that the checkpoint lacked: without them the result is lost."""
-    owners = dict.fromkeys(name.rpartition(".")[0] for name in loaded.fresh)
-    heads = ("classifier", "score")  # PEFT saves those whole anyway
-    return [
-        name for name in owners
-        if not any(part in heads for part in name.split("."))
-    ]  # fmt: skip
+    owners = dict.fromkeys(name.rpartition(".")[0] for name in ready.loaded.fresh)
+    whole = {*ready.objective.heads}  # PEFT saves those anyway
+    return [name for name in owners if not whole & {*name.split(".")}]
 
 
 def _write_model(folder: Path, loaded: Loaded) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from beftkit.errors import BeftError
 from beftkit.files import write_whole
 from beftkit.runs.results import TrainResult
-from beftkit.settings.train import TrainSettings, read_yaml, settings_yaml
+from beftkit.settings.resolve import read_yaml, resolve_train, settings_yaml
+from beftkit.settings.train import TrainSettings
+from beftkit.training.journal import Progress
 
 SETTINGS, RESULTS, HISTORY = "run.yaml", "all_results.json", "trainer_state.json"
 ADAPTER, MODEL = "adapter", "model"
@@ -20,8 +24,7 @@ SELECT = "select"
 #: how temporary names begin
 HALF = ".beftkit-"
 #: all that a run leaves in its folder, and ``seed-N`` for each of several seeds
-_OWN = (SETTINGS, RESULTS, HISTORY, ADAPTER, MODEL, "log.jsonl", "state", "snapshots",
-        "trackers")  # fmt: skip
+_OWN = {SETTINGS, RESULTS, HISTORY, ADAPTER, MODEL, "log.jsonl", "state", "snapshots", "trackers"}
 #: settings that may differ when a run is taken up: they change nothing of what is trained
 FREE = {"output", "push_to_hub", "report_to", "eval_batch_size", "save_steps", "device"}
 
@@ -47,10 +50,9 @@ def begin(folder: Path, settings: TrainSettings, *, overwrite: bool, resume: boo
         drop_half_written(folder)
         return True
     if held and not (overwrite and former):
-        why = (
-            "holds a run; --resume takes it up, --overwrite replaces it" if former
-            else f"holds {held[0]} and is no run's folder; give another --output"
-        )  # fmt: skip
+        why = f"holds {held[0]} and is no run's folder; give another --output"
+        if former:
+            why = "holds a run; --resume takes it up, --overwrite replaces it"
         raise BeftError(f"{folder}: {why}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,10 +98,21 @@ def make(folder: Path) -> None:
         raise BeftError(f"{folder}: cannot be made ({error.strerror})") from None
 
 
-def saved_settings(folder: Path) -> Path | None:
-    """The ``run.yaml`` of a run that was begun there."""
-    path = folder / SETTINGS
-    return path if path.is_file() else None
+def resolve_run(
+    config: str | Path | None, given: Mapping[str, Any], *, resume: bool
+) -> TrainSettings:
+    """A run's settings; one that is taken up has those in its own folder to start from.
+
+    Not where the bias is to be chosen: what was filled in later was unknown to the selection.
+
+    Raises:
+        UsageError: an unknown setting, a value that does not fit, or no model.
+    """
+    output = given.get("output")
+    if resume and config is None and output is not None and given.get("bias") != "auto":
+        saved = Path(output) / SETTINGS
+        config = saved if saved.is_file() else None
+    return resolve_train(config, given)
 
 
 def finished(folder: Path) -> TrainResult | None:
@@ -119,9 +132,16 @@ def write_results(folder: Path, result: TrainResult) -> None:
     write_whole(folder / RESULTS, text.encode())
 
 
-def write_history(folder: Path, facts: dict[str, Any]) -> None:
+def write_history(folder: Path, progress: Progress) -> None:
     """Write ``trainer_state.json``: where the run ended, and its log as one list."""
     log = folder / "log.jsonl"
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    facts = {**facts, "log_history": [json.loads(line) for line in lines]}
+    facts = {
+        "global_step": progress.step,
+        "epoch": progress.epoch,
+        "best": progress.best and asdict(progress.best),
+        "last": progress.last and asdict(progress.last),
+        "stopped_early": progress.stopped_early,
+        "log_history": [json.loads(line) for line in lines],
+    }
     write_whole(folder / HISTORY, (json.dumps(facts, indent=2, allow_nan=False) + "\n").encode())

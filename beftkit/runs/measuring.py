@@ -9,24 +9,13 @@ from typing import TYPE_CHECKING, Any
 from beftkit.accelerator import make_accelerator
 from beftkit.checkpoints import open_checkpoint
 from beftkit.errors import BeftError, UsageError
-from beftkit.models import Loaded, load_classifier
-from beftkit.registry import TASKS
-from beftkit.runs.fisher_means import (
-    BATCH,
-    BATCH_PUBLISHED,
-    example_means,
-    published_means,
-)
+from beftkit.runs.prepare import Prepared, load_data, prepare
 from beftkit.scores import FisherFacts, Scores
 from beftkit.settings.fisher import FisherSettings
-from beftkit.settings.train import checked
-from beftkit.tasks import Data, Encoded, encode, load_files, load_task
+from beftkit.settings.resolve import resolve
 
 if TYPE_CHECKING:
-    from beftkit.gradients import Losses, Measured
-
-#: for files of the user's own
-OWN_LENGTH = 128
+    from beftkit.gradients import Losses
 
 
 def fisher(
@@ -80,23 +69,17 @@ def fisher(
         return fisher_all(model, candidates=chosen, **common, **settings)[0]
     if batches is None:
         raise UsageError("a model in memory was given without batches; expected an iterable")
-    from beftkit.gradients import (
-        example_squares,
-        fisher_scores,
-        negative_log_likelihoods,
-        sites_of,
-    )
+    from beftkit.gradients import example_squares, fisher_scores, negative_log_likelihoods, sites_of
 
     measured = sites_of(model, tower)
     found = example_squares(
         model, measured.names, batches, losses or negative_log_likelihoods, **settings
     )
     means = {name: total / found.examples for name, total in found.sums.items()}
-    return fisher_scores(
-        measured, means, reduce=reduce, candidates=candidates, allow_inert=allow_inert,
-        settings=FisherFacts("exact", reduce, examples=found.examples, alone=tuple(found.alone)),
-        notes=_alone_notes(found.alone),
-    )  # fmt: skip
+    facts = FisherFacts("exact", reduce, examples=found.examples, alone=tuple(found.alone))
+    wanted: dict[str, Any] = {"candidates": candidates, "allow_inert": allow_inert}
+    notes = _alone_notes(found.alone)
+    return fisher_scores(measured, means, reduce=reduce, settings=facts, notes=notes, **wanted)
 
 
 def fisher_all(model: str | Path, **settings: Any) -> list[Scores]:
@@ -104,7 +87,7 @@ def fisher_all(model: str | Path, **settings: Any) -> list[Scores]:
 
     Args:
         model: folder, or ``owner/name`` on the hub.
-        settings: fields of `beftkit.settings.fisher.FisherSettings`: ``task`` or ``train_file``,
+        settings: fields of `beftkit.settings.FisherSettings`: ``task`` or ``train_file``,
             ``examples``, ``variant``, ``reduce``, ``head_seeds``, ``snapshots``, ...
 
     Returns:
@@ -113,9 +96,12 @@ def fisher_all(model: str | Path, **settings: Any) -> list[Scores]:
     Raises:
         BeftError: anything that is wrong with what was given.
     """
-    given = {key: value for key, value in settings.items() if value is not None}
-    s = checked(FisherSettings, {**given, "model": str(model)})
-    return _Journey(s).run()
+    return fisher_with(resolve(FisherSettings, None, {**settings, "model": model}))
+
+
+def fisher_with(settings: FisherSettings) -> list[Scores]:
+    """`fisher_all` (see there) under settings that are resolved."""
+    return _Journey(settings).run()
 
 
 class _Journey:
@@ -123,140 +109,107 @@ class _Journey:
 
     def __init__(self, settings: FisherSettings) -> None:
         self.s = settings
+        self.alone: tuple[str, ...] = ()
 
     def run(self) -> list[Scores]:
         s = self.s
         self.accelerator = make_accelerator(s.device, s.precision)
-        self.data = _load_data(s)
-        first = self.load(s.head_seeds[0])
-        if len(s.head_seeds) > 1 and not first.fresh:
+        self.data = load_data(s)
+        self.first = first = self.prepared(s.head_seeds[0])
+        if len(s.head_seeds) > 1 and not first.loaded.fresh:
             raise BeftError(
                 f"{s.model}: holds a trained classifier, so no seed draws one; leave out "
                 "--head-seeds"
             )
-        self.encoded = self.encode(first)
-        result = [self.over_heads(first)]
+        result = [self.over_heads()]
         former: dict[str, Any] = {}
         for path in _expand(s.snapshots):
             held = _put_snapshot(first.model, path, former)
-            head = set(first.fresh) - held
-            notes = [f"{sorted(head)[0]} is not in it: drawn by seed {s.head_seeds[0]}"] if (
-                head) else []  # fmt: skip
-            result.append(self.scores(first, self.means(first), str(path), notes, {}))
+            drawn = sorted(set(first.loaded.fresh) - held)[:1]
+            notes = [f"{name} is not in it: drawn by seed {s.head_seeds[0]}" for name in drawn]
+            result.append(self.scores(first, self.means(first), str(path), notes))
         return result
 
-    def over_heads(self, first: Loaded) -> Scores:
+    def prepared(self, seed: int) -> Prepared:
+        ready = prepare(self.s, seed, accelerator=self.accelerator, data=self.data)
+        ready.place()
+        return ready
+
+    def over_heads(self) -> Scores:
         """The model itself: the mean over its fresh heads."""
-        s = self.s
-        by_seed: dict[int, Scores] = {}
-        sums: dict[str, Any] = {}
-        loaded: Loaded = first
-        for seed in s.head_seeds:
-            loaded = first if seed == s.head_seeds[0] else self.load(seed)
-            means = self.means(loaded)
-            sums = {name: one + sums.get(name, 0) for name, one in means.items()}
-            if len(s.head_seeds) > 1:
-                by_seed[seed] = self.scores(loaded, means, s.model, (), {})
+        s, first = self.s, self.first
         count = len(s.head_seeds)
+        by_seed: dict[str, Any] = {}
+        sums: dict[str, Any] = {}
+        for seed in s.head_seeds:
+            ready = first if seed == first.seed else self.prepared(seed)
+            means = self.means(ready)
+            sums = {name: one + sums.get(name, 0) for name, one in means.items()}
+            if count > 1:
+                roles = self.scores(ready, means, s.model, ()).roles
+                by_seed[str(seed)] = {role: one.figures["fisher"] for role, one in roles.items()}
         notes = []
-        if first.fresh:
+        if first.loaded.fresh:
             seeds = ", ".join(map(str, s.head_seeds))
             more = "" if count > 1 else "; --head-seeds 0,1,2 takes the mean over several"
-            notes.append(
-                f"{', '.join(first.fresh)} drawn by seed {seeds}: scores depend on it{more}"
-            )
-        heads = {
-            str(seed): {role: one.figures["fisher"] for role, one in found.roles.items()}
-            for seed, found in by_seed.items()
-        }
+            fresh = ", ".join(first.loaded.fresh)
+            notes.append(f"{fresh} drawn by seed {seeds}: scores depend on it{more}")
         means = {name: one / count for name, one in sums.items()}
-        return self.scores(first, means, s.model, notes, heads)
+        return self.scores(first, means, s.model, notes, by_seed)
 
     def scores(
-        self, loaded: Loaded, means: Mapping[str, Any], reference: str, notes: Sequence[str],
-        by_head: Mapping[str, Mapping[str, float | None]],
-    ) -> Scores:  # fmt: skip
-        from beftkit.gradients import fisher_scores
+        self,
+        ready: Prepared,
+        means: Mapping[str, Any],
+        reference: str,
+        notes: Sequence[str],
+        by_head: Mapping[str, Any] | None = None,
+    ) -> Scores:
+        from beftkit.gradients import fisher_scores, sites_of
 
-        s = self.s
-        settings = FisherFacts(
-            s.variant, s.reduce, self.data.name, len(self.encoded), self.batch_size, self.length,
-            s.dtype, s.precision, head_seeds=tuple(s.head_seeds) if loaded.fresh else None,
-            alone=tuple(self.alone), by_head_seed=by_head,
-        )  # fmt: skip
+        s, encoded = self.s, self.first.train
+        facts = FisherFacts(
+            s.variant,
+            s.reduce,
+            self.data.name,
+            len(encoded),
+            s.examples_a_pass,
+            self.first.length,
+            s.dtype,
+            s.precision,
+            head_seeds=tuple(s.head_seeds) if ready.loaded.fresh else None,
+            alone=tuple(self.alone),
+            by_head_seed=by_head or {},
+        )
+        said = [*self.data.notes, *encoded.notes, *self.first.cut(encoded), *notes]
         return fisher_scores(
-            self.measured(loaded), means, reduce=s.reduce, allow_inert=s.allow_inert,
+            sites_of(ready.model, s.tower),
+            means,
+            reduce=s.reduce,
+            allow_inert=s.allow_inert,
             candidates=s.candidates.replace(" ", "").split(",") if s.candidates else None,
-            reference=reference, settings=settings,
-            notes=[*self.data.notes, *self.encoded.notes, *self.cut(), *notes,
-                   *_alone_notes(self.alone)],
-        )  # fmt: skip
+            reference=reference,
+            settings=facts,
+            notes=[*said, *_alone_notes(self.alone)],
+        )
 
-    def measured(self, loaded: Loaded) -> Measured:
-        from beftkit.gradients import sites_of
-
-        return sites_of(loaded.model, self.s.tower)
-
-    @property
-    def batch_size(self) -> int:
-        return self.s.batch_size or (BATCH if self.s.variant == "exact" else BATCH_PUBLISHED)
-
-    def load(self, seed: int) -> Loaded:
-        s = self.s
-        loaded = load_classifier(
-            s.model, self.data.labels, revision=s.revision, tokenizer=s.tokenizer, dtype=s.dtype,
-            device_map=s.device_map, new_head=s.new_head, seed=seed,
-        )  # fmt: skip
-        if s.device_map is None:
-            loaded.model.to(self.accelerator.device)
-        return loaded
-
-    def encode(self, loaded: Loaded) -> Encoded:
-        s = self.s
-        train = self.data.train
-        if train is None:
-            raise BeftError(f"{self.data.name}: no training examples there")
-        if s.examples is not None:
-            if s.examples > len(train):
-                raise BeftError(f"{self.data.name}: has {len(train)} training examples, not "
-                                f"{s.examples}; lower --examples")  # fmt: skip
-            train = train.take(range(s.examples))
-        task = TASKS.get(s.task or "")
-        self.length = loaded.fit_length(s.max_length or (task.max_length if task else OWN_LENGTH))
-        return encode(train, loaded.tokenizer, max_length=self.length)
-
-    def cut(self) -> list[str]:
-        """What was cut."""
-        count = self.encoded.truncated
-        return [f"{count} of {len(self.encoded)} examples cut to {self.length} tokens "
-                "(--max-length)"] if count else []  # fmt: skip
-
-    def means(self, loaded: Loaded) -> dict[str, Any]:
+    def means(self, ready: Prepared) -> dict[str, Any]:
         """Parameter to the mean of its squares; also sets `alone`."""
-        s = self.s
-        names = self.measured(loaded).names
-        if s.variant == "exact":
-            means, self.alone = example_means(
-                loaded.model, names, self.encoded, self.data.labels, self.accelerator,
-                batch_size=self.batch_size, budget=s.buffer_mib << 20,
-                gradient_checkpointing=s.gradient_checkpointing,
-            )  # fmt: skip
-        else:
-            self.alone = ()
-            means = published_means(loaded.model, names, self.encoded, self.data.labels,
-                                    self.accelerator, batch_size=self.batch_size)  # fmt: skip
+        from beftkit.gradients import sites_of
+        from beftkit.gradients.means import example_means, published_means
+
+        s, model = self.s, ready.model
+        given = model, sites_of(model, s.tower).names, self.first.train, ready.objective
+        if s.variant == "batch-mean":
+            return published_means(*given, self.accelerator, batch_size=s.examples_a_pass)
+        means, self.alone = example_means(
+            *given,
+            self.accelerator,
+            batch_size=s.examples_a_pass,
+            budget=s.buffer_mib << 20,
+            gradient_checkpointing=s.gradient_checkpointing,
+        )
         return means
-
-
-def _load_data(settings: FisherSettings) -> Data:
-    s = settings
-    if s.task:
-        return load_task(s.task, data_dir=s.data_dir, revision=s.data_revision)
-    columns = s.text_columns
-    return load_files(
-        s.train_file, None, label_column=s.label_column, labels=() if s.regression else None,
-        text_columns=[name.strip() for name in columns.split(",")] if columns else None,
-    )  # fmt: skip
 
 
 def _expand(snapshots: Sequence[str]) -> list[Path]:

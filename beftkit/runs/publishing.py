@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from beftkit.adapters import BIASES_NAME, CONFIG_NAME, WEIGHTS_NAME
 from beftkit.checkpoints.fetch import Connection, Offline
 from beftkit.errors import BeftError, UsageError
 from beftkit.files import write_whole
+from beftkit.objectives import Objective
 from beftkit.runs.cards import model_card
 from beftkit.runs.folders import ADAPTER
 from beftkit.runs.results import Run, TrainResult
@@ -23,19 +24,19 @@ _MESSAGE = "Upload adapter trained with beftkit"
 _LIMIT = 1_000_000
 
 
-def write_card(folder: str | Path, result: TrainResult, run: Run, labels: Sequence[str]) -> None:
+def write_card(folder: str | Path, result: TrainResult, run: Run, objective: Objective) -> None:
     """Write the model card beside an adapter.
 
     Args:
         folder: the adapter's.
         result: of all seeds.
         run: the one whose adapter this is.
-        labels: names in the order of their ids; empty for regression.
+        objective: of its task.
 
     Raises:
         BeftError: it cannot be written; a card that was there is untouched.
     """
-    write_whole(Path(folder) / CARD, model_card(result, run, labels).encode())
+    write_whole(Path(folder) / CARD, model_card(result, run, objective).encode())
 
 
 def check_push(repo_id: str) -> None:
@@ -140,8 +141,8 @@ def _one_line(folder: Path, repo_id: str) -> Iterator[None]:
             why = "no such branch in the repository"
         elif status in (401, 403):
             owner = repo_id.partition("/")[0]
-            why = f"the hub does not let you write there ({status}: {said}); may the token write " \
-                  f"for {owner}?"  # fmt: skip
+            why = f"the hub does not let you write there ({status}: {said}); may the token write "
+            why += f"for {owner}?"
         else:
             why = f"the hub answers {status} ({said})"
         raise BeftError(f"push_to_hub {repo_id}: {why}; {later}") from None
@@ -182,13 +183,13 @@ def check_wanted(settings: TrainSettings) -> None:
     check_push(s.push_to_hub)
 
 
-def hand_over(result: TrainResult, settings: TrainSettings, labels: Sequence[str]) -> str | None:
+def hand_over(result: TrainResult, settings: TrainSettings, objective: Objective) -> str | None:
     """Write the card of every adapter of a run, and push where that is asked for.
 
     Args:
         result: of a run that came to its end.
         settings: of this call.
-        labels: names in the order of their ids; empty for regression.
+        objective: of its task.
 
     Returns:
         The address that was pushed to, or None.
@@ -202,7 +203,7 @@ def hand_over(result: TrainResult, settings: TrainSettings, labels: Sequence[str
     for run in result.runs:
         if run.adapter == ADAPTER:
             own = folder if len(result.runs) == 1 else folder / f"seed-{run.seed}"
-            write_card(own / ADAPTER, result, run, labels)
+            write_card(own / ADAPTER, result, run, objective)
     if settings.push_to_hub is None:
         return None
     return push(folder / ADAPTER, settings.push_to_hub)

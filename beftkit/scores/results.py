@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from beftkit.errors import BeftError
+from beftkit.files import plain_of
 
 Inert = Literal["yes", "no", "unknown"]
 
@@ -99,12 +100,8 @@ class SiteScore:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {
-            "name": self.name, "layer": self.layer, "tower": self.tower,
-            "attention": self.attention, "width": self.width, "slice": self.slice,
-            "uses": self.uses, "dtype_pre": self.dtype_pre, "dtype_post": self.dtype_post,
-            "inert": self.inert, **self.figures,
-        }  # fmt: skip
+        names = "name layer tower attention width slice uses dtype_pre dtype_post inert"
+        return plain_of(self, names) | dict(self.figures)
 
 
 @dataclass(frozen=True)
@@ -128,10 +125,8 @@ class RoleScore:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {
-            **self.figures, "inert": self.inert, "rank": self.rank, "width": self.width,
-            "sites": [site.to_dict() for site in self.sites],
-        }  # fmt: skip
+        sites = [site.to_dict() for site in self.sites]
+        return dict(self.figures) | plain_of(self, "inert rank width") | {"sites": sites}
 
 
 @dataclass(frozen=True)
@@ -145,10 +140,7 @@ class Coverage:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {
-            "matched": self.matched, "only_pre": list(self.only_pre),
-            "only_post": list(self.only_post), "unscored": list(self.unscored),
-        }  # fmt: skip
+        return plain_of(self, "matched only_pre only_post unscored")
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from beftkit.selection.auto import train as train
+    from beftkit.selection.auto import choose_bias as choose_bias
     from beftkit.selection.journey import select as select
     from beftkit.selection.results import CellResult as CellResult
     from beftkit.selection.results import GroupResult as GroupResult
     from beftkit.selection.results import Selection as Selection
 
 _HOMES = {
+    "choose_bias": "auto",
     "CellResult": "results",
     "GroupResult": "results",
     "Selection": "results",
     "select": "journey",
-    "train": "auto",
 }
-__all__ = ["CellResult", "GroupResult", "Selection", "select", "train"]
+__all__ = ["CellResult", "GroupResult", "Selection", "choose_bias", "select"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from beftkit.errors import BeftError, UsageError
+from beftkit.errors import BeftError
+from beftkit.settings.resolve import cell_settings
 from beftkit.settings.select import SelectSettings
-from beftkit.settings.train import TrainSettings, resolve_settings
+from beftkit.settings.train import TrainSettings
 
 #: what verification trains beside the candidates
 CONTROLS = ("none", "all")
@@ -59,54 +59,23 @@ def grid(settings: SelectSettings) -> list[Cell]:
     ]
 
 
-def split_settings(
-    model: str | None, config: Any, given: Mapping[str, Any]
-) -> tuple[SelectSettings, dict[str, Any]]:
-    """Sort what was given into a selection's settings and a training run's.
-
-    Raises:
-        UsageError: a setting that a selection decides itself, or one that makes no sense.
-    """
-    from beftkit.settings.select import OWN
-    from beftkit.settings.train import checked, read_yaml
-
-    values = {**(read_yaml(config) if config else {})}
-    values |= {key: value for key, value in given.items() if value is not None}
-    if model is not None:
-        values["model"] = model
-    mine = {key: value for key, value in values.items() if key in SelectSettings.model_fields}
-    rest = {key: value for key, value in values.items() if key not in mine}
-    refused = sorted(key for key in rest if key in OWN)
-    if refused:
-        raise UsageError(f"{refused[0]} is set by the selection itself, cell by cell; leave it out")
-    settings = checked(SelectSettings, mine)
-    own = rest.get("train_file") is not None
-    if settings.train_size is not None and settings.regimes:
-        raise UsageError("regimes and train_size were both given; expected one of them")
-    if own and settings.regimes:
-        raise UsageError("regimes are for tasks; use train_size with files of your own")
-    if not own and settings.train_size is None and not settings.regimes:
-        settings = settings.model_copy(update={"regimes": ("low",)})
-    return settings, rest
-
-
-def cell_settings(
-    rest: Mapping[str, Any], settings: SelectSettings, cell: Cell, bias: str, output: str | None
+def run_settings(
+    select: SelectSettings, cell: Cell, bias: str, output: str | None
 ) -> TrainSettings:
     """The settings of one run of a cell; ``probe`` is all biases, at most ``probe_steps``."""
-    values: dict[str, Any] = {
-        **rest, "bias": "all" if bias == PROBE else bias, "regime": cell.regime,
-        "train_size": cell.train_size, "seeds": (cell.seed,), "output": output,
-    }  # fmt: skip
-    if cell.train_size is not None or rest.get("train_file"):
-        values["regime"] = "all"
-    for key in ("lr", "epochs"):
-        if getattr(cell, key) is not None:
-            values[key] = getattr(cell, key)
-    values["track_steps"] = 1  # in every run, so that their times compare
-    if bias == PROBE:
-        values["max_steps"] = settings.probe_steps
-    return resolve_settings(None, values)
+    sized = cell.train_size is not None or select.train_file is not None
+    changes: dict[str, Any] = {
+        "bias": "all" if bias == PROBE else bias,
+        "regime": "all" if sized else cell.regime,
+        "train_size": cell.train_size,
+        "lr": cell.lr,
+        "epochs": cell.epochs,
+        "seeds": (cell.seed,),
+        "output": output,
+        "track_steps": 1,  # in every run, so that their times compare
+        "max_steps": select.probe_steps if bias == PROBE else None,
+    }
+    return cell_settings(select, changes)
 
 
 def biases_to_verify(settings: SelectSettings) -> list[str]:

@@ -12,17 +12,10 @@ from typing import Any
 
 from beftkit.errors import BeftError, UsageError
 from beftkit.files import from_plain, write_whole
-from beftkit.runs import train
-from beftkit.runs.planning import load_data
+from beftkit.runs import train_with
+from beftkit.runs.prepare import load_data
 from beftkit.runs.results import TrainResult
-from beftkit.selection.cells import (
-    PROBE,
-    Cell,
-    biases_to_verify,
-    cell_settings,
-    grid,
-    split_settings,
-)
+from beftkit.selection.cells import PROBE, Cell, biases_to_verify, grid, run_settings
 from beftkit.selection.methods import (
     change_methods,
     fisher_method,
@@ -32,10 +25,11 @@ from beftkit.selection.methods import (
     thinned,
     when_settled,
 )
-from beftkit.selection.results import CellResult, MethodTable, ProbeRun, Selection
+from beftkit.selection.results import CellResult, CellRun, MethodTable, ProbeRun, Selection
 from beftkit.selection.summary import overall_targets, summarise
+from beftkit.settings.resolve import read_yaml, resolve_select
 from beftkit.settings.select import SelectSettings
-from beftkit.settings.train import TrainSettings, read_yaml
+from beftkit.settings.train import TrainSettings
 from beftkit.training.journal import LOG, Unwatched, Watcher
 
 SETTINGS, RESULT, CELL, FISHER = "select.yaml", "select.json", "cell.json", "fisher.json"
@@ -69,7 +63,7 @@ def select(
         overwrite: replace a former selection in ``output``.
         watcher: told how it goes.
         asked_to_stop: the number of a signal once one came.
-        settings: fields of `beftkit.selection.SelectSettings` (``regimes``, ``lrs``, ``epochs``,
+        settings: fields of `beftkit.settings.SelectSettings` (``regimes``, ``lrs``, ``epochs``,
             ``seeds``, ``candidates``, ``verify``, ``probe_steps``, ...) and, for the runs, of
             `beftkit.settings.train.TrainSettings` (``task``, ``data_dir``, ``precision``, ...).
 
@@ -84,11 +78,29 @@ def select(
         >>> found.target, found.targets  # doctest: +SKIP
         ('v', {'projection': 'v', 'magnitude': 'q', 'fisher': 'v'})
     """
-    folder = Path(output)
-    if resume and config is None and (folder / SETTINGS).is_file():
-        config = folder / SETTINGS
-    mine, rest = split_settings(None if model is None else str(model), config, settings)
-    journey = _Journey(folder, mine, rest, watcher or Unwatched(), asked_to_stop)
+    if resume and config is None and (saved := Path(output) / SETTINGS).is_file():
+        config = saved
+    return select_with(
+        resolve_select(config, {**settings, "model": model}),
+        output=output,
+        resume=resume,
+        overwrite=overwrite,
+        watcher=watcher,
+        asked_to_stop=asked_to_stop,
+    )
+
+
+def select_with(
+    settings: SelectSettings,
+    *,
+    output: str | Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    watcher: Watcher | None = None,
+    asked_to_stop: Callable[[], int] = lambda: 0,
+) -> Selection:
+    """`select` (see there) under settings that are resolved."""
+    journey = _Journey(Path(output), settings, watcher or Unwatched(), asked_to_stop)
     return journey.run(resume, overwrite)
 
 
@@ -96,25 +108,27 @@ class _Journey:
     """One call, in one process or one of several that share out the cells."""
 
     def __init__(
-        self, folder: Path, settings: SelectSettings, rest: Mapping[str, Any], watcher: Watcher,
+        self,
+        folder: Path,
+        settings: SelectSettings,
+        watcher: Watcher,
         asked_to_stop: Callable[[], int],
-    ) -> None:  # fmt: skip
-        self.folder, self.settings, self.given = folder, settings, rest
-        self.watcher, self.asked_to_stop = watcher, asked_to_stop
+    ) -> None:
+        self.folder, self.watcher, self.asked_to_stop = folder, watcher, asked_to_stop
+        self.given = settings.document()
         self.rank, self.world, local = _alone()
-        own_gpu = self.world > 1 and rest.get("device") is None
-        self.rest = {**rest, "device": _device(local)} if own_gpu else rest
+        own_gpu = self.world > 1 and settings.device is None
+        own = {"device": _device(local)} if own_gpu else {}
+        self.settings = settings.model_copy(update=own)
 
     def run(self, resume: bool, overwrite: bool) -> Selection:
         biases = biases_to_verify(self.settings)
         cells = grid(self.settings)
-        first = cell_settings(self.rest, self.settings, cells[0], PROBE, None)
-        for cell in cells[1:]:
-            cell_settings(self.rest, self.settings, cell, PROBE, None)
+        first, *_ = [run_settings(self.settings, cell, PROBE, None) for cell in cells]
         self.data = load_data(first)
         if self.settings.verify and not self.data.validation:
             raise UsageError("verify compares metrics; expected a validation file as well")
-        self.begin(first, resume, overwrite)
+        self.begin(resume, overwrite)
         mine = cells[self.rank :: self.world]
         for number, cell in enumerate(mine, 1):
             where = f"cell {number} of {len(mine)}, {cell.name}"
@@ -127,13 +141,13 @@ class _Journey:
             write_whole(self.folder / RESULT, _json(found.to_dict()))
         return found
 
-    def begin(self, first: TrainSettings, resume: bool, overwrite: bool) -> None:
+    def begin(self, resume: bool, overwrite: bool) -> None:
         """Make the folder ready; the first process writes ``select.yaml``."""
         import shutil
 
         import yaml
 
-        values = {**self.settings.model_dump(mode="json"), **_plain(self.given)}
+        values = self.given
         path = self.folder / SETTINGS
         if self.rank:
             while not path.is_file():  # the launcher ends us if the first process fails
@@ -148,10 +162,9 @@ class _Journey:
                 _check_same(self.folder, values)
                 return
             if held and not (former and overwrite):
-                why = (
-                    "holds a selection; --resume takes it up, --overwrite replaces it" if former
-                    else f"holds {held[0]} and is no selection's folder; give another --output"
-                )  # fmt: skip
+                why = f"holds {held[0]} and is no selection's folder; give another --output"
+                if former:
+                    why = "holds a selection; --resume takes it up, --overwrite replaces it"
                 raise BeftError(f"{self.folder}: {why}")
             if former:
                 shutil.rmtree(self.folder / CELLS, ignore_errors=True)
@@ -214,22 +227,17 @@ class _Journey:
                     failed["fisher"] = str(error)
         track = read_track(folder / PROBE / LOG)
         when = when_settled(track, methods["projection"], self.settings)
-        return replace(
-            result, examples=run.train_examples, methods=methods,
-            cell=replace(cell, lr=resolved.lr, epochs=resolved.epochs),
-            runs={PROBE: probe_summary(found, self.folder, family)}, settled=when,
-            track=thinned(track), notes=tuple(notes), failed=failed,
-        )  # fmt: skip
+        place = replace(cell, lr=resolved.lr, epochs=resolved.epochs)
+        runs: dict[str, CellRun] = {PROBE: probe_summary(found, self.folder, family)}
+        told = when, thinned(track), failed, tuple(notes)
+        return CellResult(place, result.folder, run.train_examples, methods, runs, *told)
 
     def trained(self, cell: Cell, folder: Path, bias: str) -> TrainResult:
         """One run of a cell, taken up where it was stopped, not repeated where it was finished."""
-        where = folder / bias
-        settings = cell_settings(self.rest, self.settings, cell, bias, str(where))
-        given = settings.model_dump(mode="json", exclude={"model"}, exclude_none=True)
-        return train(
-            settings.model, resume=True, watcher=self.watcher, asked_to_stop=self.asked_to_stop,
-            **given,
-        )  # fmt: skip
+        settings = run_settings(self.settings, cell, bias, str(folder / bias))
+        return train_with(
+            settings, resume=True, watcher=self.watcher, asked_to_stop=self.asked_to_stop
+        )
 
     def waited(self, cell: Cell) -> CellResult:
         """A cell's result, once whichever process has it in hand is done."""
@@ -257,13 +265,9 @@ class _Journey:
                 notes[f"{one.folder}, {name}: failed: {why}"] = None
         if len({g.projection.target for g in groups}) > 1:
             notes["the projection ratio's target differs over the grid"] = None
-        return Selection(
-            model=first.model, task=self.data.name, metric=metric, higher_is_better=higher,
-            candidates=self.settings.candidates, targets=overall_targets(groups), groups=groups,
-            cells=tuple(results),
-            settings={**self.settings.model_dump(mode="json"), **_plain(self.given)},
-            family=probe.family, total=probe.total, notes=tuple(notes),
-        )  # fmt: skip
+        what = first.model, self.data.name, metric, higher, self.settings.candidates
+        found = overall_targets(groups), groups, tuple(results)
+        return Selection(*what, *found, self.given, probe.family, probe.total, tuple(notes))
 
 
 def _alone() -> tuple[int, int, int]:
@@ -273,8 +277,8 @@ def _alone() -> tuple[int, int, int]:
         for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
     )
     if world > 1:
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR",
-                     "MASTER_PORT"):  # fmt: skip
+        told = "RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT"
+        for name in told.split():
             os.environ.pop(name, None)
     return rank, world, local
 
@@ -297,15 +301,6 @@ def _check_same(folder: Path, values: Mapping[str, Any]) -> None:
                 "resume with the same settings (--output and --resume alone will do), or start "
                 "afresh with --overwrite"
             )
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as YAML and JSON take them."""
-    return {
-        key: list(value) if isinstance(value, tuple) else
-        str(value) if isinstance(value, Path) else value
-        for key, value in values.items()
-    }  # fmt: skip
 
 
 def _read(path: Path) -> CellResult:

@@ -6,11 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from beftkit.accelerator import make_accelerator
 from beftkit.diff import comparison
-from beftkit.models import load_classifier
-from beftkit.runs.fisher_means import example_means
-from beftkit.runs.planning import OWN_LENGTH, draw_train
+from beftkit.runs.prepare import prepare
 from beftkit.runs.results import Run, TrainResult, run_metrics
 from beftkit.scores import METHODS as FIGURES_OF
 from beftkit.scores import Scores
@@ -18,7 +15,7 @@ from beftkit.selection.certainty import Settled, settled
 from beftkit.selection.results import CellRun, MethodTable, ProbeRun, RoleRank
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings
-from beftkit.tasks import Data, encode
+from beftkit.tasks import Data
 
 #: points of a track that are kept
 POINTS = 200
@@ -47,20 +44,18 @@ def fisher_method(
 ) -> MethodTable:
     """The empirical Fisher of the pretrained model on the probe's own examples and head."""
     from beftkit.gradients import fisher_scores, sites_of
+    from beftkit.gradients.means import example_means
 
-    s = settings
-    loaded = load_classifier(
-        s.model, data.labels, revision=s.revision, tokenizer=s.tokenizer, dtype=s.dtype,
-        device_map=s.device_map, new_head=s.new_head, seed=seed,
-    )  # fmt: skip
-    accelerator = make_accelerator(s.device, s.precision)
-    if s.device_map is None:
-        loaded.model.to(accelerator.device)
-    length = loaded.fit_length(s.max_length or OWN_LENGTH)
-    encoded = encode(draw_train(s, data, seed), loaded.tokenizer, max_length=length)
-    measured = sites_of(loaded.model)
+    ready = prepare(settings, seed, data=data)
+    ready.place()
+    measured = sites_of(ready.model)
     means, _ = example_means(
-        loaded.model, measured.names, encoded, data.labels, accelerator, batch_size=s.batch_size
+        ready.model,
+        measured.names,
+        ready.train,
+        ready.objective,
+        ready.accelerator,
+        batch_size=settings.batch_size,
     )
     found = fisher_scores(
         measured, means, candidates=list(select.candidates), allow_inert=select.allow_inert
@@ -74,23 +69,19 @@ def method_table(scores: Scores) -> MethodTable:
     roles = {}
     for role, one in scores.roles.items():
         sites = sorted(one.sites, key=lambda site: (site.tower, site.attention, site.layer))
-        roles[role] = RoleRank(
-            one.figures[figure], one.rank, one.inert, one.width, one.figures["norm_pre"],
-            layers=tuple(site.figures[figure] for site in sites),
-        )  # fmt: skip
+        rank = one.figures[figure], one.rank, one.inert, one.width, one.figures["norm_pre"]
+        roles[role] = RoleRank(*rank, tuple(site.figures[figure] for site in sites))
     return MethodTable(scores.target, roles)
 
 
 def run_summary(result: TrainResult, base: Path) -> CellRun:
     """What a selection keeps of a run."""
     run: Run = result.runs[0]
-    folder = Path(str(run.folder))
-    return CellRun(
-        result.bias, folder.relative_to(base).as_posix(), result.scalars, result.percent,
-        best=dict(run_metrics(run, "best")), last=dict(run_metrics(run, "last")),
-        best_epoch=run.best.epoch if run.best else None, steps=run.steps, epochs=run.epochs,
-        train_seconds=run.train_seconds, eval_seconds=run.eval_seconds,
-    )  # fmt: skip
+    folder = Path(str(run.folder)).relative_to(base).as_posix()
+    best, last = (dict(run_metrics(run, which)) for which in ("best", "last"))
+    at = run.best.epoch if run.best else None
+    counts = at, run.steps, run.epochs, run.train_seconds, run.eval_seconds
+    return CellRun(result.bias, folder, result.scalars, result.percent, best, last, *counts)
 
 
 def probe_summary(result: TrainResult, base: Path, family: str) -> ProbeRun:

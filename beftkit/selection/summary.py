@@ -74,12 +74,12 @@ def _group(
         else None
     )
     place = cells[0].cell
-    return GroupResult(
-        place.regime, place.train_size, place.lr, place.epochs,
-        seeds=tuple(cell.cell.seed for cell in cells), examples=cells[0].examples, methods=methods,
-        gap=None if v is None or q is None else v - q, settled=latest and Settled(*latest),
-        verified=verified, tau=tau, winner=Winner(_winner(best), _winner(last)),
-    )  # fmt: skip
+    what = place.regime, place.train_size, place.lr, place.epochs
+    seeds = tuple(cell.cell.seed for cell in cells)
+    gap = None if v is None or q is None else v - q
+    proof = verified, tau, Winner(_winner(best), _winner(last))
+    when = latest and Settled(*latest)
+    return GroupResult(*what, seeds, cells[0].examples, methods, gap, when, *proof)
 
 
 def _winner(signed: Mapping[str, float | None]) -> str | None:

@@ -1,56 +1,56 @@
-"""What a selection does beyond a training run: grids, candidates, verification."""
+"""Settings of a selection: the grid, what is done in each cell, and what all its runs share."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import field_validator, model_validator
 
-from beftkit.settings.train import DATA, OPTIMISATION, described
+from beftkit.settings.parts import (
+    DataPart,
+    HeadPart,
+    ModelPart,
+    Part,
+    Regimes,
+    RunPart,
+    described,
+    of_course,
+    of_data,
+)
+from beftkit.settings.train import TrainSettings
 
 CHOICE = "Selection"
-#: settings of a training run that a selection sets itself, cell by cell
-OWN = ("bias", "regime", "lr", "epochs", "seeds", "max_steps", "output", "save_snapshots",
-       "track_steps", "push_to_hub", "adapter_format", "freeze_head", "layers", "allow_partial",
-       "keep", "train_size")  # fmt: skip
 
 
-class SelectSettings(BaseModel):
+class GridPart(Part):
     """The grid of a selection, and what is done in each of its cells."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-    regimes: tuple[Literal["low", "medium", "high", "all"], ...] = described(
-        (), DATA, "How many training examples, as the paper has it; several make a grid.  "
-        "[low, or all of your own file]", aliases=("--regime",),
-    )  # fmt: skip
-    train_size: int | None = described(
-        None, DATA, "So many training examples instead, drawn by the seed.", gt=0
+    regimes: tuple[Regimes, ...] = of_data(
+        (),
+        "How many training examples, as the paper has it; several make a grid.  [low, or all of "
+        "your own file]",
+        aliases=("--regime",),
     )
-    lrs: tuple[float, ...] = described(
-        (), OPTIMISATION, "Learning rates, such as 1e-3,1e-4.  [by task]", aliases=("--lr",)
+    lrs: tuple[float, ...] = of_course(
+        (), "Learning rates, such as 1e-3,1e-4.  [by task]", aliases=("--lr",)
     )
-    epochs: tuple[int, ...] = described(
-        (), OPTIMISATION, "Passes over the data; several make a grid.  [by task]"
-    )
-    seeds: tuple[int, ...] = described(
-        (0,), OPTIMISATION, "Seeds, such as 0,1,2: their mean counts.", min_length=1,
-        aliases=("--seed",),
-    )  # fmt: skip
+    epochs: tuple[int, ...] = of_course((), "Passes over the data; several make a grid.  [by task]")
     candidates: tuple[str, ...] = described(
         ("q", "k", "v"), CHOICE, "Roles to choose from.", min_length=1
     )
     allow_inert: bool = described(False, CHOICE, "Let a bias that softmax ignores be the target.")
     probe_steps: int | None = described(None, CHOICE, "Stop the probe after so many updates.", gt=0)
     verify: bool = described(
-        False, CHOICE, "Train each candidate alone too, and the controls none and all, and hold "
-        "the rankings to their metrics.",
-    )  # fmt: skip
+        False,
+        CHOICE,
+        "Train each candidate alone too, and the controls none and all, and hold the rankings to "
+        "their metrics.",
+    )
     fisher: bool = described(
         True, CHOICE, "Measure the empirical Fisher as well (--no-fisher: not)."
     )
 
-    @field_validator("regimes", "lrs", "epochs", "seeds", "candidates", mode="before")
+    @field_validator("regimes", "lrs", "epochs", "candidates", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
         given = [value] if isinstance(value, (str, int, float)) else value
@@ -59,7 +59,7 @@ class SelectSettings(BaseModel):
             words += one.replace(" ", "").split(",") if isinstance(one, str) else [one]
         return [word for word in words if word != ""]
 
-    @field_validator("regimes", "lrs", "epochs", "seeds", "candidates")
+    @field_validator("regimes", "lrs", "epochs", "candidates")
     @classmethod
     def _different(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(set(value)) < len(value):
@@ -73,9 +73,42 @@ class SelectSettings(BaseModel):
             raise ValueError("expected values above 0")
         return value
 
-    @field_validator("seeds")
-    @classmethod
-    def _from_nought(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if min(value) < 0:
-            raise ValueError("expected whole numbers from 0 on")
-        return value
+
+class SelectSettings(GridPart, RunPart, DataPart, HeadPart, ModelPart):
+    """A selection: its grid, and the settings that all of its runs share."""
+
+    #: a run's settings that the selection decides itself, cell by cell
+    CELLWISE: ClassVar[tuple[str, ...]] = (
+        *("bias", "regime", "lr", "max_steps", "output", "save_snapshots", "track_steps"),
+        *("push_to_hub", "adapter_format", "freeze_head", "layers", "allow_partial", "keep"),
+    )
+    #: what its own document always holds, given or not
+    GRID: ClassVar[tuple[str, ...]] = (
+        *("regimes", "train_size", "lrs", "epochs", "seeds", "candidates", "allow_inert"),
+        *("probe_steps", "verify", "fisher"),
+    )
+    #: a run's settings that all runs of a selection have in common
+    SHARED: ClassVar[tuple[str, ...]]
+
+    @model_validator(mode="after")
+    def _one_size(self) -> SelectSettings:
+        if self.train_size is not None and self.regimes:
+            raise ValueError("regimes and train_size were both given; expected one of them")
+        if self.train_file is not None and self.regimes:
+            raise ValueError("regimes are for tasks; use train_size with files of your own")
+        return self
+
+    def document(self) -> dict[str, Any]:
+        """Plain values for ``select.yaml``: the grid, and of the rest what was given."""
+        values = self.model_dump(mode="json")
+        grid = {name: values[name] for name in self.GRID}
+        given = self.model_fields_set - {*self.GRID}
+        return grid | {k: v for k, v in values.items() if k in given and v is not None}
+
+
+SelectSettings.SHARED = tuple(
+    name
+    for name in TrainSettings.model_fields
+    if name in SelectSettings.model_fields
+    and name not in (*SelectSettings.CELLWISE, *SelectSettings.GRID)
+)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from beftkit.errors import BeftError
+from beftkit.registry import Kind
 
 Targets = npt.NDArray[np.int64] | npt.NDArray[np.float32]
 
@@ -42,7 +43,8 @@ class Data:
 
     Attributes:
         name: of the task, or of the user's files.
-        labels: names in id order; empty for regression.
+        kind: of the objective that understands the targets.
+        labels: names in id order; empty where there are none.
         metrics: names of `beftkit.tasks.metrics`; the first one picks the best epoch.
         train: None where only the validation was asked for.
         validation: by name of the split: one, two for MNLI, none where the user gave none.
@@ -52,6 +54,7 @@ class Data:
     """
 
     name: str
+    kind: Kind
     labels: tuple[str, ...]
     metrics: tuple[str, ...]
     train: Split | None

@@ -37,7 +37,7 @@ def load_task(
     if task is None:
         raise BeftError(f"task {name!r}: expected one of {', '.join(TASKS)}")
     if data_dir is None:
-        from beftkit.tasks.hub import read_hub
+        from beftkit.tasks.hub_tables import read_hub
 
         tables, source = read_hub(task, revision or task.hub.revision, train=train)
         layout = Layout(folder="", train="", validation=(), kind="tsv")  # as the hub names things
@@ -48,6 +48,7 @@ def load_task(
     splits = {split: _split(task, layout, table) for split, table in tables.items()}
     return Data(
         name=name,
+        kind=task.kind,
         labels=task.labels,
         metrics=task.metrics,
         train=splits.pop("train", None),
@@ -63,7 +64,7 @@ def load_task(
 
 def _split(task: Task, layout: Layout, table: Table) -> Split:
     fields = tuple(texts(table, field, layout.renamed) for field in task.fields)
-    if not task.labels:
+    if task.kind == "values":
         return Split(fields, values(table, layout.label))
     return Split(fields, class_ids(table, layout.label, task.labels, layout.raw_labels))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from beftkit.objectives.kinds import Objective
+    from beftkit.objectives import Objective
     from beftkit.tasks import Encoded
 
 
@@ -35,8 +35,12 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         finite = self.loss if math.isfinite(self.loss) else None
-        return {"metrics": dict(self.metrics), "loss": finite, "examples": self.examples,
-                "seconds": round(self.seconds, 3)}  # fmt: skip
+        return {
+            "metrics": dict(self.metrics),
+            "loss": finite,
+            "examples": self.examples,
+            "seconds": round(self.seconds, 3),
+        }
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,6 @@ def evaluate_model(
         accelerator: precision and processes.
         batch_size: examples a forward pass.
     """
-    from beftkit.tasks import compute_metrics
-
     started = time.perf_counter()
     was_training = model.training
     model.eval()
@@ -97,10 +99,10 @@ def evaluate_model(
         for name, split in splits.items():
             predictions, loss = _predict(model, split, objective, accelerator, batch_size)
             suffix = name.removeprefix("validation") if len(splits) > 1 else ""
-            references = split.targets.numpy()
-            for key, value in compute_metrics(metrics, predictions, references).items():
+            measured = objective.measure(metrics, predictions, split.targets)
+            for key, value in measured.items():
                 found[f"{key}{suffix}"] = value if math.isfinite(value) else None
-            total, count = total + loss, count + len(references)
+            total, count = total + loss, count + len(split)
     finally:
         model.train(was_training)
     return Evaluation(found, total / count, count, time.perf_counter() - started)
@@ -108,8 +110,8 @@ def evaluate_model(
 
 def _predict(
     model: Any, split: Encoded, objective: Objective, accelerator: Accelerator, batch_size: int
-) -> tuple[Any, float]:
-    """Predictions ``[N]`` as a numpy array, in the order of the examples, and the summed loss."""
+) -> tuple[Sequence[Any], float]:
+    """Predictions ``[N]`` in the order of the examples, and the summed loss."""
     import torch
     from accelerate.utils import gather_object
 
@@ -124,21 +126,18 @@ def _predict(
             loss, outputs = objective.losses(model, batch)
             losses.append(loss.sum(dtype=torch.float32).double())
             parts.append(objective.predictions(outputs))
-    order = torch.cat(mine) if mine else torch.empty(0, dtype=torch.int64)
-    values = torch.cat(parts).cpu() if parts else torch.empty(0)
-    summed = float(torch.stack(losses).sum()) if losses else 0.0
-    shares = [(order.numpy(), values.float().numpy() if values.is_floating_point()
-               else values.numpy(), summed)]  # fmt: skip
+    order = [at for examples in mine for at in examples.tolist()]
+    predicted = [one for part in parts for one in _on_cpu(part)]
+    shares = [(order, predicted, float(torch.stack(losses).sum()) if losses else 0.0)]
     if accelerator.num_processes > 1:
         shares = gather_object(shares)
-    return _in_order(shares, len(split.targets)), sum(share[2] for share in shares)
+    found = {at: one for share in shares for at, one in zip(share[0], share[1], strict=True)}
+    return [found[at] for at in range(len(split))], sum(share[2] for share in shares)
 
 
-def _in_order(shares: Sequence[tuple[Any, Any, float]], count: int) -> Any:
-    import numpy as np
-
-    filled = [share for share in shares if len(share[0])]
-    predictions = np.empty(count, dtype=filled[0][1].dtype)
-    for order, values, _ in filled:
-        predictions[order] = values
-    return predictions
+def _on_cpu(part: Any) -> Sequence[Any]:
+    """Predictions of a batch; tensors are fetched after the last batch, nothing waits before."""
+    if not hasattr(part, "is_floating_point"):
+        return part  # type: ignore[no-any-return]
+    values: Sequence[Any] = (part.float() if part.is_floating_point() else part).cpu().numpy()
+    return values

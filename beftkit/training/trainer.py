@@ -9,27 +9,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from beftkit.accelerator import sum_over_processes
 from beftkit.errors import BeftError
 from beftkit.files import from_plain
-from beftkit.settings.train import TrainSettings
 from beftkit.training import state
 from beftkit.training.evaluation import Evaluated, Evaluation, evaluate_model
-from beftkit.training.journal import Journal, Meter, Progress, Watcher, finite
+from beftkit.training.job import Job
+from beftkit.training.journal import Journal, Meter, Progress, finite
+from beftkit.training.stepper import EagerStepper, Stepper
 
 if TYPE_CHECKING:
     import torch
-    from accelerate import Accelerator
-
-    from beftkit.objectives.kinds import Objective
-    from beftkit.tasks import Encoded
-    from beftkit.tuning import Tuner
-
 
 #: updates between two looks for a signal, where several processes have to agree on it
 STOP_EVERY = 16
@@ -47,72 +40,22 @@ class Interrupted(Exception):
         self.signal = signal
 
 
-@dataclass(frozen=True)
-class Job:
-    """What a `Trainer` is given, all of it in memory.
-
-    Attributes:
-        settings: with learning rate and epochs filled in.
-        seed: of dropout and of the order of the batches.
-        model: on its device.
-        tuner: what trains.
-        train: tokenised examples.
-        validation: the same by split; may be empty.
-        objective: loss and predictions.
-        metrics: from `beftkit.training.evaluation.load_metrics`.
-        better: whether a higher first metric is better.
-        accelerator: device, precision, processes.
-        folder: where log, states and snapshots go; None: nowhere.
-        watcher: whoever looks on.
-        asked_to_stop: the number of a signal once one came, else 0.
-    """
-
-    settings: TrainSettings
-    seed: int
-    model: Any
-    tuner: Tuner
-    train: Encoded
-    validation: Mapping[str, Encoded]
-    objective: Objective
-    metrics: Sequence[Any]
-    better: bool
-    accelerator: Accelerator
-    folder: Path | None
-    watcher: Watcher
-    asked_to_stop: Callable[[], int] = lambda: 0
-
-
 class Trainer:
     """Runs a `Job` to its end, from the start or from a saved state."""
 
     def __init__(self, job: Job) -> None:
-        import torch
-        from transformers import get_scheduler
-
         from beftkit_kernels import Track
 
         self.job, s = job, job.settings
         self.progress = Progress()
         self.meter = Meter(job.accelerator.device)
-        per_epoch = math.ceil(math.ceil(len(job.train.targets) / s.batch_size) / s.accumulation)
+        per_epoch = math.ceil(math.ceil(len(job.train) / s.batch_size) / s.accumulation)
         self.total_steps = per_epoch * (s.epochs or 0)
         if s.max_steps is not None:
             self.total_steps = min(self.total_steps, s.max_steps)
         self.steps_per_epoch = per_epoch
-        self.values = job.tuner.values
+        self.stepper: Stepper = EagerStepper(job, self.total_steps)
         self.best_values: dict[str, torch.Tensor] = {}
-        self.optimizer: Any = None
-        self.scheduler: Any = None
-        if self.values:
-            adam = torch.optim.AdamW(
-                self.values, lr=s.lr or 0.0, betas=(s.beta1, s.beta2), eps=s.eps,
-                weight_decay=s.weight_decay, fused=job.accelerator.device.type in ("cpu", "cuda"),
-            )  # fmt: skip
-            warmup = s.warmup if s.warmup >= 1 else s.warmup * self.total_steps
-            name = "constant_with_warmup" if s.schedule == "constant" else s.schedule
-            # Not prepared: Accelerate would step it once for every process.
-            self.scheduler = get_scheduler(name, adam, math.ceil(warmup), self.total_steps)
-            self.optimizer = job.accelerator.prepare(adam)
         vectors, roles = job.tuner.vectors()
         self.track = Track(vectors, roles) if vectors else None
         self.tracked: list[tuple[int, torch.Tensor]] = []
@@ -134,8 +77,10 @@ class Trainer:
         while p.step < self.total_steps and not p.stopped_early:
             self.job.model.train()
             for window in self.updates():
-                self.update(window)
+                made = self.stepper.step(window)
                 p.step, p.update = p.step + 1, p.update + 1
+                if made is not None:
+                    self.meter.add(*made, p.step)
                 self.job.watcher.advanced(1)
                 self.after_update()
                 if p.update == 0 or p.step == self.total_steps or p.stopped_early:
@@ -147,43 +92,11 @@ class Trainer:
         from beftkit.tasks import plan
 
         s = self.job.settings
-        batches = plan(self.job.train.lengths, s.batch_size, seed=self.job.seed,
-                       epoch=self.progress.epoch, grouped=s.group_by_length)  # fmt: skip
+        place = {"seed": self.job.seed, "epoch": self.progress.epoch}
+        lengths = self.job.train.lengths
+        batches = plan(lengths, s.batch_size, **place, grouped=s.group_by_length)
         for begin in range(self.progress.update * s.accumulation, len(batches), s.accumulation):
             yield batches[begin : begin + s.accumulation]
-
-    def update(self, window: Sequence[torch.Tensor]) -> None:
-        """One step of the optimiser on the mean loss over all examples of a few batches."""
-        import torch
-
-        if not self.values:
-            return
-        job, accelerator = self.job, self.job.accelerator
-        examples = sum(len(batch) for batch in window)
-        total = torch.zeros((), device=accelerator.device)
-        for batch in window:
-            mine = batch[accelerator.process_index :: accelerator.num_processes]
-            if len(mine) == 0:
-                continue
-            rows = job.train.batch(mine, device=accelerator.device)
-            with accelerator.autocast():
-                losses, _ = job.objective.losses(job.model, rows)
-            # A share of the mean: the sum over batches and processes is the mean itself.
-            loss = losses.sum() / examples
-            accelerator.backward(loss)
-            total = total + loss.detach()
-        for value in self.values:
-            if value.grad is None:  # this process had no row of these batches
-                value.grad = torch.zeros_like(value)
-        sum_over_processes(accelerator, [value.grad for value in self.values])
-        norm = accelerator.clip_grad_norm_(self.values, job.settings.max_grad_norm or math.inf)
-        self.optimizer.step()
-        self.scheduler.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        job.tuner.write_back()
-        # fp16: an infinite gradient is how the scaler finds its scale, so the loss has to tell.
-        tells = total if job.settings.precision == "fp16" else norm
-        self.meter.add(total, tells, examples, self.progress.step + 1)
 
     def after_update(self) -> None:
         """What is due at this step: scores, log, evaluation, snapshot, state, a stop."""
@@ -221,15 +134,16 @@ class Trainer:
         p.train_seconds += seconds
         if self.track is not None:
             p.scores = self.scores(self.track.step())
-        self.journal.write(
-            {
-                "step": p.step, "epoch": self.epochs_done(), "loss": finite(loss),
-                "lr": self.scheduler.get_last_lr()[0] if self.scheduler else 0.0,
-                "grad_norm": finite(norm),
-                "examples_per_second": round(meter.examples / seconds, 2) if seconds else None,
-                "scores": p.scores,
-            }
-        )  # fmt: skip
+        record = {
+            "step": p.step,
+            "epoch": self.epochs_done(),
+            "loss": finite(loss),
+            "lr": self.stepper.lr,
+            "grad_norm": finite(norm),
+            "examples_per_second": round(meter.examples / seconds, 2) if seconds else None,
+            "scores": p.scores,
+        }
+        self.journal.write(record)
         meter.reset()
 
     def scores(self, means: torch.Tensor) -> dict[str, float | None]:
@@ -244,12 +158,13 @@ class Trainer:
             self.journal.write({"step": step, "scores": self.scores(means)})
         self.tracked.clear()
         # An update beyond all measure has a finite loss and gradient before it.
-        sound = all(bool(value.isfinite().all()) for value in self.values)
+        sound = all(bool(value.isfinite().all()) for value in self.stepper.values)
         if math.isfinite(bad) or not math.isfinite(loss) or not sound:
             where = int(bad) if math.isfinite(bad) else self.progress.step
-            kept = "" if self.job.folder is None else (
-                f"; --resume takes up the last good state in {self.job.folder / state.FOLDER}"
-            )  # fmt: skip
+            kept = ""
+            if self.job.folder is not None:
+                place = self.job.folder / state.FOLDER
+                kept = f"; --resume takes up the last good state in {place}"
             raise BeftError(
                 f"the loss or its gradient is not finite at update {where}; try a lower --lr, or "
                 f"--precision fp32{kept}"
@@ -264,10 +179,8 @@ class Trainer:
         self.flush()  # a spoilt model is no candidate, and the log stays in order
         now = time.perf_counter()
         p.train_seconds += now - self.since
-        found = evaluate_model(
-            job.model, job.validation, job.objective, job.metrics, job.accelerator,
-            job.settings.eval_batch_size,
-        )  # fmt: skip
+        how = job.metrics, job.accelerator, job.settings.eval_batch_size
+        found = evaluate_model(job.model, job.validation, job.objective, *how)
         job.model.train()
         self.since = time.perf_counter()
         p.eval_seconds += self.since - now
@@ -330,12 +243,12 @@ class Trainer:
         tensors |= {f"best.{name}": value for name, value in self.best_values.items()}
         tensors |= {"meter": self.meter.sums, **state.random_states(job.accelerator)}
         facts = {
-            "progress": asdict(self.progress), "metered": [self.meter.updates, self.meter.examples],
+            "progress": asdict(self.progress),
+            "metered": [self.meter.updates, self.meter.examples],
             "processes": job.accelerator.num_processes,
-        }  # fmt: skip
-        if self.optimizer is not None:
-            moments, course = state.optimizer_state(self.optimizer, self.scheduler, self.values)
-            tensors, facts = {**tensors, **moments}, {**facts, "course": course}
+        }
+        moments, course = self.stepper.state()
+        tensors, facts = {**tensors, **moments}, {**facts, **course}
         if job.accelerator.is_main_process:
             state.save_state(job.folder, self.progress.step, tensors, facts)
         self.since += time.perf_counter() - now  # saving is no training
@@ -369,10 +282,7 @@ class Trainer:
         self.best_values = {k: v.to(device) for k, v in state.under("best.", tensors).items()}
         self.meter.sums.copy_(tensors["meter"])
         self.meter.updates, self.meter.examples = facts["metered"]
-        if self.optimizer is not None:
-            state.restore_optimizer(
-                self.optimizer, self.scheduler, self.values, tensors, facts["course"]
-            )
+        self.stepper.restore(tensors, facts)
         state.restore_random(job.accelerator, tensors)
         return True
 

@@ -24,12 +24,12 @@ from beftkit.tasks.table import (
     values,
 )
 
+_TEXTS = """
+    sentence1,sentence2 premise,hypothesis question1,question2 question,sentence question,passage
+    question,context text1,text2 sentence text
+"""
 #: Columns that are taken for the texts where none are named.
-USUAL_TEXTS = (
-    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"),
-    ("question", "sentence"), ("question", "passage"), ("question", "context"), ("text1", "text2"),
-    ("sentence",), ("text",),
-)  # fmt: skip
+USUAL_TEXTS = tuple(tuple(row.split(",")) for row in _TEXTS.split())
 #: Columns that are taken for the label where none is named.
 USUAL_LABELS = ("label", "labels", "target", "score")
 #: More different labels than this are a mistake: ids, or numbers to be predicted.
@@ -93,6 +93,7 @@ def load_files(
     }
     return Data(
         name=name or next(iter(paths.values())).stem,
+        kind="classes" if names else "values",
         labels=names,
         metrics=CLASSIFICATION_METRICS if names else REGRESSION_METRICS,
         train=splits.pop("train", None),

@@ -1,0 +1,39 @@
+"""Classes: cross entropy over a head's outputs, one for each label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch.nn import functional
+
+from beftkit.objectives.heads import HeadObjective
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from beftkit.tasks import Batch
+
+
+@dataclass(frozen=True)
+class Classes(HeadObjective):
+    """Targets are class ids, int64 [N]; outputs the logits, float32 [B, labels]."""
+
+    labels: tuple[str, ...]
+
+    def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
+        logits = self.logits(model, batch)
+        return functional.cross_entropy(logits, batch.targets, reduction="none"), logits
+
+    def predictions(self, outputs: Any) -> Tensor:
+        """Class ids, int64 [B]."""
+        ids: Tensor = outputs.argmax(-1)
+        return ids
+
+    def described(self) -> str:
+        named = ", ".join(f"{number} {label}" for number, label in enumerate(self.labels))
+        return f"Labels: {named}"
+
+
+#: what `beftkit.objectives.make_objective` calls
+make = Classes

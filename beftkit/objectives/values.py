@@ -1,0 +1,43 @@
+"""Values: squared error of a head's one output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch.nn import functional
+
+from beftkit.objectives.heads import HeadObjective
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from beftkit.tasks import Batch
+
+
+@dataclass(frozen=True)
+class Values(HeadObjective):
+    """Targets are values, float32 [N]; outputs y_hat, [B].
+
+    The loss (y - y_hat)^2 is the one whose mean transformers takes; the likelihood is the normal
+    of variance 1: -log p = (y - y_hat)^2 / 2.
+    """
+
+    labels: tuple[str, ...] = ()
+    nll_factor = 0.5
+
+    def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
+        values = self.logits(model, batch).squeeze(-1)
+        return functional.mse_loss(values, batch.targets.float(), reduction="none"), values
+
+    def predictions(self, outputs: Any) -> Tensor:
+        """Values, float32 [B]."""
+        values: Tensor = outputs
+        return values
+
+    def described(self) -> str:
+        return "One output: a value, not a class"
+
+
+#: what `beftkit.objectives.make_objective` calls
+make = Values

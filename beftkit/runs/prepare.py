@@ -1,0 +1,276 @@
+"""What a run needs, in one place: accelerator, data, model, tokenizer, objective, examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from beftkit.accelerator import make_accelerator
+from beftkit.errors import BeftError
+from beftkit.models import Loaded
+from beftkit.objectives import Objective, make_objective, objective_of
+from beftkit.registry import MAX_LENGTH, REGIMES, TASKS, Task
+from beftkit.settings.evaluate import EvaluateSettings
+from beftkit.settings.fisher import FisherSettings
+from beftkit.settings.resolve import Loading
+from beftkit.settings.train import TrainSettings
+from beftkit.tasks import Data, Encoded, Split, load_files, load_task, subsample
+from beftkit.tuning import Choice, choose
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+#: for files of the user's own: SST-2's settings
+OWN_LR, OWN_EPOCHS = 4e-4, 16
+#: full fine-tuning (paper section 3.1)
+FULL_LR = 1e-5
+#: of the draw of ``validation_size``, so that all seeds are evaluated on the same examples
+VALIDATION_SEED = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What a run works on. Examples are encoded when they are first asked for.
+
+    Attributes:
+        settings: as given.
+        seed: of the head, and of the draw of the training examples.
+        accelerator: device, precision, processes.
+        data: whole splits.
+        objective: what understands their targets.
+        loaded: model and tokenizer.
+        length: tokens a row may have: what is wanted, or what the model can hold.
+    """
+
+    settings: Loading
+    seed: int
+    accelerator: Accelerator
+    data: Data
+    objective: Objective
+    loaded: Loaded
+    length: int
+
+    @property
+    def model(self) -> Any:
+        """The model."""
+        return self.loaded.model
+
+    @cached_property
+    def train(self) -> Encoded:
+        """The training examples of these settings and this seed.
+
+        Raises:
+            BeftError: there are none, or not as many as asked for.
+        """
+        return self._encode(_training_examples(self.settings, self.data, self.seed))
+
+    @cached_property
+    def validation(self) -> dict[str, Encoded]:
+        """The validation examples by split, or so many of each."""
+        s = self.settings
+        count = s.validation_size if isinstance(s, TrainSettings) else None
+        drawn = {
+            name: one if count is None else subsample(one, min(count, len(one)), VALIDATION_SEED)
+            for name, one in self.data.validation.items()
+        }
+        return {name: self._encode(split) for name, split in drawn.items()}
+
+    def cut(self, encoded: Encoded) -> list[str]:
+        """What is to be said of rows that were cut."""
+        count = encoded.truncated
+        if not count:
+            return []
+        return [f"{count} of {len(encoded)} examples cut to {self.length} tokens (--max-length)"]
+
+    def place(self) -> None:
+        """Put the model on its device, unless a device map did."""
+        if self.settings.device_map is None:
+            self.model.to(self.accelerator.device)
+
+    def _encode(self, split: Split) -> Encoded:
+        return self.objective.encode(split, self.loaded.tokenizer, self.length)
+
+
+def prepare(
+    settings: Loading,
+    seed: int,
+    *,
+    accelerator: Accelerator | None = None,
+    data: Data | None = None,
+) -> Prepared:
+    """Everything a run needs, from its settings.
+
+    Args:
+        settings: of a run, a measurement or an evaluation; their model is named.
+        seed: of a fresh head and of the draw of examples.
+        accelerator: one that is there already, for another seed of the same call.
+        data: the same.
+
+    Raises:
+        BeftError: whatever devices, data and models can be asked for in vain.
+    """
+    s = settings
+    accelerator = accelerator or make_accelerator(s.device, s.precision)
+    data = data or load_data(s, train=not isinstance(s, EvaluateSettings))
+    objective = objective_of(data)
+    loaded = objective.load(s, seed)
+    task = TASKS.get(s.task or "")
+    length = loaded.fit_length(s.max_length or (task.max_length if task else MAX_LENGTH))
+    return Prepared(s, seed, accelerator, data, objective, loaded, length)
+
+
+def load_data(
+    settings: Loading, *, train: bool = True, labels: tuple[str, ...] | None = None
+) -> Data:
+    """The splits that the settings name, whole.
+
+    Args:
+        settings: which.
+        train: whether a task's training examples are wanted.
+        labels: names in the order of their ids, as a saved model knows them, for the user's files.
+
+    Raises:
+        BeftError: there is no such task or regime, or what reading data can meet.
+    """
+    s = settings
+    if s.task:
+        check_task(s)
+        return load_task(s.task, data_dir=s.data_dir, revision=s.data_revision, train=train)
+    columns = s.text_columns
+    return load_files(
+        s.train_file,
+        s.validation_file,
+        label_column=s.label_column,
+        text_columns=[name.strip() for name in columns.split(",")] if columns else None,
+        labels=() if s.regression else labels,
+    )
+
+
+def check_task(settings: Loading) -> Task:
+    """The task of the registry that settings name.
+
+    Raises:
+        BeftError: there is no such task, or it has no such regime.
+    """
+    task = TASKS.get(settings.task or "")
+    if task is None:
+        raise BeftError(f"task {settings.task!r}: expected one of {', '.join(TASKS)}")
+    regime = settings.regime if isinstance(settings, TrainSettings) else "all"
+    if regime in REGIMES and regime not in task.sizes:
+        raise BeftError(
+            f"regime {regime}: {task.name} has {', '.join(task.sizes)}; --train-size N takes any "
+            "number"
+        )
+    return task
+
+
+def _training_examples(settings: Loading, data: Data, seed: int) -> Split:
+    """Those that settings ask for: drawn by the seed, or the first ones."""
+    s, train = settings, data.train
+    if isinstance(s, FisherSettings):
+        if train is None:
+            raise BeftError(f"{data.name}: no training examples there")
+        if s.examples is not None and s.examples > len(train):
+            raise BeftError(
+                f"{data.name}: has {len(train)} training examples, not {s.examples}; lower "
+                "--examples"
+            )
+        return train if s.examples is None else train.take(range(s.examples))
+    if train is None:
+        raise BeftError(f"{data.name}: no training examples there; give --train-file")
+    if not isinstance(s, TrainSettings):
+        return train
+    count = s.train_size
+    if s.regime in REGIMES and s.task:
+        count = min(TASKS[s.task].sizes[s.regime], len(train))
+    return train if count is None else subsample(train, count, seed)
+
+
+def fill_settings(settings: TrainSettings, config: Any) -> TrainSettings:
+    """Fill in what is None from the task's published settings, for this size of model."""
+    task = TASKS.get(settings.task or "")
+    lr, epochs = task.settings(large=_is_large(config)) if task else (OWN_LR, OWN_EPOCHS)
+    filled: dict[str, Any] = {
+        "lr": FULL_LR if settings.bias == "full" else lr,
+        "epochs": epochs,
+        "max_length": task.max_length if task else MAX_LENGTH,
+    }
+    if task and not settings.metric:
+        filled["metric"] = task.metrics
+    missing = {key: value for key, value in filled.items() if getattr(settings, key) in (None, ())}
+    return settings.model_copy(update=missing)
+
+
+def _is_large(config: Any) -> bool:
+    """The geometry of BERT-large, and RoBERTa of any size: the published settings go with it."""
+    return (getattr(config, "hidden_size", 0) or 0) >= 1024 or config.model_type == "roberta"
+
+
+def choose_parts(settings: TrainSettings, model: Any, seed: int) -> Choice:
+    """What trains in this model."""
+    s = settings
+    return choose(
+        model,
+        s.bias,
+        layers=s.layers,
+        freeze_head=s.freeze_head,
+        allow_partial=s.allow_partial,
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What ``--dry-run`` shows.
+
+    Attributes:
+        settings: with everything filled in.
+        choice: parameters that train, and the sites among them.
+        labels: of the task; empty where there are none.
+    """
+
+    settings: TrainSettings
+    choice: Choice
+    labels: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        choice = self.choice
+        parts = [
+            {
+                "parameter": part.parameter,
+                "kind": part.kind,
+                "scalars": part.size,
+                "roles": [site.role for site in part.sites],
+                "slices": [str(site.cut) for site in part.sites if site.cut],
+            }
+            for part in choice.parts
+        ]
+        return {
+            "settings": self.settings.model_dump(mode="json"),
+            "labels": list(self.labels),
+            "scalars": choice.scalars,
+            "head_scalars": choice.head_scalars,
+            "total": choice.total,
+            "percent": choice.percent,
+            "parts": parts,
+            "notes": list(choice.notes),
+        }
+
+
+def plan_run(settings: TrainSettings) -> RunPlan:
+    """Resolve settings and match sites, without weights: the model's configuration is enough.
+
+    Raises:
+        BeftError: as training would.
+    """
+    s = settings
+    if s.task:  # its data need not be there
+        task = check_task(s)
+        objective = make_objective(task.kind, task.labels)
+    else:
+        objective = objective_of(load_data(s))
+    model = objective.skeleton(s)
+    filled = fill_settings(s, model.config)
+    return RunPlan(filled, choose_parts(filled, model, filled.seeds[0]), objective.labels)

@@ -1,0 +1,42 @@
+"""Settings of an evaluation: one definition behind flags and Python."""
+
+from __future__ import annotations
+
+from beftkit.settings import parts
+from beftkit.settings.parts import of_evaluation, of_model
+
+
+class AdapterPart(parts.Part):
+    """What is put onto the model, and how much of the data at once."""
+
+    adapter: str | None = of_model(
+        None, "An adapter's folder, or owner/name[@revision] on the hub."
+    )
+    batch_size: int = of_evaluation(64, "Examples a batch.", gt=0)
+
+
+class EvaluateSettings(
+    parts.DevicePart,
+    parts.MetricPart,
+    parts.LengthPart,
+    parts.ColumnsPart,
+    parts.ValidationFilePart,
+    parts.TaskPart,
+    AdapterPart,
+    parts.ModelPart,
+):
+    """Everything that decides an evaluation; an adapter of ours knows its base and its task."""
+
+    @property
+    def train_file(self) -> None:
+        """An evaluation reads no training examples."""
+
+    @property
+    def regression(self) -> bool:
+        """The model's head knows."""
+        return False
+
+    @property
+    def new_head(self) -> bool:
+        """A head that an adapter brings replaces the base's."""
+        return self.adapter is not None

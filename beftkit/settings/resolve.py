@@ -1,0 +1,162 @@
+"""From a YAML file and flags to a settings object, once, and back to YAML and flags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from beftkit.errors import BeftError, UsageError
+from beftkit.settings.evaluate import EvaluateSettings
+from beftkit.settings.fisher import FisherSettings
+from beftkit.settings.parts import Part
+from beftkit.settings.select import SelectSettings
+from beftkit.settings.train import TrainSettings
+
+#: what loads data and a model
+Loading = TrainSettings | FisherSettings | EvaluateSettings
+_Settings = TypeVar("_Settings", bound=Part)
+
+
+def resolve(kind: type[_Settings], file: str | Path | None, flags: Mapping[str, Any]) -> _Settings:
+    """Settings from a YAML file and flags; a flag that was given (is not None) wins.
+
+    Raises:
+        UsageError: an unknown key, or a value that does not fit.
+    """
+    values = {**(read_yaml(file) if file else {})}
+    values |= {key: value for key, value in flags.items() if value is not None}
+    return checked(kind, values)
+
+
+def resolve_train(file: str | Path | None, flags: Mapping[str, Any]) -> TrainSettings:
+    """A run's settings, which need a model.
+
+    Raises:
+        UsageError: as `resolve`, or no model.
+    """
+    return _with_model(resolve(TrainSettings, file, flags))
+
+
+def resolve_select(file: str | Path | None, flags: Mapping[str, Any]) -> SelectSettings:
+    """A selection's settings; a task without regimes has the low one.
+
+    Raises:
+        UsageError: as `resolve`, no model, or a setting that a selection decides cell by cell.
+    """
+    values = {**(read_yaml(file) if file else {})}
+    values |= {key: value for key, value in flags.items() if value is not None}
+    refused = sorted(key for key in values if key in SelectSettings.CELLWISE)
+    if refused:
+        raise UsageError(f"{refused[0]} is set by the selection itself, cell by cell; leave it out")
+    found = checked(SelectSettings, values)
+    if found.train_file is None and found.train_size is None and not found.regimes:
+        found = found.model_copy(update={"regimes": ("low",)})
+    return found
+
+
+def cell_settings(select: SelectSettings, changes: Mapping[str, Any]) -> TrainSettings:
+    """The settings of one run of a selection: its own, and what the cell decides.
+
+    Raises:
+        UsageError: what they share makes no sense for a run, or no model.
+    """
+    shared = {name: getattr(select, name) for name in SelectSettings.SHARED}
+    return _with_model(checked(TrainSettings, {**shared, **changes}))
+
+
+def select_for_run(run: TrainSettings) -> SelectSettings:
+    """The settings of the selection that ``bias: auto`` makes first: a grid of the run's place."""
+    names = (*SelectSettings.SHARED, "seeds", "train_size")
+    given: dict[str, Any] = {"probe_steps": run.max_steps}
+    given |= {name: one for name in names if (one := getattr(run, name)) not in (None, ())}
+    if run.task is not None and run.train_size is None:
+        given["regimes"] = (run.regime,)
+    if run.lr is not None:
+        given["lrs"] = (run.lr,)
+    if run.epochs is not None:
+        given["epochs"] = (run.epochs,)
+    return resolve_select(None, given)
+
+
+def _with_model(settings: TrainSettings) -> TrainSettings:
+    if not settings.model:
+        raise UsageError("no model was given; expected a model folder, or owner/name on the hub")
+    return settings
+
+
+def checked(kind: type[_Settings], values: Mapping[str, Any]) -> _Settings:
+    """Settings of this kind from plain values.
+
+    Raises:
+        UsageError: an unknown key, or a value that does not fit, in a sentence.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        said = [_sentence(problem, kind) for problem in error.errors()]
+        raise UsageError("; ".join(said)) from None
+
+
+def _sentence(problem: Any, kind: type[BaseModel]) -> str:
+    where = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        known = ", ".join(kind.model_fields)
+        return f"unknown setting {where!r}; expected some of {known}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    return f"{where}: {message} (given {problem['input']!r})" if where else message
+
+
+def read_yaml(file: str | Path) -> dict[str, Any]:
+    """A mapping of settings from a YAML file.
+
+    Raises:
+        BeftError: not there, not YAML, or not a mapping.
+    """
+    import yaml
+
+    try:
+        found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BeftError(f"{file}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise BeftError(f"{file}: not a YAML file ({reason})") from None
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise BeftError(f"{file}: expected settings such as `lr: 0.001`, one a line")
+    return found
+
+
+def settings_yaml(settings: TrainSettings) -> str:
+    """The settings as YAML that `resolve` reads back to an equal value."""
+    import yaml
+
+    return str(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+
+
+def flags_of(settings: Part, names: Iterable[str]) -> list[str]:
+    """The flags of those settings that are not their default, and what trains in any case."""
+    words: list[str] = []
+    for name in names:
+        field, value = type(settings).model_fields[name], getattr(settings, name)
+        if value is None or (value == field.default and name != "bias"):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        elif isinstance(value, tuple) and get_args(field.annotation)[0] is str:
+            words += [word for one in value for word in (flag, str(one))]
+        elif isinstance(value, tuple):
+            words += [flag, ",".join(map(_short, value))]
+        else:
+            words += [flag, _short(value)]
+    return words
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)

@@ -1,0 +1,141 @@
+"""One update: forward, backward, clipping, optimiser.
+
+The trainer asks a stepper for updates and knows nothing of how they are made: one that replays a
+captured update, or stacks variants, takes this one's place without touching log, evaluation, state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from beftkit.accelerator import sum_over_processes
+from beftkit.training import state
+from beftkit.training.job import Job
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Update(NamedTuple):
+    """What an update tells of itself, still on the device.
+
+    Attributes:
+        loss: this process's share of the mean loss, a scalar.
+        tells: not finite where the update went bad: the gradient's norm, or the loss in float16.
+        examples: how many there were, of all processes.
+    """
+
+    loss: Tensor
+    tells: Tensor
+    examples: int
+
+
+class Stepper(Protocol):
+    """Makes updates."""
+
+    @property
+    def values(self) -> list[Tensor]:
+        """What the optimiser moves; none: nothing trains."""
+        ...
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update."""
+        ...
+
+    def step(self, window: Sequence[Tensor]) -> Update | None:
+        """One update on the mean loss over all examples of a few batches; None: nothing trains."""
+        ...
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain facts from which `restore` goes on bit by bit."""
+        ...
+
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Put back what `state` gave."""
+        ...
+
+
+class EagerStepper:
+    """Runs every operation as it comes.
+
+    Args:
+        job: what trains on what.
+        steps: updates of the whole run, for the schedule.
+    """
+
+    def __init__(self, job: Job, steps: int) -> None:
+        import torch
+        from transformers import get_scheduler
+
+        self.job, s = job, job.settings
+        self.values: list[Tensor] = job.tuner.values
+        self.optimizer: Any = None
+        self.scheduler: Any = None
+        if self.values:
+            adam = torch.optim.AdamW(
+                self.values,
+                lr=s.lr or 0.0,
+                betas=(s.beta1, s.beta2),
+                eps=s.eps,
+                weight_decay=s.weight_decay,
+                fused=job.accelerator.device.type in ("cpu", "cuda"),
+            )
+            warmup = s.warmup if s.warmup >= 1 else s.warmup * steps
+            name = "constant_with_warmup" if s.schedule == "constant" else s.schedule
+            # Not prepared: Accelerate would step it once for every process.
+            self.scheduler = get_scheduler(name, adam, math.ceil(warmup), steps)
+            self.optimizer = job.accelerator.prepare(adam)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update."""
+        return float(self.scheduler.get_last_lr()[0]) if self.scheduler else 0.0
+
+    def step(self, window: Sequence[Tensor]) -> Update | None:
+        """One update on the mean loss over all examples of a few batches."""
+        import torch
+
+        if not self.values:
+            return None
+        job, accelerator = self.job, self.job.accelerator
+        examples = sum(len(batch) for batch in window)
+        total = torch.zeros((), device=accelerator.device)
+        for batch in window:
+            mine = batch[accelerator.process_index :: accelerator.num_processes]
+            if len(mine) == 0:
+                continue
+            rows = job.train.batch(mine, device=accelerator.device)
+            with accelerator.autocast():
+                losses, _ = job.objective.losses(job.model, rows)
+            # A share of the mean: the sum over batches and processes is the mean itself.
+            loss = losses.sum() / examples
+            accelerator.backward(loss)
+            total = total + loss.detach()
+        for value in self.values:
+            if value.grad is None:  # this process had no row of these batches
+                value.grad = torch.zeros_like(value)
+        sum_over_processes(accelerator, [value.grad for value in self.values])
+        norm = accelerator.clip_grad_norm_(self.values, job.settings.max_grad_norm or math.inf)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        job.tuner.write_back()
+        # fp16: an infinite gradient is how the scaler finds its scale, so the loss has to tell.
+        return Update(total, total if job.settings.precision == "fp16" else norm, examples)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Moments, and the course of the schedule."""
+        if not self.values:
+            return {}, {}
+        moments, course = state.optimizer_state(self.optimizer, self.scheduler, self.values)
+        return moments, {"course": course}
+
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Put back what `state` gave."""
+        if self.values:
+            state.restore_optimizer(
+                self.optimizer, self.scheduler, self.values, tensors, facts["course"]
+            )

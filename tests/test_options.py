@@ -1,0 +1,84 @@
+"""The options of each command, written out: a new one is a decision, and so is a name that goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import typer.main
+
+from beftkit.app import app
+
+#: command -> its long options without ``--``, in alphabetical order
+OPTIONS = {
+    "score": """
+        allow-inert allow-nonfinite candidates download fail-if-target-not fail-on-change families
+        format method model-config output plot quiet target-modules tower
+    """,
+    "inspect": """
+        download families format model-config output quiet
+    """,
+    "demo": """
+        output seed
+    """,
+    "train": """
+        accumulation adapter-format allow-partial batch-size beta1 beta2 bias config data-dir
+        data-revision device device-map dry-run dtype early-stopping epochs eps eval-batch-size
+        eval-steps format freeze-head gradient-checkpointing group-by-length keep label-column
+        layers log-steps lr max-grad-norm max-length max-steps metric new-head no-allow-partial
+        no-freeze-head no-gradient-checkpointing no-group-by-length no-new-head no-regression
+        no-save-snapshots no-trust-remote-code output overwrite precision push-to-hub quiet regime
+        regression report-to resume revision save-snapshots save-steps schedule seed seeds task
+        text-columns tokenizer track-steps train-file train-size trust-remote-code validation-file
+        validation-size warmup weight-decay
+    """,
+    "evaluate": """
+        adapter batch-size data-dir data-revision device device-map dtype format label-column
+        max-length metric no-trust-remote-code output precision quiet revision task text-columns
+        tokenizer trust-remote-code validation-file
+    """,
+    "fisher": """
+        allow-inert batch-size buffer-mib candidates data-dir data-revision device device-map dtype
+        examples format gradient-checkpointing head-seeds label-column max-length new-head
+        no-allow-inert no-gradient-checkpointing no-new-head no-regression output precision quiet
+        reduce regression revision seed snapshots task text-columns tokenizer tower train-file
+        variant
+    """,
+    "select": """
+        accumulation allow-inert batch-size beta1 beta2 candidates config data-dir data-revision
+        device device-map dtype early-stopping epochs eps eval-batch-size eval-steps fisher format
+        gradient-checkpointing group-by-length label-column log-steps lr lrs max-grad-norm
+        max-length metric new-head no-allow-inert no-fisher no-gradient-checkpointing
+        no-group-by-length no-new-head no-regression no-trust-remote-code no-verify output overwrite
+        precision probe-steps quiet regime regimes regression report-to resume revision save-steps
+        schedule seed seeds task text-columns tokenizer train-file train-size trust-remote-code
+        validation-file validation-size verify warmup weight-decay
+    """,
+    "report": """
+        output quiet title
+    """,
+}
+
+
+def opened() -> tuple[Any, Any]:
+    """The command line and the context it asks for its commands in."""
+    group: Any = typer.main.get_command(app)
+    return group, group.make_context("beftkit", [], resilient_parsing=True)
+
+
+def long_options(command: Any) -> list[str]:
+    """Both names of a switch count."""
+    names = [name for one in command.params for name in (*one.opts, *one.secondary_opts)]
+    return sorted(name.removeprefix("--") for name in names if name.startswith("--"))
+
+
+def test_every_command_is_listed() -> None:
+    group, context = opened()
+    assert set(group.list_commands(context)) == set(OPTIONS)
+    assert long_options(group) == ["version"]
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_no_option_comes_or_goes_unnoticed(command: str) -> None:
+    group, context = opened()
+    assert long_options(group.get_command(context, command)) == OPTIONS[command].split()
