@@ -8,7 +8,7 @@ import beftkit.present.pages.figures as draw
 from beftkit.present.document import Block, Command, Lines, Section, Table, numbers, texts
 from beftkit.present.pages.comparing import carried
 from beftkit.present.pages.detail import detail, origin
-from beftkit.present.pages.numbers import is_clear, percent
+from beftkit.present.pages.rows import is_clear, percent
 from beftkit.present.pages.selections import Folder
 from beftkit.present.selection import TITLES, advice
 from beftkit.present.words import fixed, number
