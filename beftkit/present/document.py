@@ -170,7 +170,7 @@ def numbers(*headings: str) -> list[Column]:
     return [Column(heading) for heading in headings]
 
 
-def shown(blocks: Iterable[Block], form: str) -> Iterator[tuple[bool, Block]]:
+def in_form(blocks: Iterable[Block], form: str) -> Iterator[tuple[bool, Block]]:
     """The blocks of a form, each with whether a blank line stands before it."""
     first = True
     for block in blocks:

@@ -13,7 +13,7 @@ from beftkit.present.words import folded
 def markdown_text(blocks: Iterable[doc.Block]) -> str:
     """Lines and tables of a result, their words as they are."""
     text = ""
-    for gap, block in doc.shown(blocks, "markdown"):
+    for gap, block in doc.in_form(blocks, "markdown"):
         match block:
             case doc.Lines(items, bullets):
                 lines = [f"- {item}" for item in items] if bullets else items

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from beftkit.present.document import Block, Command, Lines, Table, command_lines, shown
+from beftkit.present.document import Block, Command, Lines, Table, command_lines, in_form
 
 
 def terminal_text(blocks: Iterable[Block], encoding: str, colour: bool) -> str:
@@ -30,7 +30,7 @@ def terminal_text(blocks: Iterable[Block], encoding: str, colour: bool) -> str:
             emoji=False,  # a name with :key: in it stays as it is
         )
         with console.capture() as capture:
-            for gap, block in shown(blocks, "table"):
+            for gap, block in in_form(blocks, "table"):
                 for item in [*([""] if gap else []), *_items(block)]:
                     wrap = isinstance(item, str)
                     console.print(item, markup=False, highlight=False, soft_wrap=wrap)

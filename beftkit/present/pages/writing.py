@@ -14,7 +14,7 @@ from beftkit.present.document import Files, Picture, Section
 from beftkit.present.html import html_page
 from beftkit.present.markdown import markdown_page
 from beftkit.present.pages.drawing import files
-from beftkit.present.pages.numbers import document, group_rows, role_rows
+from beftkit.present.pages.rows import group_rows, report_values, role_rows
 from beftkit.present.pages.sections import report_sections
 from beftkit.present.pages.selections import Folder, read_folders
 
@@ -62,7 +62,7 @@ def write_report(
     made = {name: data for picture in pictures for name, data in files(picture).items()}
     made["roles.csv"] = csv_text(role_rows(read)).encode()
     made["groups.csv"] = csv_text(group_rows(read)).encode()
-    made[DOCUMENT] = json_text(document(read, title, made)).encode()
+    made[DOCUMENT] = json_text(report_values(read, title, made)).encode()
     drawn = [([f"{one.name}.{form}" for form in ("svg", "png")], one.alt) for one in pictures]
     sections.append(Section("Files", [Files([*_NUMBERS, *drawn])]))
     text = PAGES[page.suffix](title, sections, beside.name, _footer())

@@ -1,4 +1,4 @@
-"""The numbers of a report, as rows and as a document."""
+"""The numbers of a report, as rows for CSV and as values for JSON."""
 
 from __future__ import annotations
 
@@ -27,14 +27,13 @@ def group_rows(folders: Sequence[Folder]) -> list[dict[str, Any]]:
     return [_row(one, group, biases) for one in folders for group in one.found.groups]
 
 
-def document(folders: Sequence[Folder], title: str, files: Iterable[str]) -> dict[str, Any]:
+def report_values(folders: Sequence[Folder], title: str, files: Iterable[str]) -> dict[str, Any]:
     """Everything, with each folder's ``select.json`` whole; `Selection.from_dict` reads these."""
     from beftkit import __version__
 
-    held = [
-        {"folder": one.path, **one.found.to_dict(), "beftkit_version": one.version}
-        for one in folders
-    ]
+    held = [{"folder": one.path, **one.found.to_dict()} for one in folders]
+    for one, values in zip(folders, held, strict=True):
+        values["beftkit_version"] = one.version
     head = {"schema_version": 1, "beftkit_version": __version__, "title": title}
     return {**head, "files": sorted(files), "folders": held}
 
