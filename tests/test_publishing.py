@@ -216,7 +216,7 @@ def refused(call: Callable[[], object], *parts: str) -> None:
     text = str(caught.value)
     assert all(part in text for part in parts), text
     assert "\n" not in text and len(text) < 400
-    assert time.perf_counter() - started < 3
+    assert time.perf_counter() - started < 20, "no waiting for a hub that is not there"
 
 
 @pytest.mark.parametrize(
