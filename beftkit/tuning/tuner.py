@@ -184,10 +184,12 @@ def store_for_autocast(model: Any, dtype: torch.dtype) -> int:
     Returns:
         How many matrices there were.
     """
-    others = [weight for weight in _frozen_matrices(model) if weight.dtype != dtype]
-    for weight in others:
-        weight.data = weight.data.to(dtype)
-    return len(others)
+    count = 0
+    for weight in _frozen_matrices(model):
+        if weight.dtype != dtype:
+            weight.data = weight.data.to(dtype)
+            count += 1
+    return count
 
 
 def checkpoint_activations(model: Any) -> None:
