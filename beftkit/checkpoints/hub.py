@@ -226,12 +226,9 @@ class HubFile:
     """One safetensors file on the hub. ``bytes_read`` counts what was asked for and came."""
 
     def __init__(self, connection: Connection, url: str, where: str) -> None:
-        self.where = where
-        self.bytes_read = 0
-        self.size = 0
+        self._connection, self._url, self.where = connection, url, where
+        self.bytes_read = self.size = 0
         self._header = b"{}"
-        self._connection = connection
-        self._url = url
         self._store: str | None = None  # where the hub's redirects ended
 
     def header(self, file: int = 0) -> dict[str, TensorInfo]:
