@@ -16,11 +16,8 @@ def evaluation_document(found: EvaluationResult) -> Document:
     one = found.evaluation
     over = f" with {found.adapter}" if found.adapter else ""
     body = [[name, fixed(value)] for name, value in {**one.metrics, "loss": one.loss}.items()]
-    cut = [
-        f"{split}: {count} examples were cut to the maximal length"
-        for split, count in found.truncated.items()
-        if count
-    ]
+    where = "examples were cut to the maximal length"
+    cut = [f"{split}: {count} {where}" for split, count in found.truncated.items() if count]
     row = {"model": found.model, "adapter": found.adapter, "task": found.task, **one.metrics}
     blocks: list[Block] = [
         Lines([f"{found.model}{over}", f"{found.task}, {one.examples} examples"]),

@@ -20,9 +20,10 @@ def inspection_document(found: Inspection) -> Document:
         f"{found.family}; {layers or 'no attention biases'}; "
         f"{len(found.unscored)} biases outside the roles",
     ]
-    rows = [{"role": role.role, **role.to_dict()} for role in found.roles]
-    for row in rows:
-        row.update(width=_join(row["width"]), dtype=_join(row["dtype"]))
+    rows = []
+    for role in found.roles:
+        row = {"role": role.role, **role.to_dict()}
+        rows.append({**row, "width": _join(role.widths), "dtype": _join(role.dtypes)})
     several = len({(role.tower, role.attention) for role in found.roles}) > 1
     columns = [*texts(*(["tower", "attention"] if several else []), "role"), *numbers("count")]
     columns += [*numbers("width"), *texts("dtype"), *numbers("mean norm", "min", "max")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from beftkit.errors import BeftError
-from beftkit.present.document import Document, Lines, Table, numbers, texts
+from beftkit.present.document import Block, Document, Lines, Table, numbers, texts
 from beftkit.present.words import MEANING, count, marks, noted, number, source, sparkline
 from beftkit.scores import FIGURES, METHODS, RoleScore, Scores, document, post_labels
 
@@ -51,29 +51,18 @@ def ranked(results: Sequence[Scores], lines: Sequence[str], score: str, more: Ce
         rows += [{"post": one.post.path, "role": s.role, **s.to_dict()} for s in one.sites]
     columns = [*texts(*(["post"] if several else [])), *numbers("rank"), *texts("role")]
     columns += [*numbers(score), *texts("per layer"), *numbers("‖pre‖", *more), *texts("")]
-    return Document(
-        document(results),
-        rows,
-        [
-            Lines(lines, bullets=True),
-            Table(columns, body, strong),
-            Lines(noted(_notes(results)), bullets=True),
-        ],
-        list(dict.fromkeys(note for one in results for note in one.notes)),
-    )
+    notes = Lines(noted(_notes(results)), bullets=True)
+    blocks: list[Block] = [Lines(lines, bullets=True), Table(columns, body, strong), notes]
+    said = dict.fromkeys(note for one in results for note in one.notes)
+    return Document(document(results), rows, blocks, list(said))
 
 
 def target_line(results: Sequence[Scores], show: Callable[[float | None], str] = number) -> str:
     """The target and its score, or the targets of several POSTs."""
     targets = [one.target or "none" for one in results]
     if len(results) > 1:
-        changes = [
-            f"{before} -> {after} at {label}"
-            for before, after, label in zip(
-                targets, targets[1:], post_labels(results)[1:], strict=False
-            )
-            if before != after
-        ]
+        steps = zip(targets, targets[1:], post_labels(results)[1:], strict=False)
+        changes = [f"{old} -> {new} at {label}" for old, new, label in steps if old != new]
         return f"target: {targets[0]}" + (f"; {', '.join(changes)}" if changes else " throughout")
     [one] = results
     if one.target is None:

@@ -25,14 +25,10 @@ def train_document(result: TrainResult) -> Document:
         f"lr {s['lr']:g}, {s['epochs']} epochs, batch {s['batch_size']}, {s['precision']}",
     ]
     notes = _notes(result)
-    following = [f"beftkit evaluate --adapter {run.folder}/adapter"]
-    following += [f"beftkit score {run.folder}/adapter"]
-    blocks: list[Block] = [
-        Lines(headline),
-        _table(result),
-        Only("table", Lines(notes)),
-        Only("markdown", Lines(noted(notes), bullets=True)),
-    ]
+    adapter = f"{run.folder}/adapter"
+    following = [f"beftkit evaluate --adapter {adapter}", f"beftkit score {adapter}"]
+    listed = Only("markdown", Lines(noted(notes), bullets=True))
+    blocks: list[Block] = [Lines(headline), _table(result), Only("table", Lines(notes)), listed]
     if run.adapter == "adapter":
         blocks.append(Only("table", Command(following)))
     return Document(result.to_dict(), [_row(one) for one in result.runs], blocks)

@@ -31,10 +31,9 @@ def document(folders: Sequence[Folder], title: str, files: Iterable[str]) -> dic
     """Everything, with each folder's ``select.json`` whole; `Selection.from_dict` reads these."""
     from beftkit import __version__
 
-    held = [
-        {"folder": one.path, **one.found.to_dict(), "beftkit_version": one.version}
-        for one in folders
-    ]
+    held = [{"folder": one.path, **one.found.to_dict()} for one in folders]
+    for one, values in zip(folders, held, strict=True):
+        values["beftkit_version"] = one.version
     head = {"schema_version": 1, "beftkit_version": __version__, "title": title}
     return {**head, "files": sorted(files), "folders": held}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from typing import Any
 
 from beftkit.present.document import Finish, Panel, Picture
@@ -34,10 +35,8 @@ def _heatmap(group: GroupResult, cell: CellResult, method: str) -> Panel:
         from matplotlib import colormaps
         from matplotlib.colors import LogNorm, Normalize
 
-        grid = np.full((len(roles), layers), np.nan)
-        for y, one in enumerate(roles.values()):
-            for x, value in enumerate(one.layers):
-                grid[y, x] = np.nan if value is None else value
+        rows = [[nan if v is None else v for v in one.layers] for one in roles.values()]
+        grid = np.array([row + [nan] * (layers - len(row)) for row in rows])
         most = max(values, default=1.0)
         logarithmic = is_spread_out(values)
         norm: Any = Normalize(0, most)

@@ -57,11 +57,9 @@ def report_sections(folders: Sequence[Folder]) -> list[Section]:
     if any(_verified(one.found) for one in folders):
         pictures = draw.scatter(folders, "score-metric")
         sections.append(Section("Score against metric", [Lines([_SCATTER]), *pictures]))
-    gaps = [
-        picture
-        for n, one in enumerate(folders, 1)
-        for picture in draw.gaps(one, _name("gap", n, several))
-    ]
+    gaps: list[Block] = []
+    for n, one in enumerate(folders, 1):
+        gaps += draw.gaps(one, _name("gap", n, several))
     if gaps:
         sections.append(Section("Gap between v and q", [Lines([_GAPS]), *gaps]))
     details = [detail(one, n, several) for n, one in enumerate(folders, 1)]
@@ -109,8 +107,8 @@ def _choices(folders: Sequence[Folder]) -> Table:
             lead, settled = group.projection.margin, group.settled
             row = [one.label, group.label, *(group.target(m) for m in methods)]
             row += [lead.runner_up, number(lead.value)] if lead else [None, "-"]
-            known = lead is not None and lead.low is not None
-            row.append(f"{number(lead.low)} to {number(lead.high)}" if lead and known else None)
+            low, high = (lead.low, lead.high) if lead else (None, None)
+            row.append(None if low is None else f"{number(low)} to {number(high)}")
             stayed = f"{settled.ranking} of {settled.steps}" if settled else None
             body.append([*row, is_clear(lead), number(group.gap), stayed])
     return Table(columns, body, title=_CHOICES)
