@@ -114,9 +114,7 @@ def choose_target(
         notes.append("no candidate can be the target")
     elif scored[target] == 0:
         return None, notes
-    ties = [
-        role for role in allowed if target and role != target and scored[role] == scored[target]
-    ]
+    ties = [role for role in allowed[1:] if scored[role] == scored[allowed[0]]]
     if ties:
         notes.append(f"{target} and {', '.join(ties)} have equal scores; {target} is named first")
     for role in scored:

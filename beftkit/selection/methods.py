@@ -32,10 +32,8 @@ def change_methods(
     pre = f"{result.model}@{revision}" if revision else result.model
     post = Path(str(run.folder)) / str(run.adapter)
     read = comparison(pre, post)
-    first, second = (
-        read.ranked(method, list(settings.candidates), settings.allow_inert)
-        for method in ("projection", "magnitude")
-    )
+    rules = list(settings.candidates), settings.allow_inert
+    first, second = (read.ranked(method, *rules) for method in ("projection", "magnitude"))
     tables = {one.method: method_table(one) for one in (first, second)}
     # What the probe's adapter holds beside biases is no news here.
     return tables, first.family, tuple(note for note in first.notes if "inert" in note)
