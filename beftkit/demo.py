@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from beftkit.errors import BeftError
 
 if TYPE_CHECKING:
-    from beftkit.runs.results import TrainResult
     from beftkit.selection import Selection
 
 MARKER = "beftkit-demo.json"
@@ -135,6 +134,8 @@ def make_demo_pair(
     """
     _check_free(output)
     size = size or DemoSize()
+    import torch
+    import transformers
     from safetensors import SafetensorError
 
     say = progress or (lambda line: None)
@@ -150,7 +151,8 @@ def make_demo_pair(
         counts, seconds = (size.train_examples, size.eval_examples), time.perf_counter() - started
         both = output / "pre", output / "post"
         result = DemoResult(*both, before, after, majority, *counts, round(seconds, 1), found)
-        record = {"seed": seed, "size": asdict(size), "versions": _versions(), "data": "synthetic"}
+        versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+        record = {"seed": seed, "size": asdict(size), "versions": versions, "data": "synthetic"}
         record |= {"accuracy_before": before, "accuracy_after": after, "majority": majority}
         (work / MARKER).write_text(json.dumps(record, indent=2) + "\n")
         _move_in(work, output)
@@ -183,13 +185,6 @@ def _check_free(output: Path) -> None:
         raise BeftError(
             f"{output}: holds something that is not a former demo; give another --output"
         )
-
-
-def _versions() -> dict[str, str]:
-    import torch
-    import transformers
-
-    return {"torch": torch.__version__, "transformers": transformers.__version__}
 
 
 @contextmanager
@@ -225,6 +220,7 @@ def _train_and_save(
 
     from beftkit.objectives.heads import load_classifier
     from beftkit.runs import train_with
+    from beftkit.runs.results import run_metrics
     from beftkit.selection import select
     from beftkit.settings.train import TrainSettings
     from beftkit.weights import apply_adapter
@@ -249,7 +245,7 @@ def _train_and_save(
     settings |= {f"{name}_file": str(work / f"{name}.jsonl") for name in ("train", "validation")}
     settings["seeds"] = (seed,)
     start = TrainSettings(model=str(work / "pre"), epochs=0, bias="all", lr=1e-3, **settings)
-    before = _accuracy(train_with(start))
+    before = run_metrics(train_with(start).runs[0], "last")["accuracy"] or 0.0
     say(f"probe: fine-tuning all biases on {size.train_examples} sentences")
     run = work / "run"
     found = select(work / "pre", output=run, epochs=(size.epochs,), lrs=(1e-3,), **settings)
@@ -262,8 +258,7 @@ def _train_and_save(
     found = _moved(found, work, output)
     (work / RESULT).write_text(json.dumps(found.to_dict(), indent=2) + "\n")
     share = sum(labels) / len(labels)
-    after = probe.last["accuracy"] or 0.0
-    return before, after, max(share, 1 - share), found
+    return before, probe.last["accuracy"] or 0.0, max(share, 1 - share), found
 
 
 def _moved(found: Selection, work: Path, output: Path) -> Selection:
@@ -273,12 +268,6 @@ def _moved(found: Selection, work: Path, output: Path) -> Selection:
         for key, value in found.settings.items()
     }
     return replace(found, model=str(output / "pre"), task="the made-up language", settings=settings)
-
-
-def _accuracy(result: TrainResult) -> float:
-    last = result.runs[0].last
-    assert last is not None
-    return last.metrics["accuracy"] or 0.0
 
 
 def _write_examples(work: Path, language: Language, size: DemoSize) -> list[int]:
@@ -316,11 +305,9 @@ def _pretrain(model: Any, rows: Any, size: DemoSize) -> float:
         length = int(lengths[batch].max())
         words = ids[batch, :length]
         hidden = (torch.rand(words.shape) < 0.25) & (words >= len(_SPECIAL))
-        loss = model(
-            input_ids=words.masked_fill(hidden, _SPECIAL.index("[MASK]")),
-            attention_mask=mask[batch, :length],
-            labels=words.masked_fill(~hidden, -100),
-        ).loss
+        inputs = {"input_ids": words.masked_fill(hidden, _SPECIAL.index("[MASK]"))}
+        inputs |= {"attention_mask": mask[batch, :length]}
+        loss = model(**inputs, labels=words.masked_fill(~hidden, -100)).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from beftkit.errors import BeftError
 
@@ -27,14 +28,20 @@ class Format(StrEnum):
     markdown = "markdown"
 
 
+#: what all of our commands have in common
+CONVENTIONS: dict[str, Any] = {
+    "rich_markup_mode": None,  # with markup a usage error becomes a box of five lines
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+    **dict.fromkeys(("add_completion", "pretty_exceptions_enable"), False),
+}
 FormatOption = Annotated[
-    Format, typer.Option("--format", help="What is printed; json holds every figure.")
+    Format, Option("--format", help="What is printed; json holds every figure.")
 ]
 OutputOption = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Write the result to this file instead.")
+    Path | None, Option("--output", "-o", help="Write the result to this file instead.")
 ]
 QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No notes on stderr; errors still stand there.")
+    bool, Option("--quiet", "-q", help="No notes on stderr; errors still stand there.")
 ]
 
 
@@ -90,9 +97,8 @@ def show(
             from beftkit.present.terminal import terminal_text
 
             colour = output is None and sys.stdout.isatty()
-            text = terminal_text(
-                document.blocks, "utf-8" if output else sys.stdout.encoding, colour
-            )
+            encoding = "utf-8" if output else sys.stdout.encoding
+            text = terminal_text(document.blocks, encoding, colour)
     notes = [] if format is Format.table else list(document.notes)
     if output is None:
         put(text)

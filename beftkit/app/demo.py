@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from beftkit.app.common import Format, say, show
 
+_HERE = Path("beftkit-demo")
+
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")] = Path(
-        "beftkit-demo"
-    ),
-    seed: Annotated[int, typer.Option(help="Seed of the language, the model and the run.")] = 0,
+    output: Annotated[Path, Option("--output", "-o", help="Folder to make.")] = _HERE,
+    seed: Annotated[int, Option(help="Seed of the language, the model and the run.")] = 0,
 ) -> None:
     """Train a small model on a made-up language here and now, score its biases, select one.
 

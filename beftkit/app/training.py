@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from beftkit.app.common import Format, OutputOption, QuietOption, check_outputs, show
-from beftkit.app.common import say as say_lines
-from beftkit.app.options import TopicCommand, late_command, panel, with_settings
+from beftkit.app.common import Format, OutputOption, QuietOption, check_outputs, say, show
+from beftkit.app.options import TopicCommand, flag, late_command, with_settings
 from beftkit.app.progress import IS_MAIN, watched
 from beftkit.errors import UsageError
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.fisher import FisherSettings
-from beftkit.settings.parts import OUTPUT, Part
+from beftkit.settings.parts import Part
 from beftkit.settings.train import TrainSettings
 
 ModelArgument = Annotated[
     str | None, typer.Argument(metavar="MODEL", help="Model folder, or owner/name on the hub.")
 ]
+_PRINTED = "What is printed; json holds every figure.  [default: table]"
 LateFormat = Annotated[
     Format,
-    panel(
-        OUTPUT,
-        "What is printed; json holds every figure.  [default: table]",
-        "--format",
-        metavar="table|json|csv|markdown",
-    ),
+    flag(_PRINTED, "--format", metavar="table|json|csv|markdown"),
 ]
-LateQuiet = Annotated[bool, panel(OUTPUT, "No progress and notes on stderr.", "--quiet", "-q")]
+LateQuiet = Annotated[bool, flag("No progress and notes on stderr.", "--quiet", "-q")]
 
 
 def command(name: str) -> Any:
@@ -40,25 +36,20 @@ def command(name: str) -> Any:
         "fisher": (fisher, FisherSettings, "Empirical Fisher of each bias, before fine-tuning."),
     }
     function, settings, short_help = known[name]
-    names = [name for name in settings.model_fields if name != "model"]
-    built = with_settings(function, settings, names)
+    built = with_settings(function, settings, settings.model_fields)
     return late_command(name, built, short_help, cls=TopicCommand)
 
 
 def train(
     model: ModelArgument = None,
-    config: Annotated[
-        str | None, panel(OUTPUT, "A run.yaml to start from; flags win over it.")
-    ] = None,
+    config: Annotated[str | None, flag("A run.yaml to start from; flags win over it.")] = None,
     dry_run: Annotated[
-        bool, panel(OUTPUT, "Print settings and what would train, and stop.", "--dry-run")
+        bool, flag("Print settings and what would train, and stop.", "--dry-run")
     ] = False,
     resume: Annotated[
-        bool, panel(OUTPUT, "Take up a run that was stopped in --output.", "--resume")
+        bool, flag("Take up a run that was stopped in --output.", "--resume")
     ] = False,
-    overwrite: Annotated[
-        bool, panel(OUTPUT, "Replace a former run in --output.", "--overwrite")
-    ] = False,
+    overwrite: Annotated[bool, flag("Replace a former run in --output.", "--overwrite")] = False,
     format: LateFormat = Format.table,
     quiet: LateQuiet = False,
     **flags: Any,
@@ -82,11 +73,8 @@ def train(
         return
     if settings.output is None:
         raise lacking
-    result = watched(
-        lambda **how: run(settings, resume=resume, overwrite=overwrite, **how),
-        quiet,
-        f"stopped; its state is saved, --output {settings.output} --resume takes it up",
-    )
+    stopped = f"stopped; its state is saved, --output {settings.output} --resume takes it up"
+    result = watched(partial(run, settings, resume=resume, overwrite=overwrite), quiet, stopped)
     if IS_MAIN:
         show(train_document(result), format)
 
@@ -112,7 +100,7 @@ def evaluate(
     found = run(model, **flags)
     if IS_MAIN:
         written, notes = show(evaluation_document(found), format, output)
-        say_lines([*written, *([] if quiet else notes)])
+        say([*written, *([] if quiet else notes)])
 
 
 def fisher(
@@ -136,4 +124,4 @@ def fisher(
     found = run(model, **flags)
     if IS_MAIN:
         written, notes = show(fisher_document(found), format, output)
-        say_lines([*written, *([] if quiet else notes)])
+        say([*written, *([] if quiet else notes)])

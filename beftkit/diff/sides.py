@@ -128,9 +128,8 @@ def _members(folder: Path) -> list[Path]:
         entries = list(folder.iterdir()) if folder.is_dir() else []
     except (OSError, ValueError):
         return []
-    if any(entry.name in _NO_RUN for entry in entries) or any(
-        entry.name.endswith(".index.json") for entry in entries
-    ):
+    names = [entry.name for entry in entries]
+    if any(name in _NO_RUN or name.endswith(".index.json") for name in names):
         return []
     folders = [entry for entry in entries if entry.is_dir() and _RUN.fullmatch(entry.name)]
     files = [one for one in entries if one.suffix == ".safetensors" and _RUN.fullmatch(one.stem)]

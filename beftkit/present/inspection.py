@@ -20,20 +20,18 @@ def inspection_document(found: Inspection) -> Document:
         f"{found.family}; {layers or 'no attention biases'}; "
         f"{len(found.unscored)} biases outside the roles",
     ]
-    rows = []
-    for role in found.roles:
-        row = {"role": role.role, **role.to_dict()}
-        rows.append({**row, "width": _join(role.widths), "dtype": _join(role.dtypes)})
     several = len({(role.tower, role.attention) for role in found.roles}) > 1
     columns = [*texts(*(["tower", "attention"] if several else []), "role"), *numbers("count")]
     columns += [*numbers("width"), *texts("dtype"), *numbers("mean norm", "min", "max")]
     columns += texts("inert")
-    body = []
+    rows, body = [], []
     for role in found.roles:
-        width = _join(role.widths) + (" (fused)" if role.fused else "")
+        width, dtype = _join(role.widths), _join(role.dtypes)
+        rows.append({"role": role.role, **role.to_dict(), "width": width, "dtype": dtype})
+        width += " (fused)" if role.fused else ""
         norms = map(number, (role.norm_mean, role.norm_min, role.norm_max))
         where = [role.tower, role.attention] if several else []
-        cells = [role.role, str(role.count), width, _join(role.dtypes), *norms, role.inert]
+        cells = [role.role, str(role.count), width, dtype, *norms, role.inert]
         body.append([*where, *cells])
     table = Table(columns, body)
     notes = Only("table", Lines(noted(found.notes)))

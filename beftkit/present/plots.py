@@ -53,7 +53,9 @@ def heatmap(scores: Scores, path: str | Path) -> None:
         axes = figure.subplots(len(towers), 2, squeeze=False, gridspec_kw=grid)
         for (left, right), tower, some, count in zip(axes, towers, rows, layers, strict=True):
             image = _draw(left, some, count, limit)
-            _draw_means(right, some, limit)
+            means = [[nan if mean is None else mean] for _, _, mean in some]
+            _cells(right, means, limit, numbers=True)
+            right.set(yticks=[], xticks=[0], xticklabels=["mean"])
             if len(towers) > 1:
                 left.set_title(tower, loc="left", fontsize=10)
         place = {"shrink": 0.9, "pad": 0.01, "aspect": 30}
@@ -193,12 +195,6 @@ def _draw(axis: Any, rows: list[Row], layers: int, limit: float) -> Any:
     axis.set_xticks(ticks, list(map(str, ticks)))
     axis.set_xlabel("layer")
     return image
-
-
-def _draw_means(axis: Any, rows: list[Row], limit: float) -> None:
-    _cells(axis, [[nan if mean is None else mean] for _, _, mean in rows], limit, numbers=True)
-    axis.set_yticks([])
-    axis.set_xticks([0], ["mean"])
 
 
 def _cells(axis: Any, grid: list[list[float]], limit: float, numbers: bool) -> Any:

@@ -124,22 +124,19 @@ def _notes(results: Sequence[Scores]) -> list[str]:
 def _headline(results: Sequence[Scores]) -> list[str]:
     first = results[0]
     score, coverage = FIGURES[METHODS[first.method]], first.coverage
+    pre, what = f"PRE   {source(first.pre)}", f"{first.family}, {first.tower} tower"
     target = target_line(results, lambda best: f"{best:.4g}")
     if len(results) > 1:
-        return [
-            f"PRE   {source(first.pre)}",
-            f"POST  {len(results)} checkpoints",
-            f"{first.family}, {first.tower} tower; score: {score}, mean over a role's sites",
-            target,
-        ]
+        how = f"{what}; score: {score}, mean over a role's sites"
+        return [pre, f"POST  {len(results)} checkpoints", how, target]
     layers = len({(site.tower, site.layer) for site in first.sites})
     scale = " (0 unchanged, 1 orthogonal, 2 negated)" if first.method == "projection" else ""
     return [
-        f"PRE   {source(first.pre)}",
+        pre,
         f"POST  {source(first.post)}",
-        f"{first.family}, {first.tower} tower, {layers} layers; {coverage.matched} biases "
-        f"matched, {len(coverage.only_pre)} only in PRE, {len(coverage.only_post)} only in POST, "
-        f"{len(coverage.unscored)} outside the roles",
+        f"{what}, {layers} layers; {coverage.matched} biases matched, {len(coverage.only_pre)} "
+        f"only in PRE, {len(coverage.only_post)} only in POST, {len(coverage.unscored)} outside "
+        "the roles",
         f"score: {score}{scale}, mean over a role's sites",
         target,
     ]

@@ -191,8 +191,7 @@ def selection_rows(found: Selection) -> list[dict[str, Any]]:
             alone = group.verified.get(role)
             row |= {"metric_best": alone and alone.best, "metric_last": alone and alone.last}
             row["percent"] = alone and alone.percent
-            row["train_seconds"] = alone and alone.train_seconds
-            rows.append(row)
+            rows.append({**row, "train_seconds": alone and alone.train_seconds})
     return rows
 
 

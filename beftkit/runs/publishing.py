@@ -50,6 +50,7 @@ def check_push(repo_id: str) -> None:
     from huggingface_hub import constants, get_token
 
     tools: Any = huggingface_hub.utils
+    place = f"push_to_hub {repo_id}"
     try:
         tools.validate_repo_id(repo_id)
     except tools.HFValidationError as error:
@@ -57,29 +58,22 @@ def check_push(repo_id: str) -> None:
     if "/" not in repo_id:
         raise BeftError(f"push_to_hub {repo_id!r}: expected owner/name")
     if get_token() is None:
-        raise BeftError(
-            f"push_to_hub {repo_id}: nobody is logged in; run `hf auth login`, or set HF_TOKEN"
-        )
+        raise BeftError(f"{place}: nobody is logged in; run `hf auth login`, or set HF_TOKEN")
     url = f"{constants.ENDPOINT}/api/whoami-v2"
     try:
         said = json.loads(Connection(repo_id, None).whole(url, repo_id, _LIMIT))
         role = said.get("auth", {}).get("accessToken", {}).get("role")
     except Offline:
-        raise BeftError(
-            f"push_to_hub {repo_id}: offline mode (HF_HUB_OFFLINE) forbids to ask the hub"
-        ) from None
-    except (ValueError, AttributeError) as error:
-        if isinstance(error, BeftError):
-            raise BeftError(f"push_to_hub {error}") from None
-        raise BeftError(
-            f"push_to_hub {repo_id}: {constants.ENDPOINT} answers, but not as a hub does; is "
-            "HF_ENDPOINT right?"
-        ) from None
+        what = "offline mode (HF_HUB_OFFLINE) forbids to ask the hub"
+        raise BeftError(f"{place}: {what}") from None
+    except BeftError as error:
+        raise BeftError(f"push_to_hub {error}") from None
+    except (ValueError, AttributeError):
+        what = f"{constants.ENDPOINT} answers, but not as a hub does; is HF_ENDPOINT right?"
+        raise BeftError(f"{place}: {what}") from None
     if role == "read":
-        raise BeftError(
-            f"push_to_hub {repo_id}: the token may only read; make one that may write, then "
-            "`hf auth login`"
-        )
+        what = "the token may only read; make one that may write, then `hf auth login`"
+        raise BeftError(f"{place}: {what}")
 
 
 def push(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
@@ -104,14 +104,9 @@ class TrainResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {
-            **{field.name: getattr(self, field.name) for field in fields(self)},
-            "percent": self.percent,
-            "summary": self.summary(),
-            "runs": [
-                {**asdict(run), "examples_per_second": run.examples_per_second} for run in self.runs
-            ],
-        }
+        runs = [{**asdict(r), "examples_per_second": r.examples_per_second} for r in self.runs]
+        shares = {"percent": self.percent, "summary": self.summary()}
+        return {**vars(self), **shares, "runs": runs}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainResult:

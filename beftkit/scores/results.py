@@ -195,13 +195,9 @@ class Scores:
 
     def post_dict(self) -> dict[str, Any]:
         """What that document says of this POST."""
-        return {
-            "post": self.post.to_dict(),
-            "target": self.target,
-            "coverage": self.coverage.to_dict(),
-            "notes": list(self.notes),
-            "roles": {role: score.to_dict() for role, score in self.roles.items()},
-        }
+        what: dict[str, Any] = {"post": self.post.to_dict(), "target": self.target}
+        what |= {"coverage": self.coverage.to_dict(), "notes": list(self.notes)}
+        return {**what, "roles": {role: score.to_dict() for role, score in self.roles.items()}}
 
     def to_pandas(self) -> Any:
         """One row per site as a `pandas.DataFrame`; needs pandas."""
@@ -217,17 +213,10 @@ def document(results: Sequence[Scores]) -> dict[str, Any]:
     from beftkit import __version__
 
     first = results[0]
-    return {
-        "schema_version": 1,
-        "beftkit_version": __version__,
-        "pre": first.pre.to_dict(),
-        "family": first.family,
-        "tower": first.tower,
-        "method": first.method,
-        "candidates": list(first.candidates),
-        **({"settings": first.settings.to_dict()} if first.settings else {}),
-        "posts": [one.post_dict() for one in results],
-    }
+    head = {"schema_version": 1, "beftkit_version": __version__, "pre": first.pre.to_dict()}
+    what = plain_of(first, "family tower method candidates")
+    how = {"settings": first.settings.to_dict()} if first.settings else {}
+    return {**head, **what, **how, "posts": [one.post_dict() for one in results]}
 
 
 def post_labels(results: Sequence[Scores]) -> list[str]:

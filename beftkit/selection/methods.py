@@ -17,6 +17,8 @@ from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data
 
+#: (update, role -> score), ...
+Track = Sequence[tuple[int, Mapping[str, float | None]]]
 #: points of a track that are kept
 POINTS = 200
 
@@ -30,10 +32,8 @@ def change_methods(
     pre = f"{result.model}@{revision}" if revision else result.model
     post = Path(str(run.folder)) / str(run.adapter)
     read = comparison(pre, post)
-    first, second = (
-        read.ranked(method, list(settings.candidates), settings.allow_inert)
-        for method in ("projection", "magnitude")
-    )
+    rules = list(settings.candidates), settings.allow_inert
+    first, second = (read.ranked(method, *rules) for method in ("projection", "magnitude"))
     tables = {one.method: method_table(one) for one in (first, second)}
     # What the probe's adapter holds beside biases is no news here.
     return tables, first.family, tuple(note for note in first.notes if "inert" in note)
@@ -49,17 +49,10 @@ def fisher_method(
     ready = prepare(settings, seed, data=data)
     ready.place()
     measured = sites_of(ready.model)
-    means, _ = example_means(
-        ready.model,
-        measured.names,
-        ready.train,
-        ready.objective,
-        ready.accelerator,
-        batch_size=settings.batch_size,
-    )
-    found = fisher_scores(
-        measured, means, candidates=list(select.candidates), allow_inert=select.allow_inert
-    )
+    what = ready.model, measured.names, ready.train, ready.objective, ready.accelerator
+    means, _ = example_means(*what, batch_size=settings.batch_size)
+    among = list(select.candidates)
+    found = fisher_scores(measured, means, candidates=among, allow_inert=select.allow_inert)
     return method_table(found)
 
 
@@ -100,9 +93,7 @@ def read_track(log: Path) -> list[tuple[int, dict[str, float | None]]]:
     return sorted(found.items())
 
 
-def thinned(
-    track: Sequence[tuple[int, Mapping[str, float | None]]],
-) -> dict[str, tuple[tuple[int, float | None], ...]]:
+def thinned(track: Track) -> dict[str, tuple[tuple[int, float | None], ...]]:
     """Role -> (update, score), ..., first and last kept, for pictures."""
     step = max(1, -(-len(track) // POINTS))
     kept = [*track[::step], *([track[-1]] if track and (len(track) - 1) % step else [])]
@@ -110,14 +101,8 @@ def thinned(
     return {role: tuple((at, scores.get(role)) for at, scores in kept) for role in roles}
 
 
-def when_settled(
-    track: Sequence[tuple[int, Mapping[str, float | None]]],
-    table: MethodTable,
-    settings: SelectSettings,
-) -> Settled | None:
+def when_settled(track: Track, table: MethodTable, settings: SelectSettings) -> Settled | None:
     """From which update the projection ratio's answer stayed, among candidates that can learn."""
-    can = [
-        role for role in settings.candidates
-        if role in table.roles and (settings.allow_inert or table.roles[role].inert != "yes")
-    ]  # fmt: skip
-    return settled(track, can)
+    there = [role for role in settings.candidates if role in table.roles]
+    able = [role for role in there if settings.allow_inert or table.roles[role].inert != "yes"]
+    return settled(track, able)

@@ -56,8 +56,8 @@ def files(picture: Picture) -> dict[str, bytes]:
     with style(**_SETTINGS), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a name in letters that the font has not
         figure = _figure(picture.panels, picture.columns)
-        png = _png(figure)  # an SVG's points would be its pixels afterwards
-        return {f"{picture.name}.svg": _svg(figure), f"{picture.name}.png": png}
+        png = _written(figure, "png")  # an SVG's points would be its pixels afterwards
+        return {f"{picture.name}.svg": _written(figure, "svg"), f"{picture.name}.png": png}
 
 
 def inline(picture: Picture) -> list[str]:
@@ -69,7 +69,7 @@ def inline(picture: Picture) -> list[str]:
     with style(**_SETTINGS), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for number, panel in enumerate(picture.panels, 1):
-            svg = _svg(_figure([panel], 1, ground="none")).decode()
+            svg = _written(_figure([panel], 1, ground="none"), "svg").decode()
             alt = picture.alt + (f" ({number} of {len(picture.panels)})" if several else "")
             found.append(_for_page(svg, f"{picture.name}-{number}-", alt))
     return found
@@ -106,21 +106,16 @@ def _figure(panels: Sequence[Panel], columns: int, ground: str = "white") -> Any
     return figure
 
 
-def _svg(figure: Any) -> bytes:
+def _written(figure: Any, form: str) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     buffer = io.BytesIO()
-    canvas: Any = FigureCanvasSVG(figure)
-    canvas.print_svg(buffer, metadata={"Date": None})
-    return buffer.getvalue()
-
-
-def _png(figure: Any) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = io.BytesIO()
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.print_png(buffer)
+    canvas: Any = {"png": FigureCanvasAgg, "svg": FigureCanvasSVG}[form](figure)
+    if form == "png":
+        canvas.print_png(buffer)
+    else:
+        canvas.print_svg(buffer, metadata={"Date": None})
     return buffer.getvalue()
 
 

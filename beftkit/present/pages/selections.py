@@ -95,11 +95,9 @@ def _read(folder: Path) -> tuple[Selection, str, str]:
         raise BeftError(f"{folder}: its {RESULT} or {SETTINGS} is not UTF-8 text") from None
     try:
         values = json.loads(text, parse_constant=_no_number)
-        if values["schema_version"] != 1:
-            raise BeftError(
-                f"{path}: schema version {values['schema_version']!r}; expected 1. Is it of "
-                "another version of beftkit?"
-            )
+        if (schema := values["schema_version"]) != 1:
+            whose = "Is it of another version of beftkit?"
+            raise BeftError(f"{path}: schema version {schema!r}; expected 1. {whose}")
         found = Selection.from_dict(values)
         selection_document(found)  # every table can be made of it
         return found, str(values["beftkit_version"]), held
@@ -107,10 +105,8 @@ def _read(folder: Path) -> tuple[Selection, str, str]:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise BeftError(
-            f"{path}: is damaged ({reason}); beftkit select --output {folder} --resume writes it "
-            "anew"
-        ) from None
+        again = f"beftkit select --output {folder} --resume writes it anew"
+        raise BeftError(f"{path}: is damaged ({reason}); {again}") from None
 
 
 def _why(folder: Path) -> str:
