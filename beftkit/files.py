@@ -115,6 +115,8 @@ def _typed(kind: Any, value: Any) -> Any:
     inner = get_args(kind)
     if isinstance(kind, UnionType):  # ... | None
         return None if value is None else _typed(inner[0], value)
+    if hasattr(kind, "model_validate"):  # settings
+        return kind.model_validate(value)
     if is_dataclass(kind) and isinstance(kind, type):
         return getattr(kind, "from_dict", partial(from_plain, kind))(value)
     if get_origin(kind) is tuple:

@@ -172,7 +172,7 @@ def made(**changed: Any) -> TrainResult:
               ("lies in /home/somebody/runs/x, as a | b",))  # fmt: skip
     runs = tuple(replace(run, seed=seed, last=at(3, 0.5 + seed / 10)) for seed in range(3))
     return TrainResult("o/base", "mnli", "v", "accuracy", 768, 1538, 10_000_000,
-                       settings.model_dump(mode="json"), runs)  # fmt: skip
+                       settings, runs)  # fmt: skip
 
 
 def test_a_card_of_the_hub_s_own() -> None:

@@ -22,7 +22,7 @@ def train_document(result: TrainResult) -> Document:
         f"{result.model} on {result.task}, {result.runs[0].train_examples} training examples",
         f"bias {result.bias}: {result.scalars:,} of {result.total:,} scalars "
         f"({result.percent:.4f} %), and {result.head_scalars:,} of the head",
-        f"lr {s['lr']:g}, {s['epochs']} epochs, batch {s['batch_size']}, {s['precision']}",
+        f"lr {s.lr:g}, {s.epochs} epochs, batch {s.batch_size}, {s.precision}",
     ]
     notes = _notes(result)
     adapter = f"{run.folder}/adapter"

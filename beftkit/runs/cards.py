@@ -71,9 +71,9 @@ class _Card:
     run: Run
     objective: Objective
 
-    @cached_property
+    @property
     def settings(self) -> TrainSettings:
-        return TrainSettings.model_validate(self.result.settings)
+        return self.result.settings
 
     @cached_property
     def base(self) -> str | None:

@@ -191,7 +191,7 @@ def hand_over(result: TrainResult, settings: TrainSettings, objective: Objective
     if settings.output is None:
         return None
     # A run that is pushed later has its card name the place.
-    said = {**result.settings, "push_to_hub": settings.push_to_hub}
+    said = result.settings.model_copy(update={"push_to_hub": settings.push_to_hub})
     result = replace(result, settings=said)
     folder = Path(settings.output)
     for run in result.runs:

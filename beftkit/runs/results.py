@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from beftkit.files import from_plain
+from beftkit.settings import TrainSettings
 from beftkit.training.evaluation import Evaluated
 
 
@@ -81,7 +82,7 @@ class TrainResult:
     scalars: int
     head_scalars: int
     total: int
-    settings: Mapping[str, object]
+    settings: TrainSettings
     runs: tuple[Run, ...]
 
     @property
@@ -106,7 +107,8 @@ class TrainResult:
         """Plain values, for JSON."""
         runs = [{**asdict(r), "examples_per_second": r.examples_per_second} for r in self.runs]
         shares = {"percent": self.percent, "summary": self.summary()}
-        return {**vars(self), **shares, "runs": runs}
+        settings = self.settings.model_dump(mode="json")
+        return {**vars(self), **shares, "settings": settings, "runs": runs}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainResult:

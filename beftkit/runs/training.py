@@ -101,7 +101,7 @@ class _Journey:
             scalars=choice.scalars,
             head_scalars=choice.head_scalars,
             total=choice.total,
-            settings=s.model_dump(mode="json"),
+            settings=s,
             runs=tuple(runs),
         )
 

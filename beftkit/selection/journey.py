@@ -211,7 +211,7 @@ class _Journey:
         found = self.trained(cell, folder, PROBE)
         run = found.runs[0]
         methods, family, notes = change_methods(found, self.settings)
-        resolved = TrainSettings.model_validate(found.settings)
+        resolved = found.settings
         failed: dict[str, str] = {}
         if self.settings.fisher:
             saved = folder / FISHER

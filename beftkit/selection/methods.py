@@ -28,7 +28,7 @@ def change_methods(
 ) -> tuple[dict[str, MethodTable], str, tuple[str, ...]]:
     """Projection ratio and magnitude of a probe, its family, and what must be noted."""
     run = result.runs[0]
-    revision = result.settings.get("revision")
+    revision = result.settings.revision
     pre = f"{result.model}@{revision}" if revision else result.model
     post = Path(str(run.folder)) / str(run.adapter)
     read = comparison(pre, post)
