@@ -94,7 +94,7 @@ def _row(one: Folder, group: GroupResult, biases: Sequence[str]) -> dict[str, An
     }  # fmt: skip
     row |= {f"target_{name}": group.target(name) for name in TITLES}
     row |= {f"margin_{key}" if key != "runner_up" else key: lead.get(key)
-            for key in ("runner_up", "value", "low", "high", "close")}  # fmt: skip
+            for key in ("runner_up", "value", "low", "high", "close", "over")}  # fmt: skip
     row |= {"gap_v_q": group.gap, "metric_gap_v_q": metric_gap(group)}
     row |= {f"settled_{key}": settled.get(key) for key in ("target", "ranking", "steps")}
     row |= {"winner_best": group.winner.best, "winner_last": group.winner.last}

@@ -96,7 +96,8 @@ def _choices(folders: Sequence[Folder]) -> Table:
             lead, settled = group.projection.margin, group.settled
             interval = "-"
             if lead and lead.low is not None:
-                interval = f"{number(lead.low)} to {number(lead.high)}"
+                alone = " (layers alone)" if lead.over == "layers" else ""
+                interval = f"{number(lead.low)} to {number(lead.high)}{alone}"
             body.append([
                 one.label, group.label,
                 *(str(group.target(m) or "-") for m in methods),
