@@ -116,6 +116,8 @@ def test_tables_hold_what_the_selection_holds(place: Path, markdown: str) -> Non
     for value in (margin.value, margin.low, margin.high, group.gap):
         assert f"{value:.4f}" in line
     assert "| clear |" in line and "| 12 of 40 |" in line
+    assert "(layers alone)" not in line, "two seeds"
+    assert markdown.count(" (layers alone) |") == 1, "the other selection's one seed"
 
 
 def test_without_metrics_there_is_nothing_made_of_them(tmp_path: Path) -> None:
@@ -233,6 +235,7 @@ def test_numbers_come_back_as_they_were(place: Path) -> None:
     first = found[0].groups[0]
     assert groups[0]["model"] == NASTY
     assert float(groups[0]["gap_v_q"]) == first.gap
+    assert [one["margin_over"] for one in groups] == ["layers and seeds"] * 2 + ["layers"]
     assert float(groups[0]["tau_magnitude_best"]) == first.tau["magnitude"].best
     assert float(groups[0]["v_best"]) == first.verified["v"].best
     assert groups[2]["v_best"] == "" and groups[2]["target_projection"] == "q"

@@ -128,7 +128,8 @@ def margin_words(target: str | None, lead: Margin) -> str:
     ratio = f"{target} leads {lead.runner_up} by {lead.value:.4g}"
     if lead.low is None:
         return f"{ratio} (one layer, one seed: no interval)"
-    interval = f"95 % interval {lead.low:.4g} to {lead.high:.4g} over layers and seeds"
+    over = f" over {lead.over}" if lead.over else ""
+    interval = f"95 % interval {lead.low:.4g} to {lead.high:.4g}{over}"
     return f"{ratio}, {interval}" + (": too close to call" if lead.close else "")
 
 

@@ -64,7 +64,7 @@ def _row(one: Folder, group: GroupResult, biases: Sequence[str]) -> dict[str, An
     row = {**_which(one), **place_row(group)}
     row |= {f"target_{name}": group.target(name) for name in TITLES}
     row["runner_up"] = lead.get("runner_up")
-    row |= {f"margin_{key}": lead.get(key) for key in ("value", "low", "high", "close")}
+    row |= {f"margin_{key}": lead.get(key) for key in ("value", "low", "high", "close", "over")}
     row |= {"gap_v_q": group.gap, "metric_gap_v_q": metric_gap(group)}
     row |= {f"settled_{key}": settled.get(key) for key in ("target", "ranking", "steps")}
     row |= {"winner_best": group.winner.best, "winner_last": group.winner.last}

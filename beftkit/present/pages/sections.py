@@ -108,7 +108,8 @@ def _choices(folders: Sequence[Folder]) -> Table:
             row = [one.label, group.label, *(group.target(m) for m in methods)]
             row += [lead.runner_up, number(lead.value)] if lead else [None, "-"]
             low, high = (lead.low, lead.high) if lead else (None, None)
-            row.append(None if low is None else f"{number(low)} to {number(high)}")
+            alone = " (layers alone)" if lead and lead.over == "layers" else ""
+            row.append(None if low is None else f"{number(low)} to {number(high)}{alone}")
             stayed = f"{settled.ranking} of {settled.steps}" if settled else None
             body.append([*row, is_clear(lead), number(group.gap), stayed])
     return Table(columns, body, title=_CHOICES)
