@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, UsageError
 from beftkit.files import write_whole
 from beftkit.runs.results import TrainResult
 from beftkit.settings.resolve import read_yaml, resolve_train, settings_yaml
@@ -114,7 +114,31 @@ def resolve_run(
     if resume and config is None and output is not None and given.get("bias") != "auto":
         saved = Path(output) / SETTINGS
         config = saved if saved.is_file() else None
+        if config:
+            check_code(saved, given)
     return resolve_train(config, given)
+
+
+def check_code(saved: Path, given: Mapping[str, Any]) -> None:
+    """Refuse code that only a folder's own settings name: the folder may come from elsewhere.
+
+    Raises:
+        UsageError: a metric that is not ours, or the leave to run code, not given here as well.
+    """
+    from beftkit.tasks import METRIC_NAMES
+
+    held = read_yaml(saved)
+    names = held.get("metric") or ()
+    for name in names if isinstance(names, list) else (names,):
+        if name and name not in METRIC_NAMES and not given.get("metric"):
+            raise UsageError(
+                f"{saved}: names the metric {name!r}, which is code to run; give it here as well: "
+                f"--metric {name}"
+            )
+    if held.get("trust_remote_code") and not given.get("trust_remote_code"):
+        raise UsageError(
+            f"{saved}: allows code of others to run; allow it here as well: --trust-remote-code"
+        )
 
 
 def finished(folder: Path) -> TrainResult | None:

@@ -10,10 +10,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from beftkit.errors import BeftError, UsageError
+from beftkit.errors import BeftError, Refusal, UsageError
 from beftkit.files import from_plain, write_whole
 from beftkit.runs import train_with
-from beftkit.runs.prepare import load_data
+from beftkit.runs.folders import check_code
+from beftkit.runs.inputs import check_runs
+from beftkit.runs.prepare import load_data, prepare
 from beftkit.runs.results import TrainResult
 from beftkit.selection.cells import (
     PROBE,
@@ -37,6 +39,7 @@ from beftkit.settings.resolve import read_yaml, resolve_select
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings
 from beftkit.training.journal import LOG, Unwatched, Watcher
+from beftkit.training.state import FOLDER as STATES
 
 SETTINGS, RESULT, CELL, FISHER = "select.yaml", "select.json", "cell.json", "fisher.json"
 CELLS = "cells"
@@ -85,6 +88,7 @@ def select(
         ('v', {'projection': 'v', 'magnitude': 'q', 'fisher': 'v'})
     """
     if resume and config is None and (saved := Path(output) / SETTINGS).is_file():
+        check_code(saved, settings)
         config = saved
     return select_with(
         resolve_select(config, {**settings, "model": model}),
@@ -136,6 +140,7 @@ class _Journey:
             raise UsageError("verify compares metrics; expected a validation file as well")
         self.begin(resume, overwrite)
         mine = cells[self.rank :: self.world]
+        self.check_finished(mine)
         for number, cell in enumerate(mine, 1):
             where = f"cell {number} of {len(mine)}, {cell.name}"
             self.one(cell, where, biases)
@@ -181,6 +186,23 @@ class _Journey:
             raise BeftError(f"{self.folder}: cannot be made ({error.strerror})") from None
         write_whole(path, yaml.safe_dump(values, sort_keys=False).encode())
 
+    def check_finished(self, cells: Sequence[Cell]) -> None:
+        """Refuse a grid of which a part was found with other data, or on another base."""
+        there = [(self.folder / CELLS / cell.name / PROBE, cell) for cell in cells]
+        there = [(folder, cell) for folder, cell in there if (folder / STATES).is_dir()]
+        if not there:
+            return
+        plans = [run_settings(self.settings, cell, PROBE, None) for _, cell in there]
+        ready = prepare(plans[0], plans[0].seeds[0], data=self.data)
+        runs = [
+            (folder, replace(ready, settings=plan, seed=cell.seed))
+            for (folder, cell), plan in zip(there, plans, strict=True)
+        ]
+        notes: list[str] = []
+        check_runs(runs, notes.append)
+        for note in notes[:1]:
+            self.watcher.note(note)
+
     def one(self, cell: Cell, where: str, biases: Sequence[str]) -> None:
         """Bring a cell to its end, or note why it failed."""
         folder = self.folder / CELLS / cell.name
@@ -192,6 +214,8 @@ class _Journey:
         result = CellResult(cell, f"{CELLS}/{cell.name}")
         try:
             result = self.probed(cell, folder, result)
+        except Refusal:
+            raise
         except BeftError as error:
             self.watcher.note(f"{where}: failed: {error}")
             result = replace(result, failed={PROBE: str(error)})
@@ -204,6 +228,8 @@ class _Journey:
                     run = self.trained(cell, folder, bias)
                     runs = {**result.runs, bias: run_summary(run, self.folder)}
                     result = replace(result, runs=runs)
+                except Refusal:
+                    raise
                 except BeftError as error:
                     self.watcher.note(f"{where}, bias {bias}: failed: {error}")
                     result = replace(result, failed={**result.failed, bias: str(error)})
