@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,11 @@ class _Journey:
         self.folder = None if settings.output is None else Path(settings.output)
 
     def run(self, resume: bool, overwrite: bool) -> TrainResult:
+        with ExitStack() as held:
+            return self.trained(resume, overwrite, held)
+
+    def trained(self, resume: bool, overwrite: bool, held_folder: ExitStack) -> TrainResult:
+        """All of it; the folder is released with what is held."""
         s = self.settings
         self.accelerator = make_accelerator(s.device, s.precision, s.report_to, s.output)
         told_by_main(self.accelerator, lambda: check_wanted(self.settings))
@@ -66,11 +72,11 @@ class _Journey:
             first.objective.measure(self.metrics, split.targets, split.targets)
         choice = choose_parts(s, first.model, s.seeds[0])
         if self.folder is not None:
-            folder, wanted = self.folder, resume
-            resume = told_by_main(
-                self.accelerator,
-                lambda: folders.begin(folder, s, overwrite=overwrite, resume=wanted),
-            )
+            folder = self.folder
+            opened = folders.opened(folder, s, overwrite=overwrite, resume=resume)
+            resume = told_by_main(self.accelerator, lambda: held_folder.enter_context(opened))
+            for name in folders.links(folder):
+                self.watcher.note(f"{folder / name} is a symbolic link: it leads elsewhere")
             if resume and (done := self.finished(folder)) is not None:
                 self.check_finished(s.seeds, first)
                 self.watcher.note(f"{folder}: this run came to its end before")
@@ -135,7 +141,7 @@ class _Journey:
         folder = self.folder_of(seed)
         if folder is not None and folder != self.folder:
             if self.accelerator.is_main_process:
-                folders.make(folder)
+                folders.make_seed(folder, s)
             if resume and (done := self.finished(folder)) is not None:
                 self.check_finished([seed], ready)
                 return done.runs[0]
