@@ -147,3 +147,63 @@ def test_rights_are_as_the_umask_has_them(
         if path.name != ".beftkit.lock":
             wanted = (0o777 if path.is_dir() else 0o666) & ~mask
             assert oct(path.stat().st_mode & 0o777) == oct(wanted), path
+
+
+SELECT = ("select", *DATA[:-3], "--epochs", "1", "--candidates", "q,v", "--no-fisher", "-q")
+CELL = "cells/all-e1-seed0"
+
+
+def test_a_selection_replaces_what_it_lists(workplace: Path, beftkit: Beftkit) -> None:
+    assert beftkit(*SELECT, "--verify", "-o", "sel").code == 0
+    sel = workplace / "sel"
+    mine = [put(sel / name) for name in ("a.txt", f"{CELL}/a.txt", f"{CELL}/probe/state/a.txt")]
+    mine.append(put(sel / "cells" / "other" / "model" / "a.txt"))
+    ran = beftkit(*SELECT, "--overwrite", "-o", "sel")
+    assert ran.code == 0, ran
+    assert all(path.read_text() == PRECIOUS for path in mine)
+    assert not (sel / CELL / "q").exists() and (sel / CELL / "cell.json").is_file()
+    for path in mine:
+        path.unlink()
+    ran = beftkit(*SELECT, "--overwrite", "--seeds", "1", "-o", "sel")
+    assert ran.code == 0 and not (sel / CELL).exists(), ran
+
+
+@pytest.mark.parametrize("settings", ["a: b\n", None])
+def test_a_folder_of_others_is_no_selection(
+    settings: str | None, workplace: Path, beftkit: Beftkit
+) -> None:
+    """None: a selection's settings."""
+    assert beftkit(*SELECT, "-o", "sel").code == 0
+    other = workplace / "other"
+    put(other / CELL / "probe" / "state" / "a")
+    shutil.copy(workplace / "sel" / "select.yaml", other)
+    if settings is not None:
+        (other / "select.yaml").write_text(settings)
+    before = tree(other)
+    message = "its select.yaml is no selection's" if settings else "a selection without manifest"
+    refused(beftkit(*SELECT, "--overwrite", "-o", "other"), message, 1500)
+    assert tree(other) == before
+
+
+def test_a_run_in_a_cell_without_a_manifest_is_not_replaced(
+    workplace: Path, beftkit: Beftkit
+) -> None:
+    assert beftkit(*SELECT, "-o", "sel").code == 0
+    probe = workplace / "sel" / CELL / "probe"
+    (probe / "manifest.json").unlink()
+    before = tree(probe)
+    refused(beftkit(*SELECT, "--overwrite", "-o", "sel"), f"{CELL}/probe: holds a run without")
+    assert tree(probe) == before
+    shutil.move(probe, workplace / "place")
+    probe.symlink_to(workplace / "place")
+    refused(beftkit(*SELECT, "--overwrite", "-o", "sel"), f"{CELL}/probe: is a symbolic link")
+    assert tree(workplace / "place") == before
+
+
+def test_auto_leaves_a_folder_of_others_alone(workplace: Path, beftkit: Beftkit) -> None:
+    run = ("train", *DATA[:-3], "--epochs", "1", "--bias", "auto", "--overwrite", "-q", "-o")
+    put(workplace / "other" / "select" / "cells" / "a")
+    (workplace / "other" / "run.yaml").write_text("a: b\n")
+    before = tree(workplace / "other")
+    refused(beftkit(*run, "other"), "its run.yaml is no run's", 1500)
+    assert tree(workplace / "other") == before

@@ -10,10 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from beftkit.errors import BeftError, Refusal, UsageError
+from beftkit.errors import BeftError, UsageError
 from beftkit.files import write_whole
 from beftkit.runs import manifest
-from beftkit.runs.locks import LOCK, occupied
+from beftkit.runs.locks import LOCK, check_free, occupied
 from beftkit.runs.results import TrainResult
 from beftkit.runs.trackers import FOLDER as TRACKERS
 from beftkit.settings.resolve import read_yaml, resolve_train, settings_yaml
@@ -46,21 +46,22 @@ def opened(
         BeftError: it holds something and may not be overwritten, or a run with other settings.
     """
     given = {"overwrite": overwrite, "resume": resume}
-    _former(folder, settings, **given)  # nothing is written where it is refused
+    check_free(folder)
+    former_files(folder, settings, **given)  # nothing is written where it is refused
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BeftError(f"{folder}: cannot be written ({error.strerror})") from None
     with occupied(folder):
-        former = _former(folder, settings, **given)  # others may have been here meanwhile
+        found = former_files(folder, settings, **given)  # others may have been here meanwhile
         drop_half_written(folder)
-        if former is None:
+        if found is None:
             manifest.add(folder, *_begun(settings))
             yield True
             return
         try:
             # run.yaml goes last (it is replaced): a kill in between leaves a folder known as ours.
-            manifest.remove(folder, [path for path in former if path != folder / SETTINGS])
+            manifest.remove(folder, [path for path in found if path != folder / SETTINGS])
         except OSError as error:
             raise BeftError(f"{folder}: cannot be written ({error.strerror})") from None
         manifest.begin(folder, *_begun(settings))
@@ -68,7 +69,7 @@ def opened(
         yield False
 
 
-def _former(
+def former_files(
     folder: Path, settings: TrainSettings, *, overwrite: bool, resume: bool
 ) -> list[Path] | None:
     """What a former run made there and is to be deleted; None: it is to be taken up.
@@ -92,10 +93,25 @@ def _former(
         return None
     if not held:
         return []
-    if not (former and overwrite):
+    # A run that was replaced with its selection leaves what others keep there, and its manifest.
+    cleared = not former and manifest.read(folder) is not None and not manifest.made(folder)
+    if not cleared and not (former and overwrite):
         taken = "holds a run; --resume takes it up, --overwrite replaces it"
         foreign = f"holds {held[0]} and is no run's folder; give another --output"
         raise BeftError(f"{folder}: {taken if former else foreign}")
+    if former:
+        _check_ours(folder)
+    for name in links(folder):
+        manifest.check_no_link(folder, name)
+    made = manifest.made(folder)
+    for name in _all_names(settings):
+        for path in manifest.matching(folder, name):
+            if path not in made:
+                raise manifest.unlisted(path)
+    return made
+
+
+def _check_ours(folder: Path) -> None:
     try:
         resolve_train(folder / SETTINGS, {})
     except BeftError as error:
@@ -103,17 +119,6 @@ def _former(
             f"{folder}: its {SETTINGS} is no run's, so nothing is replaced ({error}); give another "
             "--output"
         ) from None
-    for name in links(folder):
-        manifest.check_no_link(folder, name)
-    made = manifest.made(folder)
-    for name in _all_names(settings):
-        for path in manifest.matching(folder, name):
-            if path not in made:
-                raise Refusal(
-                    f"{path}: would be replaced, but {manifest.NAME} does not list it as made by a "
-                    "run; move it away, or give another --output"
-                )
-    return made
 
 
 def _begun(settings: TrainSettings) -> list[str]:

@@ -27,14 +27,35 @@ def occupied(folder: Path) -> Iterator[None]:
         Refusal: another process has it; it is named.
         BeftError: the folder cannot be written to.
     """
+    path = folder.absolute() / LOCK
+    with _locked(folder, path) as soft:
+        if not soft:  # a soft lock says by itself who has it
+            path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
+        yield
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder that another process has.
+
+    Raises:
+        Refusal: it has; it is named.
+    """
+    path = folder.absolute() / LOCK
+    if path.exists():
+        with _locked(folder, path):
+            pass
+
+
+@contextmanager
+def _locked(folder: Path, path: Path) -> Iterator[bool]:
+    """Hold the lock; gives whether it is a soft one, as on a disk without flock."""
     from filelock import FileLock, SoftFileLock, Timeout
 
-    path = folder.absolute() / LOCK
     said = _read(path)
     lock = FileLock(path, timeout=0)
     try:
-        with warnings.catch_warnings():  # of a disk without flock, where a soft lock is taken
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it is a soft one
             lock.acquire()
     except Timeout:
         with suppress(OSError):  # filelock before 3.30 empties the file that it asks for
@@ -46,23 +67,10 @@ def occupied(folder: Path) -> Iterator[None]:
         raise BeftError(f"{path}: cannot be written ({reason}); give another --output") from None
     _HELD.add(path)
     try:
-        if not isinstance(lock, SoftFileLock):
-            path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
-        yield
+        yield isinstance(lock, SoftFileLock)
     finally:
         _HELD.discard(path)
         lock.release()
-
-
-def check_free(folder: Path) -> None:
-    """Refuse a folder that another process has.
-
-    Raises:
-        Refusal: it has; it is named.
-    """
-    if (folder / LOCK).exists():
-        with occupied(folder):
-            pass
 
 
 def _taken(folder: Path, said: str) -> str:

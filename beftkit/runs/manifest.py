@@ -103,7 +103,7 @@ def made(folder: Path, what: str = "a run") -> list[Path]:
         check_no_link(folder, name)
         if below.is_dir() and any(one.name != LOCK for one in below.iterdir()):
             check_free(below)
-            found += [*made(below), below / NAME, below / LOCK]
+            found += [*made(below), below / LOCK, below / NAME]
     return found
 
 
@@ -144,9 +144,23 @@ def check_no_link(folder: Path, name: str) -> None:
             )
 
 
+def unlisted(path: Path) -> Refusal:
+    """A file that would be replaced, and is nobody's that we know."""
+    return Refusal(
+        f"{path}: would be replaced, but {NAME} does not list it as made by a run; move it away, "
+        "or give another --output"
+    )
+
+
 def remove(folder: Path, paths: Iterable[Path]) -> None:
-    """Delete these files, and folders below this one that are empty then."""
+    """Delete these files, and folders below this one that are empty then.
+
+    Where others keep something, a manifest stays: it tells whose folder it was.
+    """
     for path in paths:
+        if path.name == NAME and [*path.parent.iterdir()] != [path]:
+            begin(path.parent)
+            continue
         path.unlink(missing_ok=True)
         for above in path.parents:
             if above == folder:
