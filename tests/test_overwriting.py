@@ -117,11 +117,20 @@ def test_no_link_is_followed(name: str, out: Path, beftkit: Beftkit) -> None:
     assert tree(place) == before and path.is_symlink()
 
 
-def test_a_link_is_named_when_a_run_is_taken_up(out: Path, beftkit: Beftkit) -> None:
-    shutil.move(out / "state", out.parent / "place")
-    (out / "state").symlink_to(out.parent / "place")
-    ran = beftkit("train", "-o", "out", "--resume")
-    assert ran.code == 0 and "out/state is a symbolic link: it leads elsewhere" in ran.err
+@pytest.mark.parametrize("name", ["state", "log.jsonl", ".beftkit.lock", "seed-0/state"])
+def test_no_link_is_written_through(name: str, out: Path, beftkit: Beftkit) -> None:
+    """A state there would be deleted, a log cut."""
+    place = out.parent / "place"
+    shutil.copytree(out, place)
+    (place / name).parent.mkdir(exist_ok=True)
+    before = tree(place)
+    path = out / name
+    path.parent.mkdir(exist_ok=True)
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    path.symlink_to(place / name)
+    ran = beftkit("train", "-o", "out", "--resume", "-q")
+    refused(ran, f"out/{name}: is a symbolic link, which is not followed")
+    assert tree(place) == before
 
 
 def test_a_run_of_an_older_version_is_taken_up(out: Path, beftkit: Beftkit) -> None:

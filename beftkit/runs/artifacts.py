@@ -21,8 +21,8 @@ from beftkit.adapters import (
 from beftkit.errors import BeftError
 from beftkit.models import Loaded, quiet
 from beftkit.runs import manifest
-from beftkit.runs.folders import ADAPTER, HALF, MODEL
-from beftkit.runs.manifest import move_files
+from beftkit.runs.folders import ADAPTER, MODEL
+from beftkit.runs.manifest import HALF, move_files
 from beftkit.runs.prepare import Prepared
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data

@@ -14,6 +14,7 @@ from beftkit.errors import BeftError, UsageError
 from beftkit.files import write_whole
 from beftkit.runs import manifest
 from beftkit.runs.locks import LOCK, check_free, occupied
+from beftkit.runs.manifest import HALF
 from beftkit.runs.results import TrainResult
 from beftkit.runs.trackers import FOLDER as TRACKERS
 from beftkit.settings.resolve import read_yaml, resolve_train, settings_yaml
@@ -26,8 +27,6 @@ ADAPTER, MODEL, SNAPSHOT = "adapter", "model", "snapshots"
 #: what chose the bias, where it was chosen; not the run's own, so it neither fills the folder nor
 #: is replaced with it
 SELECT = "select"
-#: how temporary names begin
-HALF = ".beftkit-"
 #: names that a run has for what it makes, and ``seed-N`` for each of several seeds
 STATES, SNAPSHOTS = f"{STATE}/step-*.safetensors", f"{SNAPSHOT}/*-*.safetensors"
 _OWN = (SETTINGS, RESULTS, HISTORY, ADAPTER, MODEL, LOG, STATE, SNAPSHOT, TRACKERS, manifest.NAME)
@@ -87,6 +86,8 @@ def former_files(
         raise BeftError(f"{folder}: cannot be listed ({error.strerror})") from None
     held = [name for name in held if not name.startswith(HALF)]
     held = [name for name in held if name not in (SELECT, LOCK, manifest.NAME)]
+    if held:
+        _check_links(folder)
     former = SETTINGS in held
     if resume and former:
         _check_same(folder, settings)
@@ -101,8 +102,6 @@ def former_files(
         raise BeftError(f"{folder}: {taken if former else foreign}")
     if former:
         _check_ours(folder)
-    for name in links(folder):
-        manifest.check_no_link(folder, name)
     made = manifest.made(folder)
     for name in _all_names(settings):
         for path in manifest.matching(folder, name):
@@ -144,10 +143,16 @@ def _all_names(settings: TrainSettings) -> list[str]:
     return [RESULTS, *(f"seed-{seed}/{name}" for seed in settings.seeds for name in own)]
 
 
-def links(folder: Path) -> list[str]:
-    """Names of a run's own in its folder that are symbolic links: none is followed to delete."""
-    held = sorted(path.name for path in folder.iterdir() if path.is_symlink())
-    return [name for name in held if name in _OWN or name.startswith("seed-")]
+def _check_links(folder: Path) -> None:
+    """Refuse a run's own names that are symbolic links: states behind one would be deleted there,
+    and a log be cut.
+    """
+    for path in sorted(folder.iterdir()):
+        own = path.name.startswith("seed-")
+        if own or path.name in _OWN:
+            manifest.check_no_link(folder, path.name)
+        if own and path.is_dir():
+            _check_links(path)
 
 
 def drop_half_written(folder: Path) -> None:

@@ -40,7 +40,7 @@ def check_runs(runs: Iterable[tuple[Path, Prepared]], say: Callable[[str], None]
         facts = state.newest_facts(folder)
         if facts is None:
             continue
-        if "inputs" not in facts:
+        if not isinstance(facts.get("inputs"), dict):
             say(f"{folder}: {UNKNOWN}")
             continue
         base = base or base_digests(ready.model, ready.loaded.fresh)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,7 +29,7 @@ def occupied(folder: Path) -> Iterator[None]:
     """
     path = folder.absolute() / LOCK
     with _locked(folder, path) as soft:
-        if not soft:  # a soft lock says by itself who has it
+        if not soft or not _read(path):  # newer soft locks say by themselves who has them
             path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
         yield
 
@@ -52,11 +52,12 @@ def _locked(folder: Path, path: Path) -> Iterator[bool]:
     from filelock import FileLock, SoftFileLock, Timeout
 
     said = _read(path)
-    lock = FileLock(path, timeout=0)
+    if path.is_symlink():
+        raise Refusal(f"{path}: is a symbolic link, which is not followed; remove the link")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it is a soft one
-            lock.acquire()
+        # Many a version of filelock finds a soft lock of others in its own way, and removes it.
+        lock = (FileLock if _has_flock(folder) else SoftFileLock)(path, timeout=0)
+        lock.acquire()
     except Timeout:
         with suppress(OSError):  # filelock before 3.30 empties the file that it asks for
             if said and not _read(path):
@@ -71,6 +72,22 @@ def _locked(folder: Path, path: Path) -> Iterator[bool]:
     finally:
         _HELD.discard(path)
         lock.release()
+
+
+def _has_flock(folder: Path) -> bool:
+    """Whether the disk knows flock, or the system another lock of its own (Windows)."""
+    import tempfile
+
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+    return True
 
 
 def _taken(folder: Path, said: str) -> str:

@@ -19,6 +19,8 @@ from beftkit.files import umask, write_whole
 from beftkit.runs.locks import LOCK, check_free
 
 NAME = "manifest.json"
+#: how temporary names begin
+HALF = ".beftkit-"
 #: the end of a name that stands for whatever is below
 ALL = "**"
 
@@ -48,7 +50,7 @@ def read(folder: Path) -> Manifest | None:
     try:
         held: Any = json.loads(path.read_text(encoding="utf-8"))
         found = Manifest(tuple(map(str, held["files"])), tuple(map(str, held["folders"])))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BeftError(f"{path}: damaged ({error}); nothing there is deleted") from None
     for name in (*found.files, *found.folders):
         parts = PurePosixPath(name).parts
@@ -98,6 +100,9 @@ def made(folder: Path, what: str = "a run") -> list[Path]:
             "version's, or from elsewhere); remove it yourself, or give another --output"
         )
     found = [path for name in held.files for path in matching(folder, name)]
+    for place in {folder, *((folder / name).parent for name in held.files)}:
+        for path in place.glob(f"{HALF}*"):  # what a kill left
+            found += _below(path) if path.is_dir() and not path.is_symlink() else [path]
     for name in held.folders:
         below = folder / name
         check_no_link(folder, name)

@@ -75,8 +75,6 @@ class _Journey:
             folder = self.folder
             opened = folders.opened(folder, s, overwrite=overwrite, resume=resume)
             resume = told_by_main(self.accelerator, lambda: held_folder.enter_context(opened))
-            for name in folders.links(folder) if self.accelerator.is_main_process else ():
-                self.watcher.note(f"{folder / name} is a symbolic link: it leads elsewhere")
             if resume and (done := self.finished(folder)) is not None:
                 self.check_finished(s.seeds, first)
                 self.watcher.note(f"{folder}: this run came to its end before")

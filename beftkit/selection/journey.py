@@ -177,6 +177,12 @@ class _Journey:
         def ready() -> None:
             held.enter_context(made)
             list_cells(self.folder, cells, biases)
+            for cell in (
+                cells if self.world > 1 else ()
+            ):  # or the others' would be waited for in vain
+                path = self.folder / CELLS / cell.name / CELL
+                if path.is_file() and not _done(_read(path), biases):
+                    path.unlink()
 
         try:
             if self.world == 1:
@@ -209,7 +215,7 @@ class _Journey:
         """Bring a cell to its end, or note why it failed."""
         folder = self.folder / CELLS / cell.name
         former = _read(folder / CELL) if (folder / CELL).is_file() else None
-        if former and not former.failed and set(biases) <= set(former.runs):
+        if former and _done(former, biases):
             self.watcher.note(f"{where}: finished before")
             return
         self.watcher.note(where)
@@ -315,6 +321,11 @@ class _Journey:
             settings=self.given,
             family=probe.family, total=probe.total, notes=tuple(notes),
         )  # fmt: skip
+
+
+def _done(former: CellResult, biases: Sequence[str]) -> bool:
+    """Whether a cell came to its end, all that is to be verified there as well."""
+    return not former.failed and set(biases) <= set(former.runs)
 
 
 def _read(path: Path) -> CellResult:

@@ -10,8 +10,8 @@ from typing import Any
 from beftkit.errors import BeftError
 from beftkit.files import write_whole
 from beftkit.runs import manifest
-from beftkit.runs.folders import HALF
 from beftkit.runs.locks import LOCK, check_free, occupied
+from beftkit.runs.manifest import HALF
 from beftkit.selection.cells import PROBE, Cell
 from beftkit.settings.resolve import read_yaml, resolve_select
 
@@ -65,6 +65,8 @@ def list_cells(folder: Path, cells: Sequence[Cell], biases: Sequence[str]) -> No
     places = [f"{CELLS}/{cell.name}" for cell in cells]
     files = [f"{place}/{name}" for place in places for name in (CELL, FISHER, LOCK)]
     runs = [f"{place}/{bias}" for place in places for bias in (PROBE, *biases)]
+    for name in runs:
+        manifest.check_no_link(folder, name)
     manifest.add(folder, *files, folders=runs)
 
 
