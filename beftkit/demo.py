@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beftkit.errors import BeftError
+from beftkit.runs import manifest
 
 if TYPE_CHECKING:
     from beftkit.selection import Selection
 
 MARKER = "beftkit-demo.json"
-RESULT = "select.json"
+RESULT, DATA = "select.json", ("train.jsonl", "validation.jsonl")
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _FUNCTION = ("the", "was", "were", "not", "very", "and", "but", "it", "they")
 
@@ -132,7 +133,7 @@ def make_demo_pair(
     Raises:
         BeftError: the folder holds something else, or cannot be written.
     """
-    _check_free(output)
+    _former(output)
     size = size or DemoSize()
     import torch
     import transformers
@@ -165,26 +166,39 @@ def make_demo_pair(
 
 
 def _move_in(work: Path, output: Path) -> None:
-    """Put the new pair in place; what a user keeps beside a former one stays."""
-    for file in work.rglob("*.safetensors"):
-        file.chmod(0o644)  # safetensors' own 0600 would keep other users out
+    """Put the new pair in place; what a user keeps beside or in a former one stays."""
     output.mkdir(exist_ok=True)
-    for new in sorted(work.iterdir()):
-        old = output / new.name
-        if old.is_dir():
-            shutil.rmtree(old)
-        new.rename(old)
+    former = set(_former(output))
+    names = manifest.move_files(work, output)
+    manifest.remove(output, former - {output / name for name in names})
 
 
-def _check_free(output: Path) -> None:
+def _former(output: Path) -> list[Path]:
+    """What a former demo made there.
+
+    Raises:
+        BeftError: the folder holds something else, or what a demo made there is nowhere listed.
+    """
     if not output.exists():
-        return
+        return []
     if not output.is_dir():
         raise BeftError(f"{output}: is a file; expected a folder to make, give another --output")
-    if any(output.iterdir()) and not (output / MARKER).is_file():
+    if not any(output.iterdir()):
+        return []
+    try:
+        seed = json.loads((output / MARKER).read_text(encoding="utf-8"))["seed"]
+    except (OSError, ValueError, KeyError, TypeError):
+        seed = None
+    if not isinstance(seed, int):
         raise BeftError(
             f"{output}: holds something that is not a former demo; give another --output"
         )
+    made = manifest.made(output, "a demo")
+    for name in ("pre/*", "post/*", RESULT, *DATA):
+        for path in manifest.matching(output, name):
+            if path not in made:
+                raise manifest.unlisted(path)
+    return made
 
 
 @contextmanager

@@ -64,9 +64,7 @@ def write_whole(path: str | Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())  # before the renaming: a power cut leaves one or the other
-            umask = os.umask(0)
-            os.umask(umask)
-            mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask
+            mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask()
             Path(name).chmod(mode)  # mkstemp's 0600 would surprise
             Path(name).replace(path)
         except BaseException:
@@ -74,6 +72,13 @@ def write_whole(path: str | Path, data: bytes) -> None:
             raise
     except OSError as error:
         raise BeftError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def umask() -> int:
+    """The rights that new files shall not have."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _try_folder(folder: Path) -> None:

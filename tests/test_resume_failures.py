@@ -256,7 +256,9 @@ def test_a_spoilt_model_is_never_saved(train: Train, place: Path) -> None:
     ran = train("train", "spoilt", *RUN[2:], "--save-snapshots", "--quiet", "-o", "never")
     refused(ran, "is not finite at update 1")
     assert saved_states.newest(place / "never") == 0
-    assert {path.name for path in (place / "never").iterdir()} <= {"run.yaml", "log.jsonl"}
+    assert {path.name for path in (place / "never").iterdir()} <= {
+        ".beftkit.lock", "log.jsonl", "manifest.json", "run.yaml",
+    }  # fmt: skip
 
 
 @pytest.mark.gpu

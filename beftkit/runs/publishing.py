@@ -14,6 +14,7 @@ from beftkit.checkpoints.fetch import Connection, Offline
 from beftkit.errors import BeftError, UsageError
 from beftkit.files import write_whole
 from beftkit.objectives import Objective
+from beftkit.runs import manifest
 from beftkit.runs.cards import model_card
 from beftkit.runs.folders import ADAPTER
 from beftkit.runs.results import Run, TrainResult
@@ -197,6 +198,7 @@ def hand_over(result: TrainResult, settings: TrainSettings, objective: Objective
     for run in result.runs:
         if run.adapter == ADAPTER:
             own = folder if len(result.runs) == 1 else folder / f"seed-{run.seed}"
+            manifest.add(own, f"{ADAPTER}/{CARD}")
             write_card(own / ADAPTER, result, run, objective)
     if settings.push_to_hub is None:
         return None
