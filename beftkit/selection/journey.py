@@ -171,9 +171,8 @@ class _Journey:
         def ready() -> None:
             held.enter_context(made)
             list_cells(self.folder, cells, biases)
-            for cell in (
-                cells if self.world > 1 else ()
-            ):  # or the others' would be waited for in vain
+            # With several processes an unfinished cell's result would be taken for the new one.
+            for cell in cells if self.world > 1 else ():
                 path = self.folder / CELLS / cell.name / CELL
                 if path.is_file() and not _done(_read(path), biases):
                     path.unlink()
