@@ -271,6 +271,21 @@ def test_the_same_bytes_again_and_no_figure_of_a_former_report(tmp_path: Path) -
     assert after == before
 
 
+def test_only_what_a_report_made_itself_is_removed(tmp_path: Path) -> None:
+    """A ``report.json`` from elsewhere names files, and nothing of it is believed."""
+    write(tmp_path / "two", selection(verify=False, fisher=False))
+    beside = tmp_path / "page_files"
+    beside.mkdir()
+    (beside / "mine.png").write_bytes(b"mine")
+    (beside / "report.json").write_text(json.dumps({"files": ["mine.png"]}))
+    write_report([tmp_path / "two"], tmp_path / "page.html")
+    assert (beside / "mine.png").read_bytes() == b"mine"
+    (beside / "roles.csv").unlink()
+    (beside / "roles.csv").symlink_to(tmp_path / "precious")
+    with pytest.raises(BeftError, match="symbolic link"):
+        write_report([tmp_path / "two"], tmp_path / "page.html")
+
+
 # --- the commands it names
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from beftkit.present.pages.drawing import files
 from beftkit.present.pages.rows import group_rows, report_values, role_rows
 from beftkit.present.pages.sections import report_sections
 from beftkit.present.pages.selections import Folder, read_folders
+from beftkit.runs import manifest
 
 PAGES = {".md": markdown_page, ".html": html_page}
 DOCUMENT = "report.json"
@@ -98,23 +97,19 @@ def _check_folder(beside: Path, folders: Sequence[str | Path]) -> None:
 
 
 def _write(page: Path, text: bytes, beside: Path, made: dict[str, bytes]) -> None:
-    """The files first, the page last; figures that a former report had alone are removed."""
-    former = _former(beside / DOCUMENT)
+    """The files first, the page last; what a former report made here and this one has not goes."""
     try:
         beside.mkdir(exist_ok=True)
+        former = manifest.made(beside) if manifest.read(beside) else []
+        for name in made:
+            manifest.check_no_link(beside, name)
+        manifest.add(beside, *made)
         for name, data in made.items():
             write_whole(beside / name, data)
-        for name in former - set(made):
-            (beside / name).unlink(missing_ok=True)
+        for path in former:
+            if path.name not in made:
+                path.unlink(missing_ok=True)
+        manifest.begin(beside, *made)
     except OSError as error:
         raise BeftError(f"{beside}: cannot be written ({error.strerror})") from None
     write_whole(page, text)
-
-
-def _former(path: Path) -> set[str]:
-    """Names of the figures of a former report, as it says."""
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))["files"]
-        return {one for one in names if re.fullmatch(r"[\w-]+\.(svg|png)", one)}
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
