@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from beftkit.errors import BeftError
 from beftkit.present.commands import run_commands, select_command
 from beftkit.present.document import Picture, Table, numbers, texts
 from beftkit.present.markdown import plain

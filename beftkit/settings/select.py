@@ -103,7 +103,8 @@ class SelectSettings(GridPart, RunPart, DataPart, HeadPart, ModelPart):
         values = self.model_dump(mode="json")
         grid = {name: values[name] for name in self.GRID}
         given = self.model_fields_set - {*self.GRID}
-        return grid | {k: v for k, v in values.items() if k in given and v is not None}
+        rest = {k: v for k, v in values.items() if k in given and v is not None}
+        return grid | rest | ({"model": rest.pop("model")} if "model" in rest else {})
 
 
 SelectSettings.SHARED = tuple(
