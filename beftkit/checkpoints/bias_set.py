@@ -132,7 +132,7 @@ class AdaptedBiasSet(BiasSet):
         adds = [step.parameter for step in steps if step.kind == "add"]
         # Either side may have the task model's prefix.
         added = [one for one in adds if one not in longer and known.isdisjoint(endings(one))]
-        notes = []
+        notes = [*self.checkpoint.notes]
         if added:
             notes.append(
                 f"the adapter adds {len(added)} biases that the base has not (e.g. {added[0]}): a "
@@ -150,4 +150,5 @@ def recognise_checkpoint(
 ) -> Recognition:
     """Recognise a checkpoint's biases from its headers alone."""
     tensors = [Tensor(name, info.dtype, info.shape) for name, info in checkpoint.tensors.items()]
-    return recognise(tensors, config, checkpoint.reference, table)
+    found = recognise(tensors, config, checkpoint.reference, table)
+    return replace(found, notes=(*checkpoint.notes, *found.notes))
