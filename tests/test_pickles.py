@@ -163,6 +163,7 @@ def test_transformers_gets_no_such_file_to_read(tmp_path: Path, file: str) -> No
     told = "compressed"
     if file != "pytorch_model.bin":
         told = "a Git LFS pointer"
+        (tmp_path / "pytorch_model.bin").unlink()
         (tmp_path / file).write_bytes(FOREIGN["Git LFS pointer"])
     with pytest.raises(BeftError, match=f"{file}: .*{told}"):
         _check_reference(str(tmp_path))

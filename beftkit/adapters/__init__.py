@@ -8,7 +8,8 @@ from beftkit.adapters.reading import (
     AdapterInfo,
     biases_config,
 )
-from beftkit.adapters.steps import Step, Target, all_steps, bias_steps, endings, lora_scale
+from beftkit.adapters.scales import Scales
+from beftkit.adapters.steps import Step, Target, all_steps, bias_steps, endings
 from beftkit.adapters.tuned import FORMATS, SAVED_BY_TASK, Kind, Tuned, check_format, default_format
 from beftkit.adapters.writing import write_adapter, write_biases
 
@@ -20,6 +21,7 @@ __all__ = [
     "WEIGHTS_NAME",
     "AdapterInfo",
     "Kind",
+    "Scales",
     "Step",
     "Target",
     "Tuned",
@@ -30,7 +32,6 @@ __all__ = [
     "check_format",
     "default_format",
     "endings",
-    "lora_scale",
     "storable",
     "write_adapter",
     "write_biases",
