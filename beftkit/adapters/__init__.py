@@ -7,9 +7,18 @@ from beftkit.adapters.reading import (
     WEIGHTS_NAME,
     AdapterInfo,
     biases_config,
+    mismatch,
 )
 from beftkit.adapters.scales import Scales
-from beftkit.adapters.steps import Step, Target, all_steps, bias_steps, endings
+from beftkit.adapters.steps import (
+    Step,
+    Target,
+    all_steps,
+    bias_steps,
+    endings,
+    fewer_layers,
+    layers_of,
+)
 from beftkit.adapters.tuned import FORMATS, SAVED_BY_TASK, Kind, Tuned, check_format, default_format
 from beftkit.adapters.writing import write_adapter, write_biases
 
@@ -32,6 +41,9 @@ __all__ = [
     "check_format",
     "default_format",
     "endings",
+    "fewer_layers",
+    "layers_of",
+    "mismatch",
     "storable",
     "write_adapter",
     "write_biases",

@@ -17,7 +17,13 @@ BIASES_NAME = "biases.safetensors"
 OWN_KEYS = {
     key: f"beftkit_{key}" for key in ("format", "base_model_name_or_path", "revision", "task_type")
 }
-_WRAPPERS = {"base_layer", "modules_to_save", "default"}
+#: parts of names that PEFT puts in, then those of torch's compiler and of sharded training
+_WRAPPERS = {
+    "base_layer", "modules_to_save", "default",
+    "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module",
+}  # fmt: skip
+#: before a whole model's names: PEFT's own, and that of torch's data parallel wrappers
+_PREFIXES = ("base_model.model.", "module.")
 _HEAD = re.compile(r"(?:.*\.)?(?:classifier|score)(?:\.out_proj)?\.weight")
 
 
@@ -81,8 +87,13 @@ class AdapterInfo:
     @property
     def mismatch(self) -> str:
         """What to say where a base is not the adapter's."""
-        trained = f"it was trained on {self.base}" if self.base else "it does not name its own"
-        return f"a base model that does not match the adapter ({trained})"
+        return mismatch(self.base)
+
+
+def mismatch(base: Any) -> str:
+    """What to say where a base is not the one that an adapter names."""
+    trained = f"it was trained on {base}" if base else "it does not name its own"
+    return f"a base model that does not match the adapter ({trained})"
 
 
 def biases_config(metadata: Mapping[str, str]) -> dict[str, Any] | None:
@@ -101,6 +112,14 @@ def biases_config(metadata: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def plain(name: str) -> str:
-    """The name as the base model has it: PEFT's prefix and wrappers removed."""
-    parts = name.removeprefix("base_model.model.").split(".")
-    return ".".join(part for part in parts if part not in _WRAPPERS)
+    """The name as the base model has it: prefixes and wrappers removed."""
+    found = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+    while found.startswith(_PREFIXES):
+        for prefix in _PREFIXES:
+            found = found.removeprefix(prefix)
+    return found
+
+
+def unused(name: str) -> bool:
+    """Whether a tensor is of a module that PEFT replaced by what it saved whole: ``bias="all"``."""
+    return "original_module" in name.split(".")

@@ -13,14 +13,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from beftkit.adapters.reading import AdapterInfo, plain
+from beftkit.adapters.reading import AdapterInfo, plain, unused
 from beftkit.adapters.scales import Scales
 from beftkit.errors import BeftError
 
 #: options of a LoRA that change more than W + B A and the bias
 _NOT_PLAIN = """
     use_dora use_qalora use_bdlora layer_replication trainable_token_indices target_parameters
-    alora_invocation_tokens arrow_config corda_config eva_config
+    alora_invocation_tokens arrow_config corda_config eva_config kasa_config monteclora_config
 """.split()
 _OTHER_LORA = "beftkit does not apply; load this adapter with PEFT"
 
@@ -148,6 +148,8 @@ def bias_steps(config: Mapping[str, Any], names: Iterable[str]) -> tuple[list[St
     """
     steps, rest, scales = [], [], Scales(config)
     for name in names:
+        if unused(name):
+            continue
         module, _, leaf = plain(name).rpartition(".")
         if leaf == "beft_bias":
             steps.append(Step("add", f"{module}.bias", (name,)))
@@ -197,6 +199,38 @@ def _variants(config: Mapping[str, Any]) -> list[str]:
     if isinstance(start, str) and start not in ("gaussian", "orthogonal"):
         found.append(f"init_lora_weights={start}")  # pissa, olora and others change the base
     return found
+
+
+def layers_of(paths: Iterable[str]) -> dict[str, set[int]]:
+    """Which layers there are: path of a module list -> indices in it that these paths have."""
+    found: dict[str, set[int]] = {}
+    for path in paths:
+        parts = path.split(".")
+        at = next((i for i, part in enumerate(parts) if part.isdecimal()), None)
+        if at is not None:
+            found.setdefault(".".join(parts[:at]), set()).add(int(parts[at]))
+    return found
+
+
+def fewer_layers(changed: Iterable[str], there: Iterable[str]) -> list[str]:
+    """Say where an adapter changes only some layers of a base: it may be that of a smaller one.
+
+    Args:
+        changed: paths of what it changes, at runtime, with or without the base model's prefix.
+        there: paths of what the base has.
+    """
+    layers, notes = layers_of(there), []
+    for stack, found in layers_of(changed).items():
+        like = [one for one in layers if stack in endings(one) or one in endings(stack)]
+        like = [stack] if stack in like else like
+        whole = layers[like[0]] if len(like) == 1 else set()
+        if len(like) == 1 and found < whole:
+            shown = ", ".join(map(str, sorted(found)[:12])) + (", ..." if len(found) > 12 else "")
+            notes.append(
+                f"the adapter changes {len(found)} of the base's {len(whole)} layers "
+                f"({like[0]}: {shown}); was it trained on a smaller model?"
+            )
+    return notes
 
 
 def endings(path: str) -> list[str]:

@@ -131,13 +131,18 @@ def score_all(
         return first + list(pool.map(one, wanted[1:]))
 
 
-def comparison(pre: Reference, post: Reference) -> Comparison:
+def comparison(pre: Reference, post: Reference, *, merged: bool = True) -> Comparison:
     """Read PRE and POST once; the figures are then ranked by as many methods as wanted.
+
+    Args:
+        pre: as for `score`.
+        post: as for `score`.
+        merged: whether an adapter's sums are rounded to PRE's dtype, as `score` does.
 
     Raises:
         BeftError: as by `score`.
     """
-    return _compare(Sides(pre, None, BUILT_IN, False), post, None, False)
+    return _compare(Sides(pre, None, BUILT_IN, False, merged), post, None, False)
 
 
 @dataclass(frozen=True)

@@ -36,12 +36,14 @@ class Sides:
         given: the configuration to use for all, or None.
         table: the families.
         download: whether hub files are fetched whole.
+        merged: whether an adapter's sums are rounded to its base's dtype, as by PEFT's merge.
     """
 
     pre: Reference | None
     given: dict[str, Any] | None
     table: Table
     download: bool
+    merged: bool = True
     _bases: dict[str, Checkpoint] = field(default_factory=dict)
     _sets: dict[tuple[int, int], BiasSet] = field(default_factory=dict)
 
@@ -64,7 +66,7 @@ class Sides:
         if after.adapter is None:
             return left, self._read(after, self.given or after.config or own)
         plain = left if before.adapter is None else self.biases(self.base_of(after), config)
-        return left, AdaptedBiasSet(plain, after)
+        return left, AdaptedBiasSet(plain, after, merged=self.merged)
 
     def kept(self, reference: Reference) -> Checkpoint:
         """PRE or an adapter's base, opened once for all POSTs."""
@@ -94,7 +96,7 @@ class Sides:
         if key not in self._sets:
             if checkpoint.adapter is not None:
                 base = self.biases(self.base_of(checkpoint), config)
-                self._sets[key] = AdaptedBiasSet(base, checkpoint)
+                self._sets[key] = AdaptedBiasSet(base, checkpoint, merged=self.merged)
             else:
                 self._sets[key] = self._read(checkpoint, config)
         return self._sets[key]

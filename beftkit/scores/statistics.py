@@ -60,6 +60,26 @@ def decode(raw: bytes, dtype: str) -> Array:
     return np.frombuffer(raw, f"<f{_BYTES[dtype]}").astype(np.float64)
 
 
+def rounded(values: Array, dtype: str) -> Array:
+    """Values as a float32 result is stored in a dtype: to the nearest, ties to even.
+
+    Args:
+        values: any shape.
+        dtype: ``F64`` (nothing is rounded), ``F32``, ``F16`` or ``BF16``.
+    """
+    if dtype == "F64":
+        return values
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity stay what they are
+        single = values.astype(np.float32)
+        if dtype == "F16":
+            return single.astype(np.float16).astype(np.float64)
+        if dtype == "BF16":
+            bits = single.view(np.uint32)
+            near = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+            single = np.where(np.isnan(single), single, near.astype(np.uint32).view(np.float32))
+        return single.astype(np.float64)
+
+
 def pair_stats(pre: Array, post: Array) -> Stats:
     """Reduce V pairs of vectors.
 

@@ -29,7 +29,7 @@ def change_methods(
     revision = result.settings.get("revision")
     pre = f"{result.model}@{revision}" if revision else result.model
     post = Path(str(run.folder)) / str(run.adapter)
-    read = comparison(pre, post)
+    read = comparison(pre, post, merged=False)  # a probe trains in float32, whatever is stored
     first, second = (
         read.ranked(method, list(settings.candidates), settings.allow_inert)
         for method in ("projection", "magnitude")
