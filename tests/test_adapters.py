@@ -193,10 +193,9 @@ def test_a_pattern_without_end_is_named(kind: str, key: str) -> None:
 def test_patterns_mean_what_they_mean_in_peft() -> None:
     from peft.utils.other import get_pattern_key
 
-    patterns = [
-        "value", "self.value", r"layer\.[0-3]\..*value", r".*\.1[02]\..*(query|value)",
-        r"encoder\.layer\.(\d{1,2})\.attention\.self\.(?!key).*", MODULE, "alue", "^bert.*key",
-    ]  # fmt: skip
+    patterns = ["value", "self.value", r"layer\.[0-3]\..*value", MODULE, "alue", "^bert.*key"]
+    patterns.append(r".*\.1[02]\..*(query|value)")
+    patterns.append(r"encoder\.layer\.(\d{1,2})\.attention\.self\.(?!key).*")
     modules = [
         f"bert.encoder.layer.{layer}.attention.{part}"
         for layer in (0, 1, 3, 10, 12, 21)

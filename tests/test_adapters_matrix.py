@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,12 @@ from tests.tiny_models import build
 peft = pytest.importorskip("peft")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PREFIXES = (
-    "base_model.model.", "base_model.model._orig_mod.", "base_model.model.module.",
-    "module.base_model.model.", "_orig_mod.module.base_model.model.",
-)  # fmt: skip
+    "base_model.model.",
+    "base_model.model._orig_mod.",
+    "base_model.model.module.",
+    "module.base_model.model.",
+    "_orig_mod.module.base_model.model.",
+)
 LORA = {"r": 4, "lora_alpha": 6, "target_modules": ["query", "value"]}
 KINDS: dict[str, dict[str, Any]] = {
     "beft": {},
@@ -129,8 +132,6 @@ def test_an_adapter_of_a_smaller_model_is_noted(tmp_path: Path, case: str) -> No
     base = build(case, num_hidden_layers=5)
     base.save_pretrained(tmp_path / "base")
     match = r"the adapter changes 2 of the base's 5 layers \(.*: 0, 1\); was it trained on a small"
-    import re
-
     notes = apply_adapter(base, tmp_path / "small").notes
     assert len(notes) == 1 and re.search(match, notes[0])
     found = beftkit.score(tmp_path / "base", tmp_path / "small").notes

@@ -92,10 +92,8 @@ def test_an_adapter_in_old_torch_s_form(tmp_path: Path) -> None:
     old.mkdir()
     from safetensors.torch import load_file
 
-    torch.save(
-        load_file(tmp_path / "new" / "adapter_model.safetensors"), old / "adapter_model.bin",
-        _use_new_zipfile_serialization=False,
-    )  # fmt: skip
+    state = load_file(tmp_path / "new" / "adapter_model.safetensors")
+    torch.save(state, old / "adapter_model.bin", _use_new_zipfile_serialization=False)
     said = (tmp_path / "new" / "adapter_config.json").read_text()
     (old / "adapter_config.json").write_text(said)
     assert beftkit.score(None, old).roles == beftkit.score(None, tmp_path / "new").roles
@@ -106,14 +104,15 @@ WRAPPED: dict[str, Callable[[State], Any]] = {
     "net": lambda s: {"net": s, "acc": 93.1, "epoch": 2},
     "module": lambda s: {"module": s, "buffer_names": [], "optimizer": None},
     "lightning": lambda s: {
-        "state_dict": {f"model.{name}": one for name, one in s.items()}, "epoch": 3,
+        "state_dict": {f"model.{name}": one for name, one in s.items()},
+        "epoch": 3,
         "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []}],
         "hparams_name": "kwargs",
     },
     "parallel": lambda s: {"model": {f"module.{name}": one for name, one in s.items()}},
     "two levels": lambda s: {"checkpoint": {"model": s}, "step": torch.tensor(7)},
     "a name of one's own": lambda s: {"my_bert": s, "rng": {"cpu": torch.ones(9)}, "epoch": 3},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", WRAPPED)

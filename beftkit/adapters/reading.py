@@ -18,10 +18,8 @@ OWN_KEYS = {
     key: f"beftkit_{key}" for key in ("format", "base_model_name_or_path", "revision", "task_type")
 }
 #: parts of names that PEFT puts in, then those of torch's compiler and of sharded training
-_WRAPPERS = {
-    "base_layer", "modules_to_save", "default",
-    "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module",
-}  # fmt: skip
+_WRAPPERS = set("base_layer modules_to_save default".split())
+_WRAPPERS |= set("_orig_mod _fsdp_wrapped_module _checkpoint_wrapped_module".split())
 #: before a whole model's names: PEFT's own, and that of torch's data parallel wrappers
 _PREFIXES = ("base_model.model.", "module.")
 _HEAD = re.compile(r"(?:.*\.)?(?:classifier|score)(?:\.out_proj)?\.weight")

@@ -10,7 +10,7 @@ from beftkit.diff import comparison
 from beftkit.runs.prepare import prepare
 from beftkit.runs.results import Run, TrainResult, run_metrics
 from beftkit.scores import METHODS as FIGURES_OF
-from beftkit.scores import Scores
+from beftkit.scores import Scores, unmeasured
 from beftkit.selection.certainty import Settled, settled
 from beftkit.selection.results import CellRun, MethodTable, ProbeRun, RoleRank
 from beftkit.settings.select import SelectSettings
@@ -36,7 +36,8 @@ def change_methods(
     )
     tables = {one.method: method_table(one) for one in (first, second)}
     # What the probe's adapter holds beside biases is no news here.
-    return tables, first.family, tuple(note for note in first.notes if "inert" in note)
+    told = [note for note in first.notes if "inert" in note or "zero in PRE" in note]
+    return tables, first.family, tuple(told)
 
 
 def fisher_method(
@@ -120,8 +121,10 @@ def when_settled(
     settings: SelectSettings,
 ) -> Settled | None:
     """From which update the projection ratio's answer stayed, among candidates that can learn."""
+    empty = unmeasured("projection", {role: one.norm_pre for role, one in table.roles.items()})
     can = [
         role for role in settings.candidates
         if role in table.roles and (settings.allow_inert or table.roles[role].inert != "yes")
+        and role not in empty
     ]  # fmt: skip
     return settled(track, can)

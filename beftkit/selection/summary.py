@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from beftkit.scores import best_first, contenders
+from beftkit.scores import best_first, contenders, unmeasured
 from beftkit.selection.certainty import Settled, kendall_tau, margin
 from beftkit.selection.results import (
     METHODS,
@@ -51,7 +51,7 @@ def _group(
     for method in METHODS:
         tables = [cell.methods[method] for cell in cells if method in cell.methods]
         if tables:
-            methods[method] = _method(tables, settings)
+            methods[method] = _method(method, tables, settings)
     shifts = [cell.settled for cell in cells if cell.settled]
     roles = methods["projection"].roles
     v, q = (roles[role].score if role in roles else None for role in ("v", "q"))
@@ -100,20 +100,21 @@ def _mean(values: Sequence[float | None]) -> tuple[float | None, float | None]:
     return fmean(known), stdev(known) if len(known) > 1 else None
 
 
-def _method(tables: Sequence[MethodTable], settings: SelectSettings) -> MethodMean:
+def _method(method: str, tables: Sequence[MethodTable], settings: SelectSettings) -> MethodMean:
     """Mean scores over seeds, ranked anew; the target, and by how much it leads."""
     first = tables[0].roles
     means = {role: _mean([table.roles[role].score for table in tables]) for role in first}
     scores = {role: mean for role, (mean, _) in means.items()}
     inert = {role: one.inert for role, one in first.items()}
+    empty = unmeasured(method, {role: one.norm_pre for role, one in first.items()})
     roles = {}
-    for rank, role in enumerate(best_first(scores, inert), start=1):
+    for rank, role in enumerate(best_first(scores, inert, empty), start=1):
         one, (mean, deviation) = first[role], means[role]
         roles[role] = RoleMean(
             mean, deviation, one.inert, one.width, one.norm_pre, None if mean is None else rank
         )
     moved = [role for role in roles if role in settings.candidates and scores[role]]
-    can = contenders(moved, scores, inert, settings.allow_inert)
+    can = contenders(moved, scores, inert, settings.allow_inert, empty)
     lead = None
     if len(can) > 1:
         lead = margin(can[1], _layers(tables, can[0]), _layers(tables, can[1]))
