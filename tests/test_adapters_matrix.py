@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,55 @@ def test_a_sum_beyond_float16_is_no_figure(tmp_path: Path) -> None:
     save_file({**tensors, name: torch.full_like(tensors[name], 1e6)}, file)
     with pytest.raises(BeftError, match="beft_bias holds NaN or infinity"):
         beftkit.score(tmp_path / "base", tmp_path / "adapter")
+
+
+# --- where the base lies ---
+
+
+def renamed(adapter: Path, base: str) -> None:
+    file = adapter / "adapter_config.json"
+    said = json.loads(file.read_text())
+    file.write_text(json.dumps({**said, "base_model_name_or_path": base}))
+
+
+@pytest.mark.parametrize("form", ["absolute", "dots"])
+def test_a_base_outside_is_said_and_read_only_if_it_is_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    from beftkit.runs.evaluating import evaluate
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    trained("bert", tmp_path / "adapter")
+    build("bert").save_pretrained(tmp_path / "base")
+
+    def named(name: str) -> str:
+        return str(tmp_path / name) if form == "absolute" else f"x/../../{name}"
+
+    (tmp_path / "here" / "x").mkdir()
+    renamed(tmp_path / "adapter", named("base"))
+    found = beftkit.score(None, tmp_path / "adapter")
+    want = f"the adapter names its base by a path out of here, which was read: {named('base')}"
+    assert want in found.notes
+    given = beftkit.score(tmp_path / "base", tmp_path / "adapter")
+    assert given.roles == found.roles and want not in given.notes
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "weights").mkdir()
+    save_file({"a": torch.ones(1)}, tmp_path / "weights" / "model.safetensors")
+    for other in ("secret", "weights", "nowhere"):
+        renamed(tmp_path / "adapter", named(other))
+        for call in (
+            lambda: beftkit.score(None, tmp_path / "adapter"),
+            lambda: evaluate(adapter=str(tmp_path / "adapter"), task="rte"),
+        ):
+            with pytest.raises(BeftError, match=r"where no model's folder is .*give the base your"):
+                call()
+
+
+def test_a_base_beside_is_read_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trained("bert", tmp_path / "adapter", base="base")
+    build("bert").save_pretrained(tmp_path / "base")
+    assert not any("names its base" in note for note in beftkit.score(None, "adapter").notes)

@@ -6,6 +6,7 @@ from beftkit.adapters.reading import (
     CONFIG_NAME,
     WEIGHTS_NAME,
     AdapterInfo,
+    base_elsewhere,
     biases_config,
     mismatch,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "Target",
     "Tuned",
     "all_steps",
+    "base_elsewhere",
     "bias_steps",
     "biases_config",
     "change",

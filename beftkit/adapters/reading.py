@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from beftkit.adapters.tuned import FORMATS
@@ -92,6 +93,32 @@ def mismatch(base: Any) -> str:
     """What to say where a base is not the one that an adapter names."""
     trained = f"it was trained on {base}" if base else "it does not name its own"
     return f"a base model that does not match the adapter ({trained})"
+
+
+def base_elsewhere(reference: str, base: str) -> list[str]:
+    """Say where an adapter leads out of this folder to its base: by an absolute or ``..`` path.
+
+    Args:
+        reference: the adapter.
+        base: the path or name of its base, as it says.
+
+    Raises:
+        BeftError: what lies there is no model's folder, so it is not read.
+    """
+    parts = base.replace("\\", "/").split("/")
+    absolute = Path(base).is_absolute() or PureWindowsPath(base).is_absolute() or parts[0] == "~"
+    if not absolute and ".." not in parts:
+        return []
+    try:
+        is_model = (Path(base) / "config.json").is_file()
+    except (OSError, ValueError):
+        is_model = False
+    if not is_model:
+        raise BeftError(
+            f"{reference}: names its base by the path {base!r}, where no model's folder is (one "
+            "with a config.json), so it was not read; give the base yourself"
+        )
+    return [f"the adapter names its base by a path out of here, which was read: {base}"]
 
 
 def biases_config(metadata: Mapping[str, str]) -> dict[str, Any] | None:

@@ -44,6 +44,7 @@ class AdaptedBiasSet(BiasSet):
             )
         self.checkpoint = adapter
         self.base = base
+        self.beside_nonfinite: list[str] = []  # of an adapter all is looked at alike
         self._merged = merged
         raw = adapter.read(sorted(step.tensor for step in steps))
         self.sha256 = hashlib.sha256(b"".join(raw.values())).hexdigest()
@@ -74,8 +75,9 @@ class AdaptedBiasSet(BiasSet):
                 )
             # Sums are formed in float32, as a merge forms them.
             like = np.float32 if step.kind == "add" and site.dtype != "F64" else np.float64
-            part = (fused.take(part) if fused else part).astype(like)
-            result = step.after(result.astype(like), [part]).astype(np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):
+                part = (fused.take(part) if fused else part).astype(like)
+                result = step.after(result.astype(like), [part]).astype(np.float64)
             if self._merged:
                 result = rounded(result, site.dtype)
         return result

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from beftkit.biases import BUILT_IN, Recognition, Site, Table, Tensor, recognise
 from beftkit.checkpoints.checkpoint import Checkpoint
 from beftkit.scores import Identity
-from beftkit.scores.statistics import decode
+from beftkit.scores.statistics import PRECISION, decode
 
 
 class BiasSet:
@@ -23,15 +23,21 @@ class BiasSet:
         checkpoint: where they come from.
         recognition: sites, family, notes.
         sha256: digest of the raw bytes of all recognised biases, in the order of their names.
+        beside_nonfinite: names of biases outside the roles that hold a NaN or an infinity.
     """
 
     def __init__(self, checkpoint: Checkpoint, recognition: Recognition) -> None:
         self.checkpoint = checkpoint
         self.recognition = recognition
         names = sorted({site.name for site in recognition.sites})
-        raw = checkpoint.read(names)
+        beside = [
+            name for name in recognition.unscored if checkpoint.tensors[name].dtype in PRECISION
+        ]
+        raw = checkpoint.read([*names, *beside])
         self.sha256 = hashlib.sha256(b"".join(raw[name] for name in names)).hexdigest()
         self._values = {name: decode(raw[name], checkpoint.tensors[name].dtype) for name in names}
+        others = {name: decode(raw[name], checkpoint.tensors[name].dtype) for name in beside}
+        self.beside_nonfinite = [n for n, one in others.items() if not np.isfinite(one).all()]
 
     @property
     def sites(self) -> Sequence[Site]:
@@ -55,6 +61,16 @@ class BiasSet:
     def tensor(self, site: Site) -> Any:
         """The site of a live model as a torch tensor ``[D]`` where it lies."""
         return site.take(self.checkpoint.state[site.name].detach())  # type: ignore[attr-defined]
+
+    def beside_notes(self) -> list[str]:
+        """What to say of biases that no score shows."""
+        if not (names := self.beside_nonfinite):
+            return []
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        return [
+            f"{self.checkpoint.reference}: {names[0]}{more}, which no role has, holds NaN or "
+            "infinity: the checkpoint is damaged or diverged"
+        ]
 
     def nonfinite(self) -> list[str]:
         """Names of tensors that hold a NaN or an infinity."""

@@ -17,7 +17,7 @@ from beftkit.diff.compare import (
     score_pairs,
     settle_candidates,
 )
-from beftkit.diff.sides import Reference, Sides, expand_runs
+from beftkit.diff.sides import Reference, Sides, expand_runs, passed_over
 from beftkit.errors import BeftError
 from beftkit.scores import (
     METHODS,
@@ -197,7 +197,8 @@ class Comparison:
 def _compare(sides: Sides, post: Reference, tower: str | None, allow_nonfinite: bool) -> Comparison:
     left, right = sides.pair(post)
     refuse_empty(left, right)
-    notes = list(dict.fromkeys([*left.recognition.notes, *right.recognition.notes]))
+    told = [*left.recognition.notes, *right.recognition.notes, *passed_over(post)]
+    notes = list(dict.fromkeys(told))
     families = [one.recognition.family for one in (left, right)]
     if families[0] != families[1] and not any("by its names" in name for name in families):
         notes.append(f"PRE is a {families[0]}, POST a {families[1]}: matched by their names alone")

@@ -54,10 +54,11 @@ def decode(raw: bytes, dtype: str) -> Array:
         raw: little-endian bytes as a safetensors file keeps them.
         dtype: ``F64``, ``F32``, ``F16`` or ``BF16``.
     """
-    if dtype == "BF16":  # the upper half of a float32
-        wide = np.frombuffer(raw, "<u2").astype("<u4") << np.uint32(16)
-        return wide.view("<f4").astype(np.float64)
-    return np.frombuffer(raw, f"<f{_BYTES[dtype]}").astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN stays a NaN, and that is no news here
+        if dtype == "BF16":  # the upper half of a float32
+            wide = np.frombuffer(raw, "<u2").astype("<u4") << np.uint32(16)
+            return wide.view("<f4").astype(np.float64)
+        return np.frombuffer(raw, f"<f{_BYTES[dtype]}").astype(np.float64)
 
 
 def rounded(values: Array, dtype: str) -> Array:
