@@ -136,11 +136,9 @@ def sum_over_processes(accelerator: Accelerator, tensors: list[Any]) -> None:
     if accelerator.num_processes == 1 or not tensors:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    flat = accelerator.reduce(flat, reduction="sum")
-    begin = 0
-    for tensor in tensors:
-        tensor.copy_(flat[begin : begin + tensor.numel()].view_as(tensor))
-        begin += tensor.numel()
+    sums = accelerator.reduce(flat, reduction="sum").split([one.numel() for one in tensors])
+    for tensor, total in zip(tensors, sums, strict=True):
+        tensor.copy_(total.view_as(tensor))
 
 
 def told_by_main(accelerator: Accelerator, call: Callable[[], Any]) -> Any:

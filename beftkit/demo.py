@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beftkit.errors import BeftError
+from beftkit.runs import manifest
 
 if TYPE_CHECKING:
-    from beftkit.runs.results import TrainResult
     from beftkit.selection import Selection
 
 MARKER = "beftkit-demo.json"
-RESULT = "select.json"
+RESULT, DATA = "select.json", ("train.jsonl", "validation.jsonl")
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _FUNCTION = ("the", "was", "were", "not", "very", "and", "but", "it", "they")
 
@@ -133,8 +133,10 @@ def make_demo_pair(
     Raises:
         BeftError: the folder holds something else, or cannot be written.
     """
-    _check_free(output)
+    _former(output)
     size = size or DemoSize()
+    import torch
+    import transformers
     from safetensors import SafetensorError
 
     say = progress or (lambda line: None)
@@ -147,14 +149,12 @@ def make_demo_pair(
     try:
         with _calm(seed):
             before, after, majority, found = _train_and_save(work, output, seed, size, say)
-        result = DemoResult(
-            output / "pre", output / "post", before, after, majority, size.train_examples,
-            size.eval_examples, round(time.perf_counter() - started, 1), found,
-        )  # fmt: skip
-        record = {
-            "seed": seed, "size": asdict(size), "versions": _versions(), "data": "synthetic",
-            "accuracy_before": before, "accuracy_after": after, "majority": majority,
-        }  # fmt: skip
+        counts, seconds = (size.train_examples, size.eval_examples), time.perf_counter() - started
+        both = output / "pre", output / "post"
+        result = DemoResult(*both, before, after, majority, *counts, round(seconds, 1), found)
+        versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+        record = {"seed": seed, "size": asdict(size), "versions": versions, "data": "synthetic"}
+        record |= {"accuracy_before": before, "accuracy_after": after, "majority": majority}
         (work / MARKER).write_text(json.dumps(record, indent=2) + "\n")
         _move_in(work, output)
     except (OSError, SafetensorError) as error:
@@ -166,33 +166,39 @@ def make_demo_pair(
 
 
 def _move_in(work: Path, output: Path) -> None:
-    """Put the new pair in place; what a user keeps beside a former one stays."""
-    for file in work.rglob("*.safetensors"):
-        file.chmod(0o644)  # safetensors' own 0600 would keep other users out
+    """Put the new pair in place; what a user keeps beside or in a former one stays."""
     output.mkdir(exist_ok=True)
-    for new in sorted(work.iterdir()):
-        old = output / new.name
-        if old.is_dir():
-            shutil.rmtree(old)
-        new.rename(old)
+    former = set(_former(output))
+    names = manifest.move_files(work, output)
+    manifest.remove(output, former - {output / name for name in names})
 
 
-def _check_free(output: Path) -> None:
+def _former(output: Path) -> list[Path]:
+    """What a former demo made there.
+
+    Raises:
+        BeftError: the folder holds something else, or what a demo made there is nowhere listed.
+    """
     if not output.exists():
-        return
+        return []
     if not output.is_dir():
         raise BeftError(f"{output}: is a file; expected a folder to make, give another --output")
-    if any(output.iterdir()) and not (output / MARKER).is_file():
+    if not any(output.iterdir()):
+        return []
+    try:
+        seed = json.loads((output / MARKER).read_text(encoding="utf-8"))["seed"]
+    except (OSError, ValueError, KeyError, TypeError):
+        seed = None
+    if not isinstance(seed, int):
         raise BeftError(
             f"{output}: holds something that is not a former demo; give another --output"
         )
-
-
-def _versions() -> dict[str, str]:
-    import torch
-    import transformers
-
-    return {"torch": torch.__version__, "transformers": transformers.__version__}
+    made = manifest.made(output, "a demo")
+    for name in ("pre/*", "post/*", RESULT, *DATA):
+        for path in manifest.matching(output, name):
+            if path not in made:
+                raise manifest.unlisted(path)
+    return made
 
 
 @contextmanager
@@ -228,6 +234,7 @@ def _train_and_save(
 
     from beftkit.objectives.heads import load_classifier
     from beftkit.runs import train_with
+    from beftkit.runs.results import run_metrics
     from beftkit.selection import select
     from beftkit.settings.train import TrainSettings
     from beftkit.weights import apply_adapter
@@ -236,11 +243,11 @@ def _train_and_save(
     vocabulary = {word: index for index, word in enumerate(language.words())}
     tokenizer = BertTokenizer(vocab=vocabulary, model_max_length=32)  # a file's name goes unread
     texts = [" ".join(language.text(number % 2)) for number in range(size.corpus)]
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=size.hidden, num_hidden_layers=size.layers,
-        num_attention_heads=4, intermediate_size=2 * size.hidden, max_position_embeddings=32,
-        initializer_range=0.1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
+    shape: dict[str, Any] = {"hidden_size": size.hidden, "num_hidden_layers": size.layers}
+    shape |= {"num_attention_heads": 4, "intermediate_size": 2 * size.hidden}
+    shape |= {"vocab_size": len(tokenizer), "max_position_embeddings": 32}
+    shape |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    config = BertConfig(**shape, initializer_range=0.1)
     masked = BertForMaskedLM(config)
     say(f"pretraining a {size.layers}-layer BERT on a made-up language, e.g. {texts[1]!r}")
     loss = _pretrain(masked, tokenizer(texts, padding=True, return_tensors="pt"), size)
@@ -248,12 +255,11 @@ def _train_and_save(
     masked.save_pretrained(work / "pre")
     tokenizer.save_pretrained(work / "pre")
     labels = _write_examples(work, language, size)
-    settings: dict[str, Any] = {
-        "train_file": str(work / "train.jsonl"), "validation_file": str(work / "validation.jsonl"),
-        "seeds": (seed,), "metric": ("accuracy",), "max_length": 32, "device": "cpu",
-    }  # fmt: skip
+    settings: dict[str, Any] = {"metric": ("accuracy",), "max_length": 32, "device": "cpu"}
+    settings |= {f"{name}_file": str(work / f"{name}.jsonl") for name in ("train", "validation")}
+    settings["seeds"] = (seed,)
     start = TrainSettings(model=str(work / "pre"), epochs=0, bias="all", lr=1e-3, **settings)
-    before = _accuracy(train_with(start))
+    before = run_metrics(train_with(start).runs[0], "last")["accuracy"] or 0.0
     say(f"probe: fine-tuning all biases on {size.train_examples} sentences")
     run = work / "run"
     found = select(work / "pre", output=run, epochs=(size.epochs,), lrs=(1e-3,), **settings)
@@ -266,8 +272,7 @@ def _train_and_save(
     found = _moved(found, work, output)
     (work / RESULT).write_text(json.dumps(found.to_dict(), indent=2) + "\n")
     share = sum(labels) / len(labels)
-    after = probe.last["accuracy"] or 0.0
-    return before, after, max(share, 1 - share), found
+    return before, probe.last["accuracy"] or 0.0, max(share, 1 - share), found
 
 
 def _moved(found: Selection, work: Path, output: Path) -> Selection:
@@ -279,12 +284,6 @@ def _moved(found: Selection, work: Path, output: Path) -> Selection:
     return replace(found, model=str(output / "pre"), task="the made-up language", settings=settings)
 
 
-def _accuracy(result: TrainResult) -> float:
-    last = result.runs[0].last
-    assert last is not None
-    return last.metrics["accuracy"] or 0.0
-
-
 def _write_examples(work: Path, language: Language, size: DemoSize) -> list[int]:
     """Distinct statements with their moods, as files; the words that give the mood away are left
     out. Returns the moods of the unseen ones.
@@ -294,9 +293,8 @@ def _write_examples(work: Path, language: Language, size: DemoSize) -> list[int]
         mood = len(found) % 2
         found.setdefault(" ".join(language.statement(mood)), mood)
     rows = [{"text": text, "label": ("bad", "good")[mood]} for text, mood in found.items()]
-    for name, part in (
-        ("train", rows[: size.train_examples]), ("validation", rows[size.train_examples :])
-    ):  # fmt: skip
+    parts = {"train": rows[: size.train_examples], "validation": rows[size.train_examples :]}
+    for name, part in parts.items():
         lines = "".join(f"{json.dumps(row)}\n" for row in part)
         (work / f"{name}.jsonl").write_text(lines, encoding="utf-8")
     return list(found.values())[size.train_examples :]
@@ -321,11 +319,9 @@ def _pretrain(model: Any, rows: Any, size: DemoSize) -> float:
         length = int(lengths[batch].max())
         words = ids[batch, :length]
         hidden = (torch.rand(words.shape) < 0.25) & (words >= len(_SPECIAL))
-        loss = model(
-            input_ids=words.masked_fill(hidden, _SPECIAL.index("[MASK]")),
-            attention_mask=mask[batch, :length],
-            labels=words.masked_fill(~hidden, -100),
-        ).loss
+        inputs = {"input_ids": words.masked_fill(hidden, _SPECIAL.index("[MASK]"))}
+        inputs |= {"attention_mask": mask[batch, :length]}
+        loss = model(**inputs, labels=words.masked_fill(~hidden, -100)).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -13,3 +13,10 @@ class BeftError(ValueError):
 
 class UsageError(BeftError):
     """The command was called in a way that cannot mean anything; exit code 2."""
+
+
+class Refusal(BeftError):
+    """A folder that must not be gone on with: others write there, or it was begun otherwise.
+
+    Never one cell's failure that a grid may leave behind: going on would mix results.
+    """

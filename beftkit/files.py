@@ -64,9 +64,7 @@ def write_whole(path: str | Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())  # before the renaming: a power cut leaves one or the other
-            umask = os.umask(0)
-            os.umask(umask)
-            mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask
+            mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask()
             Path(name).chmod(mode)  # mkstemp's 0600 would surprise
             Path(name).replace(path)
         except BaseException:
@@ -74,6 +72,13 @@ def write_whole(path: str | Path, data: bytes) -> None:
             raise
     except OSError as error:
         raise BeftError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def umask() -> int:
+    """The rights that new files shall not have."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _try_folder(folder: Path) -> None:
@@ -115,6 +120,8 @@ def _typed(kind: Any, value: Any) -> Any:
     inner = get_args(kind)
     if isinstance(kind, UnionType):  # ... | None
         return None if value is None else _typed(inner[0], value)
+    if hasattr(kind, "model_validate"):  # settings
+        return kind.model_validate(value)
     if is_dataclass(kind) and isinstance(kind, type):
         return getattr(kind, "from_dict", partial(from_plain, kind))(value)
     if get_origin(kind) is tuple:
@@ -122,3 +129,9 @@ def _typed(kind: Any, value: Any) -> Any:
     if get_origin(kind) in (dict, Mapping):
         return {key: _typed(inner[1], one) for key, one in value.items()}
     return value
+
+
+def plain_of(one: Any, names: str) -> dict[str, Any]:
+    """Some attributes, whose names stand between blanks, as plain values in that order."""
+    values = {name: getattr(one, name) for name in names.split()}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}

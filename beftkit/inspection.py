@@ -121,23 +121,13 @@ def inspect(
         notes.append(bias_free(recognition))
     if config is None and groups:
         notes.append("without a config.json it is unknown whether k is inert (--model-config PATH)")
-    return Inspection(
-        checkpoint=biases.identity(),
-        family=recognition.family,
-        layers={
-            tower: sum(
-                uses
-                for *_, uses in {
-                    (s.stack, s.indices, s.uses) for s in recognition.sites if s.tower == tower
-                }
-            )
-            for tower in dict.fromkeys(site.tower for site in recognition.sites)
-        },
-        roles=tuple(_summary(key, sites, biases) for key, sites in sorted_groups(groups)),
-        unscored=recognition.unscored,
-        bias_free=not groups,
-        notes=tuple(notes),
-    )
+    identity = biases.identity()
+    towers = dict.fromkeys(site.tower for site in recognition.sites)
+    blocks = {(site.tower, site.stack, site.indices, site.uses) for site in recognition.sites}
+    layers = {tower: sum(uses for own, *_, uses in blocks if own == tower) for tower in towers}
+    roles = tuple(_summary(key, sites, biases) for key, sites in sorted_groups(groups))
+    family, unscored = recognition.family, recognition.unscored
+    return Inspection(identity, family, layers, roles, unscored, not groups, tuple(notes))
 
 
 def sorted_groups(
@@ -154,14 +144,11 @@ def sorted_groups(
 
 
 def _summary(key: tuple[str, str, str], sites: list[Site], biases: BiasSet) -> RoleSummary:
-    role, tower, attention = key
     with np.errstate(over="ignore", invalid="ignore"):
         norms = [float(np.linalg.norm(biases.vector(site))) for site in sites]
     finite = bool(np.isfinite(norms).all())
     return RoleSummary(
-        role=role,
-        tower=tower,
-        attention=attention,
+        *key,
         count=len(sites),
         layers=sum(site.uses for site in sites),
         widths=tuple(sorted({site.width for site in sites})),

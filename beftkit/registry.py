@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from string import Formatter
-from typing import Literal
+from typing import Any, Literal
 
 Regime = Literal["low", "medium", "high"]
 REGIMES: tuple[Regime, ...] = ("low", "medium", "high")
@@ -133,8 +133,18 @@ def columns_of(template: str) -> tuple[str, ...]:
 
 _tsv = partial(Layout, kind="tsv", train="train.tsv", validation=("dev.tsv",))
 _jsonl = partial(Layout, kind="jsonl", train="train.jsonl", validation=("val.jsonl",))
-_glue = partial(HubSource, repo="nyu-mll/glue", revision=GLUE)
-_super_glue = partial(HubSource, repo="aps/super_glue", revision=SUPER_GLUE)
+
+
+def _published(
+    repo: str, revision: str, name: str, lr: float, epochs: int, epochs_large: int | None = None
+) -> dict[str, Any]:
+    """A row's name, place on the hub, learning rate, and epochs of base and of large models."""
+    hub = HubSource(repo=repo, config=name, revision=revision)
+    return {"name": name, "hub": hub, "lr": lr, "epochs": epochs, "epochs_large": epochs_large}
+
+
+_glue = partial(_published, "nyu-mll/glue", GLUE)
+_super_glue = partial(_published, "aps/super_glue", SUPER_GLUE)
 
 _DIGITS = ("0", "1")
 _ENTAILMENT = ("entailment", "not_entailment")
@@ -149,36 +159,28 @@ _mrpc = partial(
 
 _ROWS = (
     Task(
-        name="cola",
+        **_glue("cola", 7e-4, 16),
         fields=("{sentence}",),
         labels=("unacceptable", "acceptable"),
         metrics=("matthews",),
-        hub=_glue(config="cola"),
         layouts=(
             _tsv(folder="CoLA", header=("source", "label", "mark", "sentence"), raw_labels=_DIGITS),
         ),
         sizes={"low": 1710, "medium": 3420, "high": 4275},
-        lr=7e-4,
-        epochs=16,
     ),
     Task(
-        name="sst2",
+        **_glue("sst2", 4e-4, 16, 30),
         fields=("{sentence}",),
         labels=("negative", "positive"),
         metrics=("accuracy",),
-        hub=_glue(config="sst2"),
         layouts=(_tsv(folder="SST-2", raw_labels=_DIGITS),),
         sizes={"low": 1000, "medium": 5000, "high": 11000},
-        lr=4e-4,
-        epochs=16,
-        epochs_large=30,
     ),
     Task(
-        name="mrpc",
+        **_glue("mrpc", 7e-4, 60),
         fields=_PAIR,
         labels=("not_equivalent", "equivalent"),
         metrics=("f1", "accuracy"),
-        hub=_glue(config="mrpc"),
         layouts=(
             _mrpc(),
             # As Microsoft ships it: GLUE's validation set is part of the training file.
@@ -190,37 +192,28 @@ _ROWS = (
             ),
         ),
         sizes={"low": 367, "medium": 1191, "high": 1835},
-        lr=7e-4,
-        epochs=60,
     ),
     Task(
-        name="stsb",
+        **_glue("stsb", 1e-4, 60),
         kind="values",
         fields=_PAIR,
         metrics=("spearman", "pearson"),
-        hub=_glue(config="stsb"),
         layouts=(_tsv(folder="STS-B", label="score"),),
         sizes={"low": 287, "medium": 1150, "high": 2300},
-        lr=1e-4,
-        epochs=60,
     ),
     Task(
-        name="qqp",
+        **_glue("qqp", 4e-4, 30),
         fields=("{question1}", "{question2}"),
         labels=("not_duplicate", "duplicate"),
         metrics=("f1", "accuracy"),
-        hub=_glue(config="qqp"),
         layouts=(_tsv(folder="QQP", label="is_duplicate", raw_labels=_DIGITS, skip_short=True),),
         sizes={"low": 1000, "medium": 5000, "high": 9000},
-        lr=4e-4,
-        epochs=30,
     ),
     Task(
-        name="mnli",
+        **_glue("mnli", 1e-4, 30),
         fields=("{premise}", "{hypothesis}"),
         labels=("entailment", "neutral", "contradiction"),
         metrics=("accuracy",),
-        hub=_glue(config="mnli"),
         validation=("validation_matched", "validation_mismatched"),
         layouts=(
             _tsv(
@@ -231,83 +224,61 @@ _ROWS = (
             ),
         ),
         sizes={"low": 1000, "medium": 5000, "high": 9000},
-        lr=1e-4,
-        epochs=30,
     ),
     Task(
-        name="qnli",
+        **_glue("qnli", 1e-4, 30),
         fields=("{question}", "{sentence}"),
         labels=_ENTAILMENT,
         metrics=("accuracy",),
-        hub=_glue(config="qnli"),
         layouts=(_tsv(folder="QNLI"),),
         sizes={"low": 1000, "medium": 5000, "high": 9000},
-        lr=1e-4,
-        epochs=30,
     ),
     Task(
-        name="rte",
+        **_glue("rte", 1e-3, 30),
         fields=_PAIR,
         labels=_ENTAILMENT,
         metrics=("accuracy",),
-        hub=_glue(config="rte"),
         layouts=(
             _tsv(folder="RTE"),
             _jsonl(folder="RTE", renamed={"sentence1": "premise", "sentence2": "hypothesis"}),
         ),
         sizes={"low": 300, "medium": 900, "high": 1200},
-        lr=1e-3,
-        epochs=30,
     ),
     Task(
-        name="wnli",
+        **_glue("wnli", 1e-3, 30),
         fields=_PAIR,
         labels=("not_entailment", "entailment"),
         metrics=("accuracy",),
-        hub=_glue(config="wnli"),
         layouts=(_tsv(folder="WNLI", raw_labels=_DIGITS),),
         # Ours: shares of the 635 examples as MRPC's of its own, the rest as RTE.
         sizes={"low": 64, "medium": 200, "high": 320},
-        lr=1e-3,
-        epochs=30,
         published=False,
     ),
     Task(
-        name="cb",
+        **_super_glue("cb", 1e-3, 60),
         fields=("{premise}", "{hypothesis}"),
         labels=("entailment", "contradiction", "neutral"),
         # Macro F1 first: accuracy hardly moves where a class has 16 of 250 examples.
         metrics=("macro_f1", "accuracy"),
-        hub=_super_glue(config="cb"),
         layouts=(_jsonl(folder="CB"),),
         sizes={"low": 250},
-        lr=1e-3,
-        epochs=60,
     ),
     Task(
-        name="wic",
+        **_super_glue("wic", 1e-3, 16, 30),
         fields=("{word}: {sentence1}", "{sentence2}"),
         labels=("False", "True"),
         metrics=("accuracy",),
-        hub=_super_glue(config="wic"),
         layouts=(_jsonl(folder="WiC"),),
         sizes={"low": 1000},  # the published number of examples is not stated
-        lr=1e-3,
-        epochs=16,
-        epochs_large=30,
     ),
     Task(
-        name="boolq",
+        **_super_glue("boolq", 1e-3, 16, 30),
         fields=("{question}", "{passage}"),
         labels=("False", "True"),
         metrics=("accuracy",),
-        hub=_super_glue(config="boolq"),
         layouts=(_jsonl(folder="BoolQ"),),
         # Ours: QNLI's sizes (there are 9427 examples), the rest as WiC.
         sizes={"low": 1000, "medium": 5000, "high": 9000},
-        lr=1e-3,
-        epochs=16,
-        epochs_large=30,
         published=False,
     ),
 )

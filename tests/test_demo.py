@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 import beftkit
 from beftkit.demo import MARKER, DemoResult, DemoSize, Language, make_demo_pair
 from beftkit.errors import BeftError
+from beftkit.files import umask
 
 TINY = DemoSize(
     layers=1, hidden=16, corpus=50, pretraining_steps=4, train_examples=32, eval_examples=16,
@@ -95,14 +96,21 @@ def test_a_former_demo_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     out = tmp_path / "out"
     make_demo_pair(out, size=TINY)
     (out / "mine.txt").write_text("kept")
-    (out / "post" / "stale.txt").write_text("replaced with its folder")
+    (out / "notes").mkdir()
+    (out / "notes" / "mine.txt").write_text("kept")
+    listed = json.loads((out / "manifest.json").read_text())
+    listed["files"].append("post/stale.txt")
+    (out / "manifest.json").write_text(json.dumps(listed))
+    (out / "post" / "stale.txt").write_text("listed, and made no more")
     make_demo_pair(out, seed=1, size=TINY)
     assert json.loads((out / MARKER).read_text())["seed"] == 1
     assert sorted(path.name for path in out.iterdir()) == [
-        MARKER, "mine.txt", "post", "pre", "select.json", "train.jsonl", "validation.jsonl",
+        MARKER, "manifest.json", "mine.txt", "notes", "post", "pre", "select.json", "train.jsonl",
+        "validation.jsonl",
     ]  # fmt: skip
     assert not (out / "post" / "stale.txt").exists()
-    assert (out / "post" / "model.safetensors").stat().st_mode & 0o777 == 0o644
+    for path in out.rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     other = tmp_path / "mine"
     other.mkdir()
@@ -110,6 +118,16 @@ def test_a_former_demo_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(BeftError, match="not a former demo"):
         make_demo_pair(other, size=TINY)
     assert (other / "thesis.txt").read_text() == "precious"
+    (out / "pre" / "thesis.txt").write_text("precious")
+    with pytest.raises(BeftError, match=r"pre/thesis.txt: would be replaced, but manifest.json"):
+        make_demo_pair(out, size=TINY)
+    (out / "manifest.json").unlink()
+    with pytest.raises(BeftError, match=r"holds a demo without manifest.json"):
+        make_demo_pair(out, size=TINY)
+    (out / MARKER).write_text("{}")
+    with pytest.raises(BeftError, match="not a former demo"):
+        make_demo_pair(out, size=TINY)
+    assert (out / "pre" / "thesis.txt").read_text() == "precious"
 
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

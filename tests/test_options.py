@@ -34,8 +34,8 @@ OPTIONS = {
     """,
     "evaluate": """
         adapter batch-size data-dir data-revision device device-map dtype format label-column
-        max-length metric output precision quiet revision task text-columns tokenizer
-        trust-remote-code validation-file
+        max-length metric no-trust-remote-code output precision quiet revision task text-columns
+        tokenizer trust-remote-code validation-file
     """,
     "fisher": """
         allow-inert batch-size buffer-mib candidates data-dir data-revision device device-map dtype

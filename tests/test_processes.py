@@ -174,16 +174,16 @@ def test_a_signal_to_torchrun_stops_all_with_their_state_saved(place: Path) -> N
 
 def spoil_a_gradient() -> None:
     """In the fourth update, of this process alone."""
-    from beftkit.training import trainer
+    from beftkit.training import stepper
 
-    plain, calls = trainer.sum_over_processes, iter(range(1, 10**6))
+    plain, calls = stepper.sum_over_processes, iter(range(1, 10**6))
 
     def summed(accelerator: Any, tensors: list[Any]) -> None:
         if len(tensors) > 1 and next(calls) == 4:
             tensors[0][0] = float("nan")
         plain(accelerator, tensors)
 
-    trainer.sum_over_processes = summed
+    stepper.sum_over_processes = summed
 
 
 def fail_in_a_batch() -> None:

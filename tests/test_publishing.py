@@ -172,7 +172,7 @@ def made(**changed: Any) -> TrainResult:
               ("lies in /home/somebody/runs/x, as a | b",))  # fmt: skip
     runs = tuple(replace(run, seed=seed, last=at(3, 0.5 + seed / 10)) for seed in range(3))
     return TrainResult("o/base", "mnli", "v", "accuracy", 768, 1538, 10_000_000,
-                       settings.model_dump(mode="json"), runs)  # fmt: skip
+                       settings, runs)  # fmt: skip
 
 
 def test_a_card_of_the_hub_s_own() -> None:
@@ -216,7 +216,7 @@ def refused(call: Callable[[], object], *parts: str) -> None:
     text = str(caught.value)
     assert all(part in text for part in parts), text
     assert "\n" not in text and len(text) < 400
-    assert time.perf_counter() - started < 3
+    assert time.perf_counter() - started < 20, "no waiting for a hub that is not there"
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
+from beftkit.present.commands import run_commands, select_command
+from beftkit.present.document import Picture, Table, numbers, texts
+from beftkit.present.markdown import plain
 from beftkit.present.pages import write_report, writing
-from beftkit.present.pages.blocks import Table
-from beftkit.present.pages.commands import folded, run_commands, select_command
-from beftkit.present.pages.drawing import Picture, files
-from beftkit.present.pages.markdown import plain
+from beftkit.present.pages.drawing import files
 from beftkit.present.pages.selections import read_folders
 from beftkit.present.selection import selection_rows
+from beftkit.present.words import folded
 from beftkit.selection import Selection
 from beftkit.settings.resolve import resolve_select
 from beftkit.settings.train import TrainSettings
@@ -115,6 +116,8 @@ def test_tables_hold_what_the_selection_holds(place: Path, markdown: str) -> Non
     for value in (margin.value, margin.low, margin.high, group.gap):
         assert f"{value:.4f}" in line
     assert "| clear |" in line and "| 12 of 40 |" in line
+    assert "(layers alone)" not in line, "two seeds"
+    assert markdown.count(" (layers alone) |") == 1, "the other selection's one seed"
 
 
 def test_without_metrics_there_is_nothing_made_of_them(tmp_path: Path) -> None:
@@ -204,9 +207,10 @@ def test_text_stays_text_in_markdown(text: str, expected: str) -> None:
     assert plain(text) == expected
 
 
-def test_numbers_stand_right() -> None:
-    table = Table("", ["a", "b", "c"], [["v", "0.5 ±0.1", "1e-05"], ["q", "-", "x"]])
-    assert [table.is_number(n) for n in range(3)] == [False, True, False]
+def test_a_column_says_where_it_stands_and_one_that_knows_nothing_stands_right() -> None:
+    table = Table([*texts("a"), *numbers("b"), *texts("c")], [["v", "0.5", None], ["q", "x", None]])
+    assert table.page_aligns() == ["left", "right", "right"]
+    assert [cells for cells, _ in table.rows()] == [["v", "0.5", "-"], ["q", "x", "-"]]
 
 
 # --- beside it
@@ -231,6 +235,7 @@ def test_numbers_come_back_as_they_were(place: Path) -> None:
     first = found[0].groups[0]
     assert groups[0]["model"] == NASTY
     assert float(groups[0]["gap_v_q"]) == first.gap
+    assert [one["margin_over"] for one in groups] == ["layers and seeds"] * 2 + ["layers"]
     assert float(groups[0]["tau_magnitude_best"]) == first.tau["magnitude"].best
     assert float(groups[0]["v_best"]) == first.verified["v"].best
     assert groups[2]["v_best"] == "" and groups[2]["target_projection"] == "q"

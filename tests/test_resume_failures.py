@@ -205,9 +205,9 @@ def all_finite(run: Path) -> bool:
 
 def spoil_the_fifth_update() -> None:
     """A gradient that is no number, once, in the midst of an epoch."""
-    from beftkit.training import trainer
+    from beftkit.training import stepper
 
-    plain, calls = trainer.sum_over_processes, iter(range(1, 10**6))
+    plain, calls = stepper.sum_over_processes, iter(range(1, 10**6))
 
     def summed(accelerator: Any, tensors: list[Any]) -> None:
         plain(accelerator, tensors)
@@ -215,7 +215,7 @@ def spoil_the_fifth_update() -> None:
             if next(calls) == 5:
                 tensors[0][0] = float("nan")
 
-    trainer.sum_over_processes = summed
+    stepper.sum_over_processes = summed
 
 
 NOT_FINITE = "the loss or its gradient is not finite at update 5; try a lower --lr"
@@ -256,7 +256,9 @@ def test_a_spoilt_model_is_never_saved(train: Train, place: Path) -> None:
     ran = train("train", "spoilt", *RUN[2:], "--save-snapshots", "--quiet", "-o", "never")
     refused(ran, "is not finite at update 1")
     assert saved_states.newest(place / "never") == 0
-    assert {path.name for path in (place / "never").iterdir()} <= {"run.yaml", "log.jsonl"}
+    assert {path.name for path in (place / "never").iterdir()} <= {
+        ".beftkit.lock", "log.jsonl", "manifest.json", "run.yaml",
+    }  # fmt: skip
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""What a selection makes of numbers: margins, when a probe settled, groups, tau."""
+"""What a selection makes of numbers: when a probe settled, groups, tau."""
 
 from __future__ import annotations
 
@@ -9,60 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from beftkit.errors import BeftError, UsageError
-from beftkit.present.selection import plain_words, selection_rows, selection_text
+from beftkit.present.data import csv_text, json_text
+from beftkit.present.markdown import markdown_text
+from beftkit.present.selection import advice, selection_document
 from beftkit.scores import Inert
 from beftkit.selection import CellResult, Selection
 from beftkit.selection.cells import Cell, grid, run_settings
-from beftkit.selection.certainty import Settled, kendall_tau, margin, settled
+from beftkit.selection.certainty import Settled, kendall_tau, settled
 from beftkit.selection.methods import thinned, when_settled
 from beftkit.selection.results import CellRun, MethodTable, RoleRank, Tau, Winner
 from beftkit.selection.summary import overall_targets, summarise
 from beftkit.settings.resolve import resolve_select
 from beftkit.settings.select import SelectSettings
 
-RNG = np.random.default_rng(7)
-
-
-# --- how sure
-
-
-def test_a_margin_is_the_difference_of_the_means_and_its_interval_that_of_scipy() -> None:
-    a, b = RNG.normal(1.0, 0.3, 24), RNG.normal(0.8, 0.3, 24)
-    found = margin("q", [a.tolist()], [b.tolist()])
-    assert found.value == pytest.approx(a.mean() - b.mean(), rel=1e-12)
-    judge = stats.bootstrap((a - b,), np.mean, n_resamples=20_000, method="percentile",
-                            rng=np.random.default_rng(1)).confidence_interval  # fmt: skip
-    assert found.low is not None and found.high is not None
-    width = judge.high - judge.low
-    assert abs(found.low - judge.low) < 0.03 * width
-    assert abs(found.high - judge.high) < 0.03 * width
-
-
-def test_seeds_widen_the_interval_that_layers_alone_would_give() -> None:
-    layers = np.linspace(-0.01, 0.01, 12)
-    apart = [(layers + shift).tolist() for shift in (-0.5, 0.0, 0.9)]
-    nought = [[0.0] * 12] * 3
-    found = margin("q", apart, nought)
-    assert found.low is not None and found.high is not None
-    assert found.low < -0.3 and found.high > 0.7
-    assert found.close
-    one = margin("q", apart[2:], nought[2:])
-    assert one.low is not None and one.low > 0.89 and not one.close
-
-
-def test_one_layer_and_one_seed_have_no_interval() -> None:
-    assert margin("q", [[0.5]], [[0.2]]) == margin("q", [[0.5]], [[0.2]])
-    found = margin("q", [[0.5]], [[0.2]])
-    assert (found.low, found.high, found.close) == (None, None, False)
-
-
-def test_roles_of_unequal_layers_are_drawn_apart() -> None:
-    found = margin("q", [[1.0, 1.2, 0.9]], [[0.1, 0.2]])
-    assert found.value == pytest.approx(1.0333333 - 0.15)
-    assert found.low is not None and not found.close
+# --- when settled, tau
 
 
 def test_a_probe_is_settled_from_its_last_change_on() -> None:
@@ -219,7 +181,7 @@ def test_candidates_that_tie_have_no_winner() -> None:
     (group,) = summarise(tied, SelectSettings(verify=True), "accuracy", True)
     assert group.winner == Winner()
     assert group.tau["projection"] == Tau(None, None)
-    assert "the candidates tie" in selection_text(selection(tied), "markdown")
+    assert "the candidates tie" in markdown_text(selection_document(selection(tied)).blocks)
 
 
 def test_an_inert_bias_is_the_target_only_where_it_may_be() -> None:
@@ -268,30 +230,34 @@ def test_a_selection_comes_back_from_its_document() -> None:
 
 
 def test_plain_words_say_which_by_how_much_and_what_next() -> None:
-    words = "\n".join(plain_words(selection()))
+    sentences, command = advice(selection())
+    words = "\n".join(sentences)
     assert "Train b_v (value): it moved most, 0.6, 4 times the runner-up q" in words
     assert "It costs 8 of 1,000 scalars (0.8000 %)" in words
     assert "Trained alone it reached accuracy 0.8500, the best of the candidates." in words
-    assert "beftkit train base --bias v --task rte --regime low" in words
+    assert command is not None
+    assert command.startswith("beftkit train base --bias v --task rte --regime low")
 
 
 def test_forms_of_the_result() -> None:
     found = selection()
-    rows = selection_rows(found)
+    document = selection_document(found)
+    rows = document.rows
     assert len(rows) == 4
     assert {row["role"]: row["metric_best"] for row in rows}["q"] == pytest.approx(0.6)
-    assert selection_text(found, "csv").count("\n") == 5
-    assert json.loads(selection_text(found, "json"))["targets"] == found.targets
-    markdown = selection_text(found, "markdown")
+    assert csv_text(rows).count("\n") == 5
+    assert json.loads(json_text(document.json))["targets"] == found.targets
+    markdown = markdown_text(document.blocks)
     assert "| v | 0.6000 ±0.1414 | 1 |" in markdown
-    assert "too close to call" not in markdown
+    assert "v leads q by 0.45, 95 % interval -0.1585 to 1.058 over" in markdown
+    assert "over layers and seeds: too close to call" in markdown, "two of each are few"
 
 
 def test_no_candidate_no_target() -> None:
     (group,) = summarise(CELLS, SelectSettings(candidates=("m2",)), None, True)
     assert group.projection.target is None
     nothing = selection(targets={"projection": None}, groups=(group,))
-    assert plain_words(nothing) == ["No candidate can be the target; nothing to train."]
+    assert advice(nothing) == (["No candidate can be the target; nothing to train."], None)
     with pytest.raises(BeftError, match="expected some of"):
         from beftkit.selection.cells import biases_to_verify
 

@@ -92,16 +92,14 @@ def write_biases(
         BeftError: the file cannot be written.
     """
     path = Path(path)
-    arrays = {name: np.ascontiguousarray(array) for name, array in values.items()}
-    _write_together(path.parent, {path.name: _safetensors(arrays, metadata)}, ())
+    _write_together(path.parent, {path.name: _safetensors(values, metadata)}, ())
 
 
 def _beft(tuned: Sequence[Tuned]) -> tuple[dict[str, Array], dict[str, Any]]:
     tensors, config = _saved_whole(tuned)
     for one in tuned:
         if one.kind == "linear":
-            delta = change(one.pre, one.post).reshape(1, -1)
-            tensors[f"{_PREFIX}{one.module}.beft_bias"] = delta
+            tensors[f"{_PREFIX}{one.module}.beft_bias"] = change(one.pre, one.post).reshape(1, -1)
     return tensors, {"peft_type": "BEFT", "target_modules": _targets(tuned), **config}
 
 

@@ -11,15 +11,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from beftkit.app.common import CONVENTIONS
 from beftkit.app.demo import demo
 from beftkit.app.scoring import inspect, score
 from beftkit.errors import BeftError, UsageError
 
 #: commands whose options are read from a definition that takes a moment to import
-_LATER = {
-    "train": "training", "evaluate": "training", "fisher": "training", "select": "selecting",
-    "report": "reporting",
-}  # fmt: skip
+_LATER = dict.fromkeys(("train", "evaluate", "fisher"), "training")
+_LATER |= {"select": "selecting", "report": "reporting"}
 
 
 class _Group(TyperGroup):
@@ -35,15 +34,8 @@ class _Group(TyperGroup):
         return [*super().list_commands(ctx), *(n for n in _LATER if n not in self.commands)]
 
 
-app = typer.Typer(
-    cls=_Group,
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # with markup a usage error becomes a box of five lines
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Fine-tune, score and inspect the bias terms of language models.",
-)
+_HELP = "Fine-tune, score and inspect the bias terms of language models."
+app = typer.Typer(cls=_Group, no_args_is_help=True, help=_HELP, **CONVENTIONS)
 app.command(short_help="Score how far each bias of POST moved from PRE.")(score)
 app.command(short_help="List a checkpoint's biases by role.")(inspect)
 app.command(short_help="Train a small model here and now, and select a bias of it.")(demo)

@@ -8,11 +8,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from beftkit.errors import BeftError
+
+if TYPE_CHECKING:
+    from beftkit.present.document import Document
 
 
 class Format(StrEnum):
@@ -24,14 +28,20 @@ class Format(StrEnum):
     markdown = "markdown"
 
 
+#: what all of our commands have in common
+CONVENTIONS: dict[str, Any] = {
+    "rich_markup_mode": None,  # with markup a usage error becomes a box of five lines
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+    **dict.fromkeys(("add_completion", "pretty_exceptions_enable"), False),
+}
 FormatOption = Annotated[
-    Format, typer.Option("--format", help="What is printed; json holds every figure.")
+    Format, Option("--format", help="What is printed; json holds every figure.")
 ]
 OutputOption = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Write the result to this file instead.")
+    Path | None, Option("--output", "-o", help="Write the result to this file instead.")
 ]
 QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No notes on stderr; errors still stand there.")
+    bool, Option("--quiet", "-q", help="No notes on stderr; errors still stand there.")
 ]
 
 
@@ -63,50 +73,39 @@ def check_outputs(output: Path | None, plot: Path | None, inputs: Sequence[str])
             raise BeftError(f"{written}: is an input as well; choose another place")
 
 
-def rendered(renderables: Sequence[Any], output: Path | None) -> str:
-    """A table as text: in colour on a terminal, plain in a file or a pipe."""
-    from rich.console import Console
+def show(
+    document: Document, format: Format, output: Path | None = None
+) -> tuple[list[str], list[str]]:
+    """Print a document, or write it whole.
 
-    terminal = output is None and sys.stdout.isatty()
-    width = None if terminal else 120
-    encoding = "utf-8" if output else sys.stdout.encoding  # rich draws lines of what it has
-    # Not stdout itself: even while capturing, rich writes to its file, and that may fail.
-    with Path(os.devnull).open("w", encoding=encoding) as file:
-        console = Console(
-            file=file,
-            force_terminal=terminal,
-            width=width,
-            color_system="auto" if terminal else None,
-            emoji=False,  # a name with :key: in it stays as it is
-        )
-        with console.capture() as capture:
-            for item in renderables:
-                console.print(item, markup=False, highlight=False, soft_wrap=isinstance(item, str))
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+    Returns:
+        For stderr: what was written, and the notes that the form has no place for.
+    """
+    from beftkit.files import write_whole
+    from beftkit.present.data import csv_text, json_text
 
+    match format:
+        case Format.json:
+            text = json_text(document.json)
+        case Format.csv:
+            text = csv_text(document.rows)
+        case Format.markdown:
+            from beftkit.present.markdown import markdown_text
 
-def deliver(
-    text: str, output: Path | None, results: Any = None, plot: Path | None = None
-) -> list[str]:
-    """Write and print what is asked for; returns what was written where."""
-    done = []
-    if plot is not None:
-        from beftkit.present import plots
+            text = markdown_text(document.blocks)
+        case Format.table:
+            from beftkit.present.terminal import terminal_text
 
-        if len(results) > 1:
-            plots.lines(results, plot)
-        else:
-            plots.heatmap(results[0], plot)
-        done.append(f"wrote {plot}")
+            colour = output is None and sys.stdout.isatty()
+            encoding = "utf-8" if output else sys.stdout.encoding
+            text = terminal_text(document.blocks, encoding, colour)
+    notes = [] if format is Format.table else list(document.notes)
     if output is None:
         put(text)
-    else:
-        from beftkit.files import write_whole
-
-        # A path's bytes that are no UTF-8 become \udcxx, which JSON reads back.
-        write_whole(output, text.encode(errors="backslashreplace"))
-        done.append(f"wrote {output}")
-    return done
+        return [], notes
+    # A path's bytes that are no UTF-8 become \udcxx, which JSON reads back.
+    write_whole(output, text.encode(errors="backslashreplace"))
+    return [f"wrote {output}"], notes
 
 
 def put(text: str) -> None:

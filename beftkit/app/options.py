@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from functools import partial
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -11,6 +12,9 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from typer.core import TyperCommand
+
+from beftkit.app.common import CONVENTIONS
+from beftkit.settings.parts import OUTPUT
 
 
 class TopicCommand(TyperCommand):
@@ -31,39 +35,34 @@ class TopicCommand(TyperCommand):
 
 def late_command(name: str, function: Callable[..., None], short_help: str, **options: Any) -> Any:
     """A command that is built when it is asked for, under the conventions of all of ours."""
-    app = typer.Typer(
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
+    app = typer.Typer(**CONVENTIONS)
     app.command(name, no_args_is_help=True, short_help=short_help, **options)(function)
     return typer.main.get_command(app)
 
 
 def panel(panel: str, help: str, *names: str, **rest: Any) -> Any:
-    """An option that is no setting, listed under a topic."""
+    """An option listed under a topic; its help says what the default is."""
     return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **rest)
 
 
+def flag(help: str, *names: str, **rest: Any) -> Any:
+    """An option that is no setting, listed among those of the output."""
+    return panel(OUTPUT, help, *names, **rest)
+
+
 def with_settings(
-    function: Callable[..., None], settings: type[BaseModel], names: Sequence[str]
+    function: Callable[..., None], settings: type[BaseModel], names: Iterable[str]
 ) -> Callable[..., None]:
     """Give a function whose last parameter is ``**flags`` one option for each of some settings.
 
+    The model is an argument, and the function's own.
     Every option's default is None, so that what was given is known; the help shows the field's own.
     """
     signature = inspect.signature(function, eval_str=True)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    fields = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=_option(name, settings.model_fields[name]),
-        )
-        for name in names
-    ]
+    kinds = {n: _option(n, settings.model_fields[n]) for n in names if n != "model"}
+    keyword = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY, default=None)
+    fields = [keyword(name, annotation=kind) for name, kind in kinds.items()]
 
     def command(**given: Any) -> None:
         # An option that may come several times and did not is an empty list.

@@ -46,7 +46,7 @@ class Shown:
             self._bar.advance(self._job, steps)
 
     def logged(self, record: Mapping[str, Any]) -> None:
-        from beftkit.present.runs import record_line
+        from beftkit.present.training import record_line
 
         line = record_line(record)
         if line:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from beftkit.app.common import QuietOption, say
 from beftkit.app.options import late_command
@@ -14,20 +14,19 @@ from beftkit.errors import UsageError
 
 def command(name: str) -> Any:
     """The command of this name, built."""
-    return late_command(
-        name, report, "Write up selections: rankings against metrics, figures, tables."
-    )
+    what = "Write up selections: rankings against metrics, figures, tables."
+    return late_command(name, report, what)
 
 
 def report(
     folders: Annotated[
-        list[str], typer.Argument(metavar="DIR...", help="Folders that `beftkit select` made.")
+        list[str], Argument(metavar="DIR...", help="Folders that `beftkit select` made.")
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="report.md or report.html; files go beside it."),
+        Option("--output", "-o", help="report.md or report.html; files go beside it."),
     ] = None,
-    title: Annotated[str | None, typer.Option("--title", help="The report's title.")] = None,
+    title: Annotated[str | None, Option("--title", help="The report's title.")] = None,
     quiet: QuietOption = False,
 ) -> None:
     """Write up what selections found, as Markdown or as one HTML file.

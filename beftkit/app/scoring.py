@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from beftkit.app.common import (
     Format,
@@ -14,9 +16,8 @@ from beftkit.app.common import (
     OutputOption,
     QuietOption,
     check_outputs,
-    deliver,
-    rendered,
     say,
+    show,
     start_fast,
 )
 
@@ -39,7 +40,7 @@ _CHECKPOINT = (
 )
 ConfigOption = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--model-config",
         help="config.json to use instead of the one beside the weights (fused biases and "
         "inertness are read from it).",
@@ -47,40 +48,38 @@ ConfigOption = Annotated[
 ]
 FamiliesOption = Annotated[
     Path | None,
-    typer.Option("--families", help="TOML file with rows for families that beftkit lacks."),
+    Option("--families", help="TOML file with rows for families that beftkit lacks."),
 ]
 DownloadOption = Annotated[
     bool,
-    typer.Option(
-        "--download", help="Fetch whole weight files from the hub into its cache, not parts."
-    ),
+    Option("--download", help="Fetch whole weight files from the hub into its cache, not parts."),
 ]
 
 
 def score(
-    pre: Annotated[str, typer.Argument(metavar="PRE", help=f"Before: {_CHECKPOINT}.")],
+    pre: Annotated[str, Argument(metavar="PRE", help=f"Before: {_CHECKPOINT}.")],
     posts: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             metavar="POST...",
             help="After fine-tuning: the same kinds, a PEFT adapter, or the folder of a run "
             "(checkpoint-100, ...). An adapter that names its base may stand alone.",
             show_default=False,
         ),
     ] = None,
-    method: Annotated[Method, typer.Option(help="Which figure ranks.")] = Method.projection,
+    method: Annotated[Method, Option(help="Which figure ranks.")] = Method.projection,
     candidates: Annotated[
-        str | None, typer.Option(help="Roles to choose the target from.  [default: q,k,v]")
+        str | None, Option(help="Roles to choose the target from.  [default: q,k,v]")
     ] = None,
     tower: Annotated[
         str | None,
-        typer.Option(help="Which tower of several: text, vision, text.decoder, all, ..."),
+        Option(help="Which tower of several: text, vision, text.decoder, all, ..."),
     ] = None,
     allow_inert: Annotated[
-        bool, typer.Option("--allow-inert", help="Let a bias that softmax ignores be the target.")
+        bool, Option("--allow-inert", help="Let a bias that softmax ignores be the target.")
     ] = False,
     allow_nonfinite: Annotated[
-        bool, typer.Option("--allow-nonfinite", help="NaN and infinity score as null, not error.")
+        bool, Option("--allow-nonfinite", help="NaN and infinity score as null, not error.")
     ] = False,
     model_config: ConfigOption = None,
     families: FamiliesOption = None,
@@ -88,20 +87,19 @@ def score(
     output: OutputOption = None,
     plot: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="Draw roles x layers, or scores over several POSTs, to this .png, .svg or .pdf."
         ),
     ] = None,
     modules: Annotated[
-        bool,
-        typer.Option("--target-modules", help="Print the target's modules for PEFT, as JSON."),
+        bool, Option("--target-modules", help="Print the target's modules for PEFT, as JSON.")
     ] = False,
     fail_on_change: Annotated[
-        bool, typer.Option("--fail-on-change", help="Exit with 3 if any bias changed.")
+        bool, Option("--fail-on-change", help="Exit with 3 if any bias changed.")
     ] = False,
     fail_if_target_not: Annotated[
         str | None,
-        typer.Option(metavar="ROLE", help="Exit with 3 if another role (or none) is the target."),
+        Option(metavar="ROLE", help="Exit with 3 if another role (or none) is the target."),
     ] = None,
     quiet: QuietOption = False,
     download: DownloadOption = False,
@@ -112,26 +110,24 @@ def score(
     """
     start_fast()
     from beftkit import diff
-    from beftkit.present import scores as report
+    from beftkit.present import plots, scores
 
     check_outputs(output, plot, [pre, *(posts or [])])
-    results = diff.score_all(
-        pre if posts else None, posts or [pre],
-        candidates=candidates.replace(" ", "").split(",") if candidates is not None else None,
-        method=method.value, tower=tower, model_config=model_config, families=families,
-        allow_inert=allow_inert, allow_nonfinite=allow_nonfinite, download=download,
-    )  # fmt: skip
+    among = candidates.replace(" ", "").split(",") if candidates is not None else None
+    options: dict[str, Any] = {"candidates": among, "method": method.value, "tower": tower}
+    options |= {"model_config": model_config, "families": families, "download": download}
+    options |= {"allow_inert": allow_inert, "allow_nonfinite": allow_nonfinite}
+    results = diff.score_all(pre if posts else None, posts or [pre], **options)
+    document = scores.scores_document(results)
     if modules:
-        text = report.target_modules(results[-1])
-    elif format is Format.table:
-        text = rendered(report.scores_table(results), output)
-    else:
-        text = report.scores_text(results, format.value)
-    done = deliver(text, output, results, plot)
-    if format is not Format.table or modules:
-        done += [note for one in results for note in one.notes]
-    failed = report.failures(results, fail_on_change, fail_if_target_not)
-    say([] if quiet else dict.fromkeys(done))
+        format = Format.json
+        document = replace(document, json=scores.target_modules(results[-1]))
+    if plot is not None:
+        plots.draw(results, plot)
+    written, notes = show(document, format, output)
+    drawn = [f"wrote {plot}"] if plot is not None else []
+    say([] if quiet else dict.fromkeys([*drawn, *written, *notes]))
+    failed = scores.failures(results, fail_on_change, fail_if_target_not)
     if failed:
         say(failed)
         raise typer.Exit(3)
@@ -139,7 +135,7 @@ def score(
 
 def inspect(
     checkpoint: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT", help=f"What to look at: {_CHECKPOINT}.")
+        str, Argument(metavar="CHECKPOINT", help=f"What to look at: {_CHECKPOINT}.")
     ],
     model_config: ConfigOption = None,
     families: FamiliesOption = None,
@@ -150,17 +146,10 @@ def inspect(
 ) -> None:
     """List a checkpoint's biases by role: count, width, dtype, norms, and which are inert."""
     start_fast()
-    from beftkit import inspection
-    from beftkit.present import scores as report
+    from beftkit.inspection import inspect as look_at
+    from beftkit.present.inspection import inspection_document
 
     check_outputs(output, None, [checkpoint])
-    found = inspection.inspect(
-        checkpoint, model_config=model_config, families=families, download=download
-    )
-    if format is Format.table:
-        text = rendered(report.inspection_table(found), output)
-    else:
-        text = report.inspection_text(found, format.value)
-    done = [] if format is Format.table else list(found.notes)
-    done += deliver(text, output)
-    say([] if quiet else done)
+    found = look_at(checkpoint, model_config=model_config, families=families, download=download)
+    written, notes = show(inspection_document(found), format, output)
+    say([] if quiet else [*notes, *written])

@@ -2,44 +2,35 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
-from beftkit.app.common import Format
-from beftkit.app.options import TopicCommand, late_command, panel, with_settings
+from beftkit.app.common import Format, show
+from beftkit.app.options import TopicCommand, flag, late_command, with_settings
 from beftkit.app.progress import IS_MAIN, watched
-from beftkit.app.training import LateFormat, LateQuiet, ModelArgument, put_whole
+from beftkit.app.training import LateFormat, LateQuiet, ModelArgument
 from beftkit.errors import UsageError
-from beftkit.settings.parts import OUTPUT
 from beftkit.settings.select import SelectSettings
+
+_RESUMES = "Take up a selection that was stopped; what is finished is not repeated."
 
 
 def command(name: str) -> Any:
     """The command of this name, built."""
-    names = [*SelectSettings.SHARED, *SelectSettings.GRID]
-    built = with_settings(select, SelectSettings, [name for name in names if name != "model"])
-    return late_command(
-        name, built, "Choose the bias to fine-tune, and show why.", cls=TopicCommand
-    )
+    built = with_settings(select, SelectSettings, [*SelectSettings.SHARED, *SelectSettings.GRID])
+    why = "Choose the bias to fine-tune, and show why."
+    return late_command(name, built, why, cls=TopicCommand)
 
 
 def select(
     model: ModelArgument = None,
     output: Annotated[
-        str | None, panel(OUTPUT, "Folder of the selection and its runs.", "--output", "-o")
+        str | None, flag("Folder of the selection and its runs.", "--output", "-o")
     ] = None,
-    config: Annotated[
-        str | None, panel(OUTPUT, "A select.yaml to start from; flags win over it.")
-    ] = None,
-    resume: Annotated[
-        bool,
-        panel(
-            OUTPUT,
-            "Take up a selection that was stopped; what is finished is not repeated.",
-            "--resume",
-        ),
-    ] = False,
+    config: Annotated[str | None, flag("A select.yaml to start from; flags win over it.")] = None,
+    resume: Annotated[bool, flag(_RESUMES, "--resume")] = False,
     overwrite: Annotated[
-        bool, panel(OUTPUT, "Replace a former selection in --output.", "--overwrite")
+        bool, flag("Replace a former selection in --output.", "--overwrite")
     ] = False,
     format: LateFormat = Format.table,
     quiet: LateQuiet = False,
@@ -51,21 +42,14 @@ def select(
     regimes, learning rates, epochs or seeds every combination is a cell, a resumable run in its own
     folder. --verify trains each candidate alone, and the controls none and all.
     """
-    from beftkit.present import selection as select_report
+    from beftkit.present.selection import selection_document
     from beftkit.selection import select as run
 
     if output is None:
         raise UsageError("no --output was given; expected the folder that the selection shall make")
-    given: dict[str, Any] = {
-        "output": output,
-        "config": config,
-        "resume": resume,
-        "overwrite": overwrite,
-    }
-    found = watched(
-        lambda **how: run(model, **given, **how, **flags),
-        quiet,
-        f"stopped; what is done is kept, --output {output} --resume takes it up",
-    )
+    given: dict[str, Any] = {"output": output, "config": config}
+    given |= {"resume": resume, "overwrite": overwrite}
+    stopped = f"stopped; what is done is kept, --output {output} --resume takes it up"
+    found = watched(partial(run, model, **given, **flags), quiet, stopped)
     if IS_MAIN:
-        put_whole(select_report.selection_text(found, format.value), None)
+        show(selection_document(found), format)

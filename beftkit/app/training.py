@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from beftkit.app.common import Format, OutputOption, QuietOption, check_outputs, deliver, rendered
-from beftkit.app.common import say as say_lines
-from beftkit.app.options import TopicCommand, late_command, panel, with_settings
+from beftkit.app.common import Format, OutputOption, QuietOption, check_outputs, say, show
+from beftkit.app.options import TopicCommand, flag, late_command, with_settings
 from beftkit.app.progress import IS_MAIN, watched
 from beftkit.errors import UsageError
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.fisher import FisherSettings
-from beftkit.settings.parts import OUTPUT, Part
+from beftkit.settings.parts import Part
 from beftkit.settings.train import TrainSettings
 
 ModelArgument = Annotated[
     str | None, typer.Argument(metavar="MODEL", help="Model folder, or owner/name on the hub.")
 ]
+_PRINTED = "What is printed; json holds every figure.  [default: table]"
 LateFormat = Annotated[
     Format,
-    panel(
-        OUTPUT,
-        "What is printed; json holds every figure.  [default: table]",
-        "--format",
-        metavar="table|json|csv|markdown",
-    ),
+    flag(_PRINTED, "--format", metavar="table|json|csv|markdown"),
 ]
-LateQuiet = Annotated[bool, panel(OUTPUT, "No progress and notes on stderr.", "--quiet", "-q")]
+LateQuiet = Annotated[bool, flag("No progress and notes on stderr.", "--quiet", "-q")]
 
 
 def command(name: str) -> Any:
@@ -41,25 +36,20 @@ def command(name: str) -> Any:
         "fisher": (fisher, FisherSettings, "Empirical Fisher of each bias, before fine-tuning."),
     }
     function, settings, short_help = known[name]
-    names = [name for name in settings.model_fields if name != "model"]
-    built = with_settings(function, settings, names)
+    built = with_settings(function, settings, settings.model_fields)
     return late_command(name, built, short_help, cls=TopicCommand)
 
 
 def train(
     model: ModelArgument = None,
-    config: Annotated[
-        str | None, panel(OUTPUT, "A run.yaml to start from; flags win over it.")
-    ] = None,
+    config: Annotated[str | None, flag("A run.yaml to start from; flags win over it.")] = None,
     dry_run: Annotated[
-        bool, panel(OUTPUT, "Print settings and what would train, and stop.", "--dry-run")
+        bool, flag("Print settings and what would train, and stop.", "--dry-run")
     ] = False,
     resume: Annotated[
-        bool, panel(OUTPUT, "Take up a run that was stopped in --output.", "--resume")
+        bool, flag("Take up a run that was stopped in --output.", "--resume")
     ] = False,
-    overwrite: Annotated[
-        bool, panel(OUTPUT, "Replace a former run in --output.", "--overwrite")
-    ] = False,
+    overwrite: Annotated[bool, flag("Replace a former run in --output.", "--overwrite")] = False,
     format: LateFormat = Format.table,
     quiet: LateQuiet = False,
     **flags: Any,
@@ -70,7 +60,7 @@ def train(
     --freeze-head; --bias none trains those alone, which is the control to compare with.
     """
     from beftkit import train as run
-    from beftkit.present import runs as run_report
+    from beftkit.present.training import plan_document, train_document
     from beftkit.runs import plan_run
     from beftkit.runs.folders import resolve_run
 
@@ -79,17 +69,14 @@ def train(
         raise lacking
     settings = resolve_run(config, {**flags, "model": model}, resume=resume)
     if dry_run:
-        put_whole(run_report.plan_text(plan_run(settings), format.value), None)
+        show(plan_document(plan_run(settings)), format)
         return
     if settings.output is None:
         raise lacking
-    result = watched(
-        lambda **how: run(settings, resume=resume, overwrite=overwrite, **how),
-        quiet,
-        f"stopped; its state is saved, --output {settings.output} --resume takes it up",
-    )
+    stopped = f"stopped; its state is saved, --output {settings.output} --resume takes it up"
+    result = watched(partial(run, settings, resume=resume, overwrite=overwrite), quiet, stopped)
     if IS_MAIN:
-        put_whole(run_report.train_text(result, format.value), None)
+        show(train_document(result), format)
 
 
 def evaluate(
@@ -106,14 +93,14 @@ def evaluate(
     **flags: Any,
 ) -> None:
     """Evaluate a fine-tuned model, or an adapter over its base, on a task's validation split."""
-    from beftkit.present import runs as run_report
+    from beftkit.present.evaluation import evaluation_document
     from beftkit.runs import evaluate as run
 
     check_outputs(output, None, [one for one in (model, flags["adapter"]) if one])
     found = run(model, **flags)
     if IS_MAIN:
-        put_whole(run_report.evaluation_text(found, format.value), output)
-        say_lines([] if quiet or format is Format.table else found.notes)
+        written, notes = show(evaluation_document(found), format, output)
+        say([*written, *([] if quiet else notes)])
 
 
 def fisher(
@@ -130,18 +117,11 @@ def fisher(
     The squared gradient of log p(label) of each single example, averaged, at the price of one
     backward pass. A role's score is the mean over its bias vectors.
     """
-    from beftkit.present import fisher as fisher_report
+    from beftkit.present.fisher import fisher_document
     from beftkit.runs import fisher_all as run
 
     check_outputs(output, None, [model])
     found = run(model, **flags)
     if IS_MAIN:
-        put_whole(fisher_report.fisher_text(found, format.value), output)
-        if not quiet and format is not Format.table:
-            say_lines(dict.fromkeys(note for one in found for note in one.notes))
-
-
-def put_whole(text: Any, output: Path | None) -> None:
-    """Print or write text, or rich renderables."""
-    shown = text if isinstance(text, str) else rendered(text, output)
-    say_lines(deliver(shown, output))
+        written, notes = show(fisher_document(found), format, output)
+        say([*written, *([] if quiet else notes)])

@@ -43,11 +43,8 @@ def model_types(config: Mapping[str, Any] | None) -> frozenset[str]:
     if not config:
         return frozenset()
     own = config.get("model_type")
-    found = {own} if isinstance(own, str) else set()
-    for value in config.values():
-        if isinstance(value, dict):
-            found |= model_types(value)
-    return frozenset(found)
+    inner = (model_types(value) for value in config.values() if isinstance(value, dict))
+    return frozenset({own} if isinstance(own, str) else ()).union(*inner)
 
 
 def config_for(config: Mapping[str, Any] | None, modality: str, part: str) -> dict[str, Any]:

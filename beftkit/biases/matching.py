@@ -81,9 +81,6 @@ def nearest_names(names: Iterable[str], count: int = 10) -> list[str]:
         pattern = ".".join("*" if part.isdigit() else part for part in name.split("."))
         patterns.setdefault(pattern, name)
     ideal = "layers.*.self_attn.query_key_value.q_proj.bias"
-
-    def unlikeness(pattern: str) -> float:
-        return -difflib.SequenceMatcher(None, ideal, pattern).ratio()
-
-    nearest = sorted(patterns, key=unlikeness)[:count]
+    unlikeness = {p: -difflib.SequenceMatcher(None, ideal, p).ratio() for p in patterns}
+    nearest = sorted(patterns, key=unlikeness.__getitem__)[:count]
     return [shown if len(shown := patterns[p]) <= 80 else f"{shown[:77]}..." for p in nearest]

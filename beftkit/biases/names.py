@@ -96,8 +96,6 @@ def raw_names(biases: Sequence[Tensor]) -> list[Named]:
         index = max((i for i, part in enumerate(parts) if part.isdecimal()), default=None)
         like = _QKV_LIKE.search(module.lower()) and "norm" not in module.lower()
         if index is not None and like:
-            leaf = ".".join(parts[index + 1 :])
-            found.append(
-                Named(tensor, *_stack(parts[: index + 1]), leaf, leaf.removesuffix(".bias"))
-            )
+            place, leaf = _stack(parts[: index + 1]), ".".join(parts[index + 1 :])
+            found.append(Named(tensor, *place, leaf, leaf.removesuffix(".bias")))
     return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from beftkit.biases.config import config_for, model_types, name_towers, uses
@@ -143,16 +145,10 @@ def recognise(
     for shared in sorted({(site.stack, site.uses) for site in sites if site.uses > 1}):
         notes.append(f"layers share their biases: each block of {shared[0]} serves {shared[1]}")
     _check_unique(sites, where)
-    return Recognition(
-        family=_family(config, inside),
-        sites=tuple(_order(_number_layers(sites))),
-        unscored=tuple(sorted(outside)),
-        notes=tuple(notes),
-        biases=len(biases),
-        without_bias=tuple(
-            sorted({_pattern(item) for item in weighted} - {_pattern(item) for item in attention})
-        ),
-    )
+    family, placed = _family(config, inside), tuple(_order(_number_layers(sites)))
+    bare = sorted({_pattern(item) for item in weighted} - {_pattern(item) for item in attention})
+    unscored = tuple(sorted(outside))
+    return Recognition(family, placed, unscored, tuple(notes), len(biases), tuple(bare))
 
 
 def _as_biases(tensors: Iterable[Tensor]) -> list[Tensor]:
@@ -262,18 +258,10 @@ def base_prefix(stack: str, stacks: Iterable[str], types: frozenset[str]) -> str
 
 def _number_layers(sites: list[Site]) -> list[Site]:
     """Number the layers of nested stacks (stages of blocks, layer groups) from 0 on."""
-    nested: dict[str, set[tuple[int, ...]]] = {}
-    for site in sites:
-        if len(site.indices) > 1:
-            nested.setdefault(site.stack, set()).add(site.indices)
-    numbers = {
-        stack: {indices: number for number, indices in enumerate(sorted(members))}
-        for stack, members in nested.items()
-    }
-    return [
-        replace(site, layer=numbers[site.stack][site.indices]) if site.stack in numbers else site
-        for site in sites
-    ]
+    nested = sorted({(site.stack, site.indices) for site in sites if len(site.indices) > 1})
+    by_stack = (members for _, members in groupby(nested, key=itemgetter(0)))
+    numbers = {place: number for members in by_stack for number, place in enumerate(members)}
+    return [replace(s, layer=numbers.get((s.stack, s.indices), s.layer)) for s in sites]
 
 
 def _order(sites: list[Site]) -> list[Site]:

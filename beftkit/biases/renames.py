@@ -13,6 +13,13 @@ from collections.abc import Iterable
 
 Substitutions = tuple[tuple[str, ...], ...]
 
+
+def _inside(tower: str, *substitutions: tuple[str, ...]) -> Substitutions:
+    """Substitutions for one tower: the same words mean something else in the next."""
+    return tuple((old, new, tower) for old, new in substitutions)
+
+
+# fmt: off
 _QKV: Substitutions = (
     ("attention.attention.query", "attention.q_proj"),
     ("attention.attention.key", "attention.k_proj"),
@@ -21,35 +28,19 @@ _QKV: Substitutions = (
 )
 _MLP: Substitutions = (("intermediate.dense", "mlp.fc1"), ("output.dense", "mlp.fc2"))
 _SWIN: Substitutions = (
-    ("attention.self.query", "attention.q_proj"),
-    ("attention.self.key", "attention.k_proj"),
-    ("attention.self.value", "attention.v_proj"),
-    ("attention.output.dense", "attention.o_proj"),
-    *_MLP,
+    ("attention.self.query", "attention.q_proj"), ("attention.self.key", "attention.k_proj"),
+    ("attention.self.value", "attention.v_proj"), _QKV[-1], *_MLP,
 )
 _DETR: Substitutions = (
-    ("self_attn.out_proj", "self_attn.o_proj"),
-    ("encoder_attn.out_proj", "encoder_attn.o_proj"),
-    (".fc1", ".mlp.fc1"),
-    (".fc2", ".mlp.fc2"),
+    ("self_attn.out_proj", "self_attn.o_proj"), ("encoder_attn.out_proj", "encoder_attn.o_proj"),
+    (".fc1", ".mlp.fc1"), (".fc2", ".mlp.fc2"),
 )
-
-
-def _inside(tower: str, *substitutions: tuple[str, ...]) -> Substitutions:
-    """Substitutions for one tower: the same words mean something else in the next."""
-    return tuple((old, new, tower) for old, new in substitutions)
-
-
 _FUSED: Substitutions = (("attn.qkv", "attention.{role}_proj"), ("attn.proj", "attention.o_proj"))
 _RESBLOCKS: Substitutions = (
-    ("transformer.resblocks.", "layers."),
-    ("attn.in_proj_bias", "self_attn.{role}_proj"),
-    ("attn.out_proj", "self_attn.out_proj"),
-    ("mlp.c_fc", "mlp.fc1"),
-    ("mlp.c_proj", "mlp.fc2"),
+    ("transformer.resblocks.", "layers."), ("attn.in_proj_bias", "self_attn.{role}_proj"),
+    ("attn.out_proj", "self_attn.out_proj"), ("mlp.c_fc", "mlp.fc1"), ("mlp.c_proj", "mlp.fc2"),
 )
 
-# fmt: off
 #: models of several towers: such a row overrules the rows of its towers
 COMPOSITES: tuple[tuple[str, Substitutions], ...] = (
     ("vision-encoder-decoder",
@@ -85,8 +76,7 @@ RENAMES: tuple[tuple[str, Substitutions], ...] = (
      (("language_model.model.layers.", "language_model.layers."),)),
     ("chmv2", (("backbone.layer.", "backbone.model.layer."),)),
     ("cohere_asr", (("linear_q", "q_proj"), ("linear_k", "k_proj"), ("linear_v", "v_proj"),
-                    ("linear_out", "o_proj"),
-                    ("transf_decoder._decoder.", "decoder."),
+                    ("linear_out", "o_proj"), ("transf_decoder._decoder.", "decoder."),
                     ("first_sub_layer.query_net", "self_attn.q_proj"),
                     ("first_sub_layer.key_net", "self_attn.k_proj"),
                     ("first_sub_layer.value_net", "self_attn.v_proj"),

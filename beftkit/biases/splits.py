@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from beftkit.errors import BeftError
@@ -28,16 +29,13 @@ class Cut:
     @property
     def width(self) -> int:
         """Length of the part."""
-        total = self.stop - self.start
-        for axis, size in enumerate(self.view):
-            total *= size if axis != self.axis else 1
-        return total
+        others = (size for axis, size in enumerate(self.view) if axis != self.axis)
+        return (self.stop - self.start) * math.prod(others)
 
     def part(self, whole: Any) -> Any:
         """The part where it lies: a view of the fused vector, shaped as ``view`` is."""
-        return whole.reshape(self.view)[
-            (slice(None),) * self.axis + (slice(self.start, self.stop),)
-        ]
+        where = (slice(None),) * self.axis + (slice(self.start, self.stop),)
+        return whole.reshape(self.view)[where]
 
     def take(self, whole: Any) -> Any:
         """The part as a vector, ``[D]``; a copy where its scalars do not lie side by side."""
@@ -119,55 +117,45 @@ def cut(rule: str, name: str, width: int, config: Mapping[str, Any], where: str)
     """
 
     def heads(keys: tuple[str, ...], default: int | None = None) -> int:
-        for key in keys:
-            if type(config.get(key)) is int and config[key] > 0:
-                return int(config[key])
-        if default is not None:
-            return default
+        given = (config.get(key) for key in keys)
+        found = next((count for count in given if type(count) is int and count > 0), default)
+        if found is not None:
+            return found
         raise BeftError(
             f"{where}: {name} holds q, k and v in one; cutting it needs {keys[0]}, which its "
             "config.json does not say; give the right one with --model-config PATH"
         )
 
-    def parts(
-        total: int, *roles_and_ends: tuple[str, int, int], axis: int = 1, view: tuple[int, ...] = ()
-    ) -> dict[str, Cut]:
+    def parts(blocks: int | None = None, **shares: int) -> dict[str, Cut]:
+        """Roles by their shares, one after the other: once, or anew in each of several blocks."""
+        each = sum(shares.values())
+        total = each * (1 if blocks is None else blocks)
         if total <= 0 or width % total:
             raise BeftError(
                 f"{where}: {name} has {width} elements, which rule {rule!r} cannot cut into "
                 f"{total} equal parts; does the config.json belong to this checkpoint?"
             )
         size = width // total
-        if axis == 0 and not view:
-            return {role: Cut((width,), 0, a * size, b * size) for role, a, b in roles_and_ends}
-        shape = (*view, size)
-        return {role: Cut(shape, axis, a, b) for role, a, b in roles_and_ends}
+        ends = accumulate(shares.values())
+        places = [(role, end - shares[role], end) for role, end in zip(shares, ends, strict=True)]
+        if blocks is None:
+            return {role: Cut((width,), 0, a * size, b * size) for role, a, b in places}
+        return {role: Cut((blocks, each, size), 1, a, b) for role, a, b in places}
 
-    if rule == "falcon":
-        if config.get("new_decoder_architecture"):
-            rule = "groups"
-        else:
-            rule = "multi_query" if config.get("multi_query", True) else "heads"
-    elif rule == "bigcode":
+    if rule == "falcon" and config.get("new_decoder_architecture"):
+        rule = "groups"
+    elif rule in ("falcon", "bigcode"):
         rule = "multi_query" if config.get("multi_query", True) else "heads"
     if rule == "thirds":
-        return parts(3, ("q", 0, 1), ("k", 1, 2), ("v", 2, 3), axis=0)
+        return parts(q=1, k=1, v=1)
     if rule == "halves":
-        return parts(2, ("k", 0, 1), ("v", 1, 2), axis=0)
+        return parts(k=1, v=1)
     count = heads(HEADS)
     if rule == "heads":
-        return parts(3 * count, ("q", 0, 1), ("k", 1, 2), ("v", 2, 3), view=(count, 3))
+        return parts(count, q=1, k=1, v=1)
     if rule == "multi_query":
-        ends = (("q", 0, count), ("k", count, count + 1), ("v", count + 1, count + 2))
-        return parts(count + 2, *ends, axis=0)
+        return parts(q=count, k=1, v=1)
     groups = heads(KV_HEADS, default=count)
     if rule == "grouped":
-        ends = (
-            ("q", 0, count),
-            ("k", count, count + groups),
-            ("v", count + groups, count + 2 * groups),
-        )
-        return parts(count + 2 * groups, *ends, axis=0)
-    each = count // groups
-    ends = (("q", 0, each), ("k", each, each + 1), ("v", each + 1, each + 2))
-    return parts(groups * (each + 2), *ends, view=(groups, each + 2))
+        return parts(q=count, k=groups, v=groups)
+    return parts(groups, q=count // groups, k=1, v=1)

@@ -52,10 +52,9 @@ class Table:
 
     def split_rule(self, leaf: str, types: frozenset[str]) -> str | None:
         """The split rule for a fused name under these model types, or None if no row says."""
-        for row_types, rule in self.splits.get(leaf, ()):
-            if types & set(row_types.split()):
-                return rule
-        return "thirds" if is_torch_fused(leaf) else None
+        rows = self.splits.get(leaf, ())
+        rule = next((rule for row_types, rule in rows if types & set(row_types.split())), None)
+        return rule or ("thirds" if is_torch_fused(leaf) else None)
 
 
 BUILT_IN = Table(LAYOUTS, SPLITS, rules_by_type(RULES))
@@ -89,15 +88,13 @@ def load_table(path: str | Path | None) -> Table:
     known = {field.name for field in fields(Layout)}
     own = []
     for number, row in enumerate(_tables(document, "layout", path), start=1):
-        _only(row, known, f"{path}, layout {number}")
-        _texts(row, f"{path}, layout {number}")
+        _texts(row, known, f"{path}, layout {number}")
         own.append(Layout(**{"name": f"layout {number} of {path}", **row}))
     splits = dict(BUILT_IN.splits)
     for number, row in enumerate(_tables(document, "split", path), start=1):
-        where = f"{path}, split {number}"
-        _only(row, {"name", "model_types", "rule"}, where)
-        _texts(row, where)
-        if set(row) != {"name", "model_types", "rule"} or row["rule"] not in SPLIT_RULES:
+        where, needed = f"{path}, split {number}", {"name", "model_types", "rule"}
+        _texts(row, needed, where)
+        if set(row) != needed or row["rule"] not in SPLIT_RULES:
             raise BeftError(
                 f"{where}: expected name, model_types and a rule out of {', '.join(SPLIT_RULES)}"
             )
@@ -106,8 +103,7 @@ def load_table(path: str | Path | None) -> Table:
     inert = document.get("inert", {})
     if not isinstance(inert, dict):
         raise BeftError(f"{path}: inert must be a table of rules")
-    _only(inert, {"plain", "keyed"}, f"{path}, inert")
-    _texts(inert, f"{path}, inert")
+    _texts(inert, {"plain", "keyed"}, f"{path}, inert")
     rule_of = {**BUILT_IN.rule_of, **rules_by_type(inert)}
     return replace(BUILT_IN, own=tuple(own), splits=splits, rule_of=rule_of)
 
@@ -125,7 +121,8 @@ def _only(table: Mapping[str, Any], known: set[str], where: str) -> None:
         raise BeftError(f"{where}: unknown key {unknown[0]!r}; expected {', '.join(sorted(known))}")
 
 
-def _texts(table: Mapping[str, Any], where: str) -> None:
+def _texts(table: Mapping[str, Any], known: set[str], where: str) -> None:
+    _only(table, known, where)
     for key, value in table.items():
         if not isinstance(value, str):
             raise BeftError(f"{where}: {key} must be text (names separated by blanks)")

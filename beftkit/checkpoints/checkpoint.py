@@ -54,10 +54,8 @@ class Checkpoint:
         adapter: dict[str, Any] | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        self.reference = reference
-        self.tensors = tensors
-        self.config = config
-        self.adapter = adapter
+        self.reference, self.tensors = reference, tensors
+        self.config, self.adapter = config, adapter
         self.metadata: Mapping[str, str] = metadata or {}
         self.notes = [one for file in files for one in getattr(file, "notes", ())]
         self._files = files
@@ -76,17 +74,13 @@ class Checkpoint:
         Returns:
             Name to raw bytes, in the order asked for.
         """
-        names = list(names)
+        infos = {name: self.tensors[name] for name in names}
         per_file: dict[int, set[tuple[int, int]]] = {}
-        for name in names:
-            info = self.tensors[name]
+        for info in infos.values():
             per_file.setdefault(info.file, set()).add((info.start, info.stop))
         found = read_spans((self._files[number], spans) for number, spans in per_file.items())
         blocks = dict(zip(per_file, found, strict=True))
-        return {
-            name: blocks[info.file][(info.start, info.stop)]
-            for name, info in ((name, self.tensors[name]) for name in names)
-        }
+        return {name: blocks[info.file][info.start, info.stop] for name, info in infos.items()}
 
 
 def open_checkpoint(reference: str | Path, *, download: bool = False) -> Checkpoint:
@@ -140,10 +134,9 @@ def open_in(folder: Folder, name: str | list[str], reference: str) -> Checkpoint
     else:
         files = [folder.open(name)]
         tensors = files[0].header()
-    config = None
-    if folder.has(CONFIG):
-        # Some published configurations hold Infinity, and their model loads.
-        config = folder.json(CONFIG, "configuration", infinities=True)
+    # Some published configurations hold Infinity, and their model loads.
+    there = folder.has(CONFIG)
+    config = folder.json(CONFIG, "configuration", infinities=True) if there else None
     adapter, metadata = None, {}
     if str(name).startswith("adapter_model.") and folder.has(ADAPTER_CONFIG):
         adapter = folder.json(ADAPTER_CONFIG, "adapter configuration")
@@ -200,9 +193,8 @@ def _shard_set(folder: Folder, shards: list[re.Match[str]]) -> list[str]:
     """All shards that their names promise, for a folder that lost its index."""
     first = shards[0]
     digits, count = len(first["number"]), int(first["count"])
-    present = {
-        int(found["number"]): found.string for found in shards if found["count"] == first["count"]
-    }
+    same = [found for found in shards if found["count"] == first["count"]]
+    present = {int(found["number"]): found.string for found in same}
     for number in range(1, count + 1):
         if number not in present:
             missing = f"{first['stem']}-{number:0{digits}d}-of-{first['count']}.safetensors"

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
 
 from beftkit.checkpoints.header import shorten
@@ -82,11 +82,7 @@ class Connection:
     def start(self, call: Callable[[], T]) -> Callable[[], T]:
         """Run a call beside others; what it returned, or raised, comes when it is asked for."""
         future = _pool().submit(self._guarded, call)
-
-        def wait() -> T:
-            return self._guarded(future.result)  # Ctrl-C arrives here
-
-        return wait
+        return partial(self._guarded, future.result)  # Ctrl-C arrives in it
 
     def _guarded(self, call: Callable[[], T]) -> T:
         """Call unless something went wrong: what is still in the queue then shall not be sent."""
@@ -106,7 +102,7 @@ class Connection:
             self._status(response, where, 200)
             return b"".join(self._chunks(response.iter_bytes(), limit, where))
 
-        return self._insist(url, where, {}, read)
+        return self._insist(url, where, self._headers, read)
 
     def part(self, url: str, where: str, start: int, stop: int, *, direct: bool = False) -> Part:
         """Bytes ``start`` to ``stop`` of a file, or what there is of them.
@@ -144,32 +140,21 @@ class Connection:
 
         # A range of a compressed file would be of no use.
         asked = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-        return self._insist(url, where, asked, read, anonymous=direct)
+        headers = {**self._headers, **asked}
+        if direct:
+            headers.pop("Authorization", None)
+        return self._insist(url, where, headers, read)
 
-    def _insist(
-        self,
-        url: str,
-        where: str,
-        more: dict[str, str],
-        read: Callable[[Any], T],
-        *,
-        anonymous: bool = False,
-    ) -> T:
+    def _insist(self, url: str, where: str, headers: dict[str, str], read: Callable[[Any], T]) -> T:
         """Ask until there is an answer, or a reason to ask no more."""
         from huggingface_hub import get_session
 
-        headers = {
-            key: value
-            for key, value in {**self._headers, **more}.items()
-            if not (anonymous and key == "Authorization")
-        }
+        options: dict[str, Any] = {"timeout": self._timeout, "follow_redirects": True}
         client, pause = self._client, FIRST_WAIT
         for attempt in range(1, ATTEMPTS + 1):
             wait = 0.0
             try:
-                with get_session().stream(
-                    "GET", url, headers=headers, timeout=self._timeout, follow_redirects=True
-                ) as response:
+                with get_session().stream("GET", url, headers=headers, **options) as response:
                     self._reached = True
                     return read(response)
             except _Passing as error:
@@ -185,9 +170,8 @@ class Connection:
             except (client.HTTPError, client.InvalidURL, UnicodeError) as error:
                 raise BeftError(f"{where}: the request failed ({_brief(error)})") from None
             # Without a first answer nobody is there, and more waiting only hides that.
-            if not self._reached or wait > LONGEST_WAIT or attempt == ATTEMPTS:
-                break
-            if self._stopped.wait(wait or pause):
+            hopeless = not self._reached or wait > LONGEST_WAIT or attempt == ATTEMPTS
+            if hopeless or self._stopped.wait(wait or pause):
                 break
             pause *= 2
         raise BeftError(f"{where}: {problem}; try again later")

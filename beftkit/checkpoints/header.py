@@ -105,12 +105,8 @@ def _deeper_than(limit: int, value: Any) -> bool:
     """Whether JSON is nested deeper than that: whoever walks it may then recurse."""
     level = [value]
     for _ in range(limit):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, (dict, list))
-        ]
+        members = [outer.values() if isinstance(outer, dict) else outer for outer in level]
+        level = [one for inner in members for one in inner if isinstance(one, (dict, list))]
         if not level:
             return False
     return True

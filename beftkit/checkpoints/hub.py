@@ -24,7 +24,7 @@ from beftkit.checkpoints.header import (
     parse_metadata,
     shorten,
 )
-from beftkit.checkpoints.local import File, LocalFolder, Span, coalesce, read_json_file
+from beftkit.checkpoints.local import File, LocalFolder, Span, coalesce, cut_out, read_json_file
 from beftkit.checkpoints.pickles import PICKLES
 from beftkit.errors import BeftError
 
@@ -226,12 +226,9 @@ class HubFile:
     """One safetensors file on the hub. ``bytes_read`` counts what was asked for and came."""
 
     def __init__(self, connection: Connection, url: str, where: str) -> None:
-        self.where = where
-        self.bytes_read = 0
-        self.size = 0
+        self._connection, self._url, self.where = connection, url, where
+        self.bytes_read = self.size = 0
         self._header = b"{}"
-        self._connection = connection
-        self._url = url
         self._store: str | None = None  # where the hub's redirects ended
 
     def header(self, file: int = 0) -> dict[str, TensorInfo]:
@@ -258,21 +255,14 @@ class HubFile:
 
     def start_read(self, spans: Iterable[Span]) -> Callable[[], dict[Span, bytes]]:
         """Ask for ranges, neighbours together; they come when the result is called."""
-        wanted = sorted(set(spans))
-        blocks = coalesce(wanted)
-        waiting = [self._connection.start(partial(self._part, *block)) for block in blocks]
+        wanted = set(spans)
+        places = coalesce(wanted)
+        waiting = [self._connection.start(partial(self._part, *place)) for place in places]
 
         def wait() -> dict[Span, bytes]:
-            result: dict[Span, bytes] = dict.fromkeys(wanted, b"")
-            pending = iter([span for span in wanted if span[1] > span[0]])
-            span = next(pending, None)
-            for (start, stop), answer in zip(blocks, waiting, strict=True):
-                block = answer()
-                self.bytes_read += len(block)
-                while span is not None and span[1] <= stop:
-                    result[span] = block[span[0] - start : span[1] - start]
-                    span = next(pending, None)
-            return result
+            blocks = [(place[0], answer()) for place, answer in zip(places, waiting, strict=True)]
+            self.bytes_read += sum(len(block) for _, block in blocks)
+            return cut_out(wanted, blocks)
 
         return wait
 

@@ -28,12 +28,9 @@ class LiveCheckpoint(Checkpoint):
                 f"a {type(source).__name__} was given; expected a path, a module or a state dict"
             )
         config: Any = getattr(source, "config", None)
-        super().__init__(
-            f"<{type(source).__name__} in memory>",
-            [],
-            {name: _info(tensor) for name, tensor in state.items()},
-            config.to_dict() if hasattr(config, "to_dict") else None,
-        )
+        said = config.to_dict() if hasattr(config, "to_dict") else None
+        tensors = {name: _info(tensor) for name, tensor in state.items()}
+        super().__init__(f"<{type(source).__name__} in memory>", [], tensors, said)
         self.state: Mapping[str, torch.Tensor] = state
 
     @property

@@ -55,6 +55,24 @@ def coalesce(spans: Iterable[Span], slack: float = 0.04) -> list[Span]:
     return merged
 
 
+def cut_out(spans: Iterable[Span], blocks: Iterable[tuple[int, bytes]]) -> dict[Span, bytes]:
+    """Each of the spans with its bytes.
+
+    Args:
+        spans: non-overlapping half-open ranges.
+        blocks: where it begins and its bytes, of each range that `coalesce` made of them.
+    """
+    wanted = sorted(set(spans))
+    result: dict[Span, bytes] = dict.fromkeys(wanted, b"")
+    pending = iter([span for span in wanted if span[1] > span[0]])
+    span = next(pending, None)
+    for start, block in blocks:
+        while span is not None and span[1] <= start + len(block):
+            result[span] = block[span[0] - start : span[1] - start]
+            span = next(pending, None)
+    return result
+
+
 class File(Protocol):
     """A file of tensors, wherever it lies: a header, and byte ranges when asked."""
 
@@ -194,17 +212,11 @@ class LocalFile:
         Raises:
             BeftError: the file is gone, unreadable or shorter than it was.
         """
-        wanted = sorted(set(spans))
-        result: dict[Span, bytes] = dict.fromkeys(wanted, b"")
-        pending = iter([span for span in wanted if span[1] > span[0]])
-        span = next(pending, None)
+        wanted = set(spans)
         with self._open() as descriptor:
-            for start, stop in coalesce(wanted):
-                block = self._pread(descriptor, start, stop - start)
-                while span is not None and span[1] <= stop:
-                    result[span] = block[span[0] - start : span[1] - start]
-                    span = next(pending, None)
-        return result
+            places = coalesce(wanted)
+            blocks = ((a, self._pread(descriptor, a, b - a)) for a, b in places)
+            return cut_out(wanted, blocks)
 
     def _open(self) -> _Descriptor:
         descriptor = _Descriptor(self.path)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from beftkit.biases import BUILT_IN, choose_tower, in_tower, load_table, match_sites
 from beftkit.checkpoints import BiasSet, load_config
@@ -19,15 +20,7 @@ from beftkit.diff.compare import (
 )
 from beftkit.diff.sides import Reference, Sides, expand_runs, passed_over
 from beftkit.errors import BeftError
-from beftkit.scores import (
-    METHODS,
-    Coverage,
-    Identity,
-    Scores,
-    SiteScore,
-    choose_target,
-    rank_roles,
-)
+from beftkit.scores import METHODS, Coverage, Identity, Scores, SiteScore, choose_target, rank_roles
 
 __all__ = ["Comparison", "comparison", "score", "score_all"]
 _THREADS = 4  # POSTs read side by side; each holds its biases alone, so memory stays flat
@@ -79,11 +72,10 @@ def score(
         >>> scores.target, scores.roles["v"].figures["projection"]  # doctest: +SKIP
         ('v', 0.35)
     """
-    [found] = score_all(
-        pre, [post], candidates=candidates, method=method, tower=tower, model_config=model_config,
-        families=families, allow_inert=allow_inert, allow_nonfinite=allow_nonfinite,
-        download=download, expand=False,
-    )  # fmt: skip
+    options: dict[str, Any] = {"candidates": candidates, "method": method, "tower": tower}
+    options |= {"model_config": model_config, "families": families, "download": download}
+    options |= {"allow_inert": allow_inert, "allow_nonfinite": allow_nonfinite}
+    [found] = score_all(pre, [post], **options, expand=False)
     return found
 
 
@@ -188,10 +180,8 @@ class Comparison:
             notes.append(
                 "a role's score is the mean over all its sites, of every tower and attention"
             )
-        return Scores(
-            self.pre, self.post, self.family, self.tower, method, tuple(wanted), target, roles,
-            self.coverage, tuple(notes), self.changed, self.bytes_read,
-        )  # fmt: skip
+        what = self.pre, self.post, self.family, self.tower, method, tuple(wanted), target, roles
+        return Scores(*what, self.coverage, tuple(notes), self.changed, self.bytes_read)
 
 
 def _compare(sides: Sides, post: Reference, tower: str | None, allow_nonfinite: bool) -> Comparison:
@@ -209,23 +199,11 @@ def _compare(sides: Sides, post: Reference, tower: str | None, allow_nonfinite: 
     notes += tower_notes
     pairs = [pair for pair in pairs if in_tower(pair[0].tower, chosen)]
     sites, changed, rounding = score_pairs(pairs, left, right)
-    return Comparison(
-        pre=left.identity(),
-        post=right.identity(),
-        family=left.recognition.family,
-        tower=chosen,
-        sites=tuple(sites),
-        coverage=Coverage(
-            matched=len(pairs),
-            only_pre=tuple(sorted({site.name for site in only_pre})),
-            only_post=tuple(sorted({site.name for site in only_post})),
-            unscored=tuple(sorted({*left.recognition.unscored, *right.recognition.unscored})),
-        ),
-        changed=changed,
-        rounding=rounding,
-        notes=tuple(notes),
-        bytes_read=_bytes_read(left, right),
-    )
+    mine, theirs = (tuple(sorted({one.name for one in some})) for some in (only_pre, only_post))
+    unscored = sorted({*left.recognition.unscored, *right.recognition.unscored})
+    coverage = Coverage(len(pairs), mine, theirs, tuple(unscored))
+    what = left.identity(), right.identity(), families[0], chosen, tuple(sites), coverage
+    return Comparison(*what, changed, rounding, tuple(notes), _bytes_read(left, right))
 
 
 def _bytes_read(*sides: BiasSet) -> int:

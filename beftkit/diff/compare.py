@@ -30,26 +30,21 @@ def refuse_empty(*sides: BiasSet) -> None:
         )
 
 
-def _refuse_unmatched(left: BiasSet, right: BiasSet) -> BeftError:
-    mine, theirs = (
-        ", ".join(nearest_names(dict.fromkeys(site.name for site in one.sites), 3))
-        for one in (left, right)
-    )
-    return BeftError(
-        f"no bias of {left.checkpoint.reference} matches one of {right.checkpoint.reference}: "
-        f"PRE has {mine}; POST has {theirs}; are these the same architecture?"
-    )
-
-
 def check_pairs(pairs: Sequence[Pair], left: BiasSet, right: BiasSet) -> None:
     """Refuse checkpoints that have nothing in common, or shapes that differ."""
+    pre, post = (one.checkpoint.reference for one in (left, right))
     if not pairs:
-        raise _refuse_unmatched(left, right)
+        names = (dict.fromkeys(site.name for site in one.sites) for one in (left, right))
+        mine, theirs = (", ".join(nearest_names(some, 3)) for some in names)
+        raise BeftError(
+            f"no bias of {pre} matches one of {post}: PRE has {mine}; POST has {theirs}; are these "
+            "the same architecture?"
+        )
     for a, b in pairs:
         if a.width != b.width:
             raise BeftError(
-                f"{a.name}: {a.width} elements in {left.checkpoint.reference}, but {b.width} in "
-                f"{right.checkpoint.reference} ({b.name}); these are not the same architecture"
+                f"{a.name}: {a.width} elements in {pre}, but {b.width} in {post} ({b.name}); these "
+                "are not the same architecture"
             )
 
 
@@ -97,7 +92,10 @@ def score_pairs(
                 if not np.array_equal(pre[row], post[row], equal_nan=True):
                     changed = True
                     rounding = rounding and within_rounding(pre[row], post[row], *dtypes)
-    sites = [_site_score(pair, figures[index]) for index, pair in enumerate(pairs)]
+    sites = [
+        SiteScore.of(a, figures[index], b.dtype, _shorter(a.module, b.module))
+        for index, (a, b) in enumerate(pairs)
+    ]
     return sites, changed, rounding
 
 
@@ -107,33 +105,13 @@ def _device_stats(
     """The same statistics from two live models, computed where their tensors lie."""
     from beftkit_kernels import projection_stats
 
-    sums = projection_stats(
-        [left.tensor(a) for a, _ in pairs], [right.tensor(b) for _, b in pairs], backend=backend
-    )
+    pre, post = [left.tensor(a) for a, _ in pairs], [right.tensor(b) for _, b in pairs]
+    sums = projection_stats(pre, post, backend=backend)
     return stats_from_sums(sums.cpu().numpy(), pairs[0][0].width)
 
 
 def _plain(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def _site_score(pair: Pair, figures: Mapping[str, float | None]) -> SiteScore:
-    pre, post = pair
-    return SiteScore(
-        name=pre.name,
-        role=pre.role,
-        layer=pre.layer,
-        tower=pre.tower,
-        attention=pre.attention,
-        width=pre.width,
-        dtype_pre=pre.dtype,
-        dtype_post=post.dtype,
-        slice=None if pre.cut is None else str(pre.cut),
-        uses=pre.uses,
-        module=_shorter(pre.module, post.module),
-        inert=pre.inert,
-        figures=figures,
-    )
 
 
 def _shorter(pre: str | None, post: str | None) -> str | None:

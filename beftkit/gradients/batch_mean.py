@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from beftkit.errors import BeftError
-from beftkit.gradients.exact import Autocast, frozen
+from beftkit.gradients.exact import Autocast, check_finite, frozen
 from beftkit.gradients.losses import Losses, negative_log_likelihoods
 from beftkit.gradients.rows import as_batch
 
@@ -49,15 +49,12 @@ def batch_mean_squares(
     sums = {name: torch.zeros_like(parameters[name], dtype=torch.float64) for name in names}
     count = examples = 0
     with frozen(model):
-        for name in wanted:
-            parameters[name].requires_grad_(True)
+        leaves = [parameters[name].requires_grad_(True) for name in wanted]
         for given in batches:
             rows = as_batch(given, device)
             with autocast():
                 loss = losses(model, rows.given).mean()
-            found = torch.autograd.grad(
-                loss, [parameters[name] for name in wanted], allow_unused=True
-            )
+            found = torch.autograd.grad(loss, leaves, allow_unused=True)
             grads = {n: g.double() for n, g in zip(wanted, found, strict=True) if g is not None}
             norms = [grads[name].norm() for name in dict.fromkeys(trained) if name in grads]
             norm = torch.stack([one.to(device) for one in norms]).norm() if norms else 0.0
@@ -68,7 +65,5 @@ def batch_mean_squares(
             count, examples = count + 1, examples + rows.examples
     if not count:
         raise BeftError("no batches were given; expected at least one example")
-    for name, total in sums.items():
-        if not torch.isfinite(total).all():
-            raise BeftError(f"{name}: its gradient is not finite; did the model diverge?")
+    check_finite(sums)
     return sums, count, examples

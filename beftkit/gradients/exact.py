@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -98,17 +98,22 @@ def example_squares(
     measure = _Measure(taps, call, parameters, scale)
     with frozen(model), checkpointed(model) if gradient_checkpointing else nullcontext():
         pair = _pair(as_batch(probe, device) if probe is not None else first)
-        _drop_unfit(model, taps, call, pair, measure, lowest)
+        _drop_unfit(model, pair, measure, lowest)
         examples = 0
         for rows in chain([first], arriving):
             measure.batch(rows)
             examples += rows.examples
     sums = {tap.name: _total(tap.total, parameters[tap.name]) for tap in taps.taps}
     sums |= measure.singles()
+    check_finite(sums)
+    return Squares({name: sums[name] for name in names}, examples, tuple(taps.alone))
+
+
+def check_finite(sums: Mapping[str, Tensor]) -> None:
+    """Refuse sums of squares that no finite gradient gives."""
     for name, total in sums.items():
         if not torch.isfinite(total).all():
             raise BeftError(f"{name}: its gradient is not finite; did the model diverge?")
-    return Squares({name: sums[name] for name in names}, examples, tuple(taps.alone))
 
 
 @contextmanager
@@ -158,18 +163,15 @@ def checkpointed(model: nn.Module) -> Iterator[None]:
                 layer.forward = former
 
 
+@dataclass
 class _Measure:
     """Sums what batches give."""
 
-    def __init__(
-        self,
-        taps: Taps,
-        losses: Callable[[Rows], Tensor],
-        parameters: dict[str, nn.Parameter],
-        scale: float,
-    ) -> None:
-        self.taps, self.losses, self.parameters, self.scale = taps, losses, parameters, scale
-        self._alone: dict[str, Tensor] = {}
+    taps: Taps
+    losses: Callable[[Rows], Tensor]
+    parameters: dict[str, nn.Parameter]
+    scale: float
+    _alone: dict[str, Tensor] = field(default_factory=dict)
 
     def batch(self, rows: Rows) -> None:
         """Add one batch."""
@@ -177,7 +179,7 @@ class _Measure:
             self.scale /= 2
         for example in range(rows.examples if self.taps.alone else 0):
             for name, grad in self.alone(rows.take([example]), self.taps.alone)[1].items():
-                self._add(name, grad.square())
+                self._alone[name] = grad.square() + self._alone.get(name, 0)
 
     def singles(self) -> dict[str, Tensor]:
         """What was measured one example at a time."""
@@ -194,13 +196,9 @@ class _Measure:
         try:
             while True:
                 loss = self.losses(one).sum()
-                found = torch.autograd.grad(loss * self.scale, wanted, allow_unused=True)
-                grads = {
-                    name: torch.zeros_like(parameter, dtype=torch.float64)
-                    if grad is None
-                    else grad.double() / self.scale
-                    for name, parameter, grad in zip(names, wanted, found, strict=True)
-                }
+                scaled = loss * self.scale
+                found = torch.autograd.grad(scaled, wanted, materialize_grads=True)
+                grads = {n: g.double() / self.scale for n, g in zip(names, found, strict=True)}
                 if self.scale == 1 or all(bool(torch.isfinite(g).all()) for g in grads.values()):
                     return loss.detach(), grads
                 self.scale /= 2
@@ -233,9 +231,6 @@ class _Measure:
                 tap.add(total)
         return True
 
-    def _add(self, name: str, squares: Tensor) -> None:
-        self._alone[name] = squares if name not in self._alone else self._alone[name] + squares
-
 
 def _losses(model: nn.Module, losses: Losses, autocast: Autocast, rows: Rows) -> Tensor:
     with autocast():
@@ -252,21 +247,15 @@ def _pair(rows: Rows) -> Rows:
     return rows.take([0, 1] if rows.examples > 1 else [0, 0])
 
 
-def _drop_unfit(
-    model: nn.Module,
-    taps: Taps,
-    losses: Callable[[Rows], Tensor],
-    pair: Rows,
-    measure: _Measure,
-    dtype: torch.dtype,
-) -> None:
+def _drop_unfit(model: nn.Module, pair: Rows, measure: _Measure, dtype: torch.dtype) -> None:
     """Hold one pass of two examples to autograd on each; what differs is measured alone.
 
     The shapes of outputs with one example and with two tell where they count rows.
     """
+    taps = measure.taps
     names = [tap.name for tap in taps.taps]
     with taps.shapes() as seen, torch.no_grad():
-        together = losses(pair)
+        together = measure.losses(pair)
     shapes, apart = [(pair.rows, seen)], []
     expected: dict[str, Tensor] = {}
     for at in range(2):

@@ -66,10 +66,8 @@ def _by_shape(
     if logits.dim() == 3 and logits.shape[:2] == labels.shape and whole:
         if causal:
             logits, labels = logits[:, :-1], labels[:, 1:]
-        each = functional.cross_entropy(
-            logits.transpose(1, 2), labels, reduction="none", ignore_index=-100
-        )
-        return each.sum(1)
+        classes_first = logits.transpose(1, 2)  # labels of -100 are left out, as is the default
+        return functional.cross_entropy(classes_first, labels, reduction="none").sum(1)
     if logits.dim() == 2 and labels.shape == logits.shape[:1] and logits.shape[1] == 1:
         return 0.5 * (logits.squeeze(1) - labels.to(logits.dtype)).square()
     if logits.dim() == 2 and labels.shape == logits.shape[:1] and whole:
@@ -77,9 +75,8 @@ def _by_shape(
     if logits.dim() == 2 and labels.shape == logits.shape and not whole:
         if problem == "regression" or (problem is None and logits.shape[1] == 1):
             return 0.5 * (logits - labels.to(logits.dtype)).square().sum(1)
-        return functional.binary_cross_entropy_with_logits(
-            logits, labels.to(logits.dtype), reduction="none"
-        ).sum(1)
+        binary = functional.binary_cross_entropy_with_logits
+        return binary(logits, labels.to(logits.dtype), reduction="none").sum(1)
     raise BeftError(
         f"{kind}: logits {list(logits.shape)} with {labels.dtype} labels {list(labels.shape)}; "
         "give losses=, a function of model and batch"

@@ -35,8 +35,7 @@ class Rows:
     def take(self, wanted: Sequence[int]) -> Rows:
         """Only these examples, in this order; one may come several times. Padding stays."""
         if self.index is None:
-            rows = torch.tensor(wanted)
-            index = None
+            rows, index = torch.tensor(wanted), None
         else:
             found = [(self.index == example).nonzero().flatten() for example in wanted]
             rows = torch.cat(found)
@@ -51,11 +50,9 @@ class Rows:
 
         if isinstance(self.given, Batch):
             targets = self.given.targets
-            cut: AnyBatch = Batch(
-                {key: pick(value) for key, value in self.given.inputs.items()},
-                targets[examples.to(targets.device)],
-                None if index is None else index.to(targets.device),
-            )
+            inputs = {key: pick(value) for key, value in self.given.inputs.items()}
+            owners = None if index is None else index.to(targets.device)
+            cut: AnyBatch = Batch(inputs, targets[examples.to(targets.device)], owners)
         else:
             cut = {key: pick(value) for key, value in self.given.items()}
         return Rows(cut, len(rows), len(wanted), index)

@@ -92,37 +92,19 @@ def fisher_scores(
         part = site.take(np.asarray(means[site.name].cpu(), np.float64))
         value = part.mean() if reduce == "mean" else part.sum()
         norm = np.linalg.norm(held.vector(site))
-        scored.append(
-            SiteScore(
-                name=site.name,
-                role=site.role,
-                layer=site.layer,
-                tower=site.tower,
-                attention=site.attention,
-                width=site.width,
-                dtype_pre=site.dtype,
-                dtype_post=site.dtype,
-                slice=None if site.cut is None else str(site.cut),
-                uses=site.uses,
-                module=site.module,
-                inert=site.inert,
-                figures={"fisher": float(value), "norm_pre": float(norm)},
-            )
-        )
+        figures = {"fisher": float(value), "norm_pre": float(norm)}
+        scored.append(SiteScore.of(site, figures, site.dtype, site.module))
     roles = rank_roles(scored, "fisher")
     wanted = settle_candidates(candidates, roles)
     target, said = choose_target(roles, "fisher", wanted, allow_inert)
     noise = [role for role, one in roles.items() if one.inert == "yes"]
     if noise:
-        said = [f"{', '.join(noise)}: inert here, softmax ignores it; its Fisher score is rounding "
-                "noise", *said]  # fmt: skip
+        why = "inert here, softmax ignores it; its Fisher score is rounding noise"
+        said = [f"{', '.join(noise)}: {why}", *said]
     identity = held.identity()
     if reference is not None:
         identity = replace(identity, path=reference)
-    return Scores(
-        pre=identity, post=identity, family=held.recognition.family, tower=measured.tower,
-        method="fisher", candidates=tuple(wanted), target=target, roles=roles,
-        coverage=Coverage(len(scored), (), (), tuple(sorted(held.recognition.unscored))),
-        notes=(*measured.notes, *notes, *said, *inert_notes(roles, wanted)),
-        settings=settings,
-    )  # fmt: skip
+    what = identity, identity, held.recognition.family, measured.tower, "fisher"
+    coverage = Coverage(len(scored), (), (), tuple(sorted(held.recognition.unscored)))
+    told = (*measured.notes, *notes, *said, *inert_notes(roles, wanted))
+    return Scores(*what, tuple(wanted), target, roles, coverage, told, settings=settings)

@@ -111,14 +111,10 @@ class Taps:
             bias = getattr(module, "bias", None)
             if isinstance(bias, Tensor):
                 owners.setdefault(id(bias), []).append(module)
-        self.taps: list[Tap] = []
-        self.alone: list[str] = []
-        for name in names:
-            mine = owners.get(id(parameters[name]), [])
-            if len(mine) == 1:
-                self.taps.append(Tap(name, mine[0]))
-            else:  # free, or of several modules, whose gradients would have to be added first
-                self.alone.append(name)
+        of = {name: owners.get(id(parameters[name]), []) for name in names}
+        self.taps = [Tap(name, mine[0]) for name, mine in of.items() if len(mine) == 1]
+        # Free, or of several modules, whose gradients would have to be added first.
+        self.alone = [name for name, mine in of.items() if len(mine) != 1]
         self._waiting: list[tuple[Tap, Tensor]] = []
         self._bytes = 0
 

@@ -15,7 +15,7 @@ from beftkit.tasks import Batch, Encoded, Split, compute_metrics, encode
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from beftkit.settings.parts import ModelSettings
+    from beftkit.settings.resolve import Loading
 
 
 class HeadObjective(Objective):
@@ -29,7 +29,7 @@ class HeadObjective(Objective):
         """Outputs of the head."""
         return max(len(self.labels), 1)
 
-    def load(self, settings: ModelSettings, seed: int) -> Loaded:
+    def load(self, settings: Loading, seed: int) -> Loaded:
         s = settings
         return load_classifier(
             s.model,
@@ -42,7 +42,7 @@ class HeadObjective(Objective):
             seed=seed,
         )
 
-    def skeleton(self, settings: ModelSettings) -> Any:
+    def skeleton(self, settings: Loading) -> Any:
         return load_skeleton(settings.model, _classifier(self.labels), revision=settings.revision)
 
     def encode(self, split: Split, tokenizer: Any, max_length: int) -> Encoded:

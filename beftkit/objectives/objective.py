@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from beftkit.models import Loaded
-    from beftkit.settings.parts import ModelSettings
+    from beftkit.settings.resolve import Loading
     from beftkit.tasks import Batch, Encoded, Split
 
 
@@ -38,7 +38,7 @@ class Objective(ABC):
         return SAVED_BY_TASK.get(self.task_type, ())
 
     @abstractmethod
-    def load(self, settings: ModelSettings, seed: int) -> Loaded:
+    def load(self, settings: Loading, seed: int) -> Loaded:
         """The model and its tokenizer; whatever the checkpoint lacks is drawn by the seed.
 
         Raises:
@@ -46,7 +46,7 @@ class Objective(ABC):
         """
 
     @abstractmethod
-    def skeleton(self, settings: ModelSettings) -> Any:
+    def skeleton(self, settings: Loading) -> Any:
         """The model without its weights, on the meta device: names and shapes, at once."""
 
     @abstractmethod

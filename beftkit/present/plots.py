@@ -6,16 +6,26 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
 from beftkit.errors import BeftError
 from beftkit.files import write_whole
+from beftkit.present.words import MEANING
 from beftkit.scores import FIGURES, METHODS, Scores, post_labels
 
 SUFFIXES = (".png", ".svg", ".pdf")
 Row = tuple[str, dict[int, float], float | None]  # label, layer -> value, average
 _LABELLED_CELLS = 24  # beyond this many layers the numbers in the cells no longer fit
+
+
+def draw(results: Sequence[Scores], path: str | Path) -> None:
+    """Draw one POST's scores as a heat map, those of several as lines; see these."""
+    if len(results) > 1:
+        lines(results, path)
+    else:
+        heatmap(results[0], path)
 
 
 def heatmap(scores: Scores, path: str | Path) -> None:
@@ -30,35 +40,26 @@ def heatmap(scores: Scores, path: str | Path) -> None:
     """
     path = check_plot_path(path)
     towers = list(dict.fromkeys(site.tower for site in scores.sites))
-    rows = {tower: _rows(scores, tower) for tower in towers}
-    layers = {tower: max(s.layer for s in scores.sites if s.tower == tower) + 1 for tower in towers}
-    most = max(layers.values())
-    with style():
-        from matplotlib.figure import Figure
-
-        cell = 0.52 if most <= _LABELLED_CELLS else max(0.13, 13 / most)
-        wide = max(1.0, 0.6 / cell)  # the averages' column, in cells: its numbers always fit
-        heights = [0.34 * len(rows[tower]) + 1.0 for tower in towers]
-        figure = Figure(
-            figsize=(2.9 + cell * (most + wide), sum(heights) + 0.55), layout="constrained"
-        )
-        axes = figure.subplots(
-            len(towers), 2, squeeze=False,
-            gridspec_kw={"height_ratios": heights, "width_ratios": [most, wide], "wspace": 0},
-        )  # fmt: skip
-        name = METHODS[scores.method]
-        values = [value for site in scores.sites if (value := site.figures[name]) is not None]
-        limit = max([*values, 1e-300])
-        for (left, right), tower in zip(axes, towers, strict=True):
-            image = _draw(left, rows[tower], layers[tower], limit)
-            _draw_means(right, rows[tower], limit)
+    rows = [_rows(scores, tower) for tower in towers]
+    layers = [max(s.layer for s in scores.sites if s.tower == tower) + 1 for tower in towers]
+    most, name = max(layers), METHODS[scores.method]
+    cell = 0.52 if most <= _LABELLED_CELLS else max(0.13, 13 / most)
+    wide = max(1.0, 0.6 / cell)  # the averages' column, in cells: its numbers always fit
+    heights = [0.34 * len(one) + 1.0 for one in rows]
+    size = (2.9 + cell * (most + wide), sum(heights) + 0.55)
+    grid = {"height_ratios": heights, "width_ratios": [most, wide], "wspace": 0}
+    limit = max([1e-300, *(s.figures[name] or 0.0 for s in scores.sites)])
+    with _figure(size, scores, path) as figure:
+        axes = figure.subplots(len(towers), 2, squeeze=False, gridspec_kw=grid)
+        for (left, right), tower, some, count in zip(axes, towers, rows, layers, strict=True):
+            image = _draw(left, some, count, limit)
+            means = [[nan if mean is None else mean] for _, _, mean in some]
+            _cells(right, means, limit, numbers=True)
+            right.set(yticks=[], xticks=[0], xticklabels=["mean"])
             if len(towers) > 1:
                 left.set_title(tower, loc="left", fontsize=10)
-        figure.suptitle(_title(scores), fontsize=10)
-        figure.colorbar(
-            image, ax=list(axes.flat), shrink=0.9, pad=0.01, aspect=30, label=FIGURES[name]
-        )
-        _save(figure, path)
+        place = {"shrink": 0.9, "pad": 0.01, "aspect": 30}
+        figure.colorbar(image, ax=list(axes.flat), label=FIGURES[name], **place)
 
 
 @contextmanager
@@ -72,26 +73,31 @@ def style(**more: Any) -> Iterator[None]:
         import matplotlib
     except ImportError:
         raise BeftError("a figure needs matplotlib: pip install 'beftkit[plot]'") from None
-    settings: Any = {
-        "font.family": "sans-serif", "font.size": 9, "svg.fonttype": "none", "pdf.fonttype": 42,
-        **more,
-    }  # fmt: skip
-    with matplotlib.rc_context(settings):
+    settings: Any = {"font.family": "sans-serif", "font.size": 9, "svg.fonttype": "none"}
+    with matplotlib.rc_context(settings | {"pdf.fonttype": 42} | more):
         yield
 
 
-def _save(figure: Any, path: Path) -> None:
-    buffer = io.BytesIO()
-    metadata = {"Date": None} if path.suffix == ".svg" else None
-    figure.savefig(buffer, format=path.suffix[1:], dpi=160, metadata=metadata)
-    write_whole(path, buffer.getvalue())
+@contextmanager
+def _figure(size: tuple[float, float], scores: Scores, path: Path) -> Iterator[Any]:
+    """A figure to draw on, which is written when that is done."""
+    with style():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure
+        target = f"target {scores.target}" if scores.target else "no target"
+        what = f"{FIGURES[METHODS[scores.method]]} of each bias, before against after"
+        figure.suptitle(f"{what}: {target}", fontsize=10)
+        buffer = io.BytesIO()
+        metadata = {"Date": None} if path.suffix == ".svg" else None
+        figure.savefig(buffer, format=path.suffix[1:], dpi=160, metadata=metadata)
+        write_whole(path, buffer.getvalue())
 
 
 #: Okabe and Ito's colours, told apart by every kind of eye, dark enough for lines on white
-_COLOURS = {
-    "v": "#D55E00", "q": "#0072B2", "k": "#000000", "m1": "#009E73", "m2": "#CC79A7",
-    "m3": "#56B4E9", "ln1": "#E69F00", "ln2": "#7A7A7A",
-}  # fmt: skip
+_SHADES = "#0072B2 #000000 #D55E00 #009E73 #CC79A7 #56B4E9 #E69F00 #7A7A7A".split()
+_COLOURS = dict(zip(MEANING, _SHADES, strict=True))
 
 
 def lines(results: Sequence[Scores], path: str | Path) -> None:
@@ -110,56 +116,43 @@ def lines(results: Sequence[Scores], path: str | Path) -> None:
     numbers = [re.sub(r"\D+", "", label) for label in labels]
     stepped = all(numbers) and len({re.sub(r"\d+", "", label) for label in labels}) == 1
     places = [int(number) for number in numbers] if stepped else list(range(len(labels)))
-    roles = list(dict.fromkeys(role for one in results for role in one.roles))
-    with style():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    with _figure((7.2, 4.2), results[-1], path) as figure:
         axis = figure.subplots()
-        ends: list[tuple[tuple[float, float], str, str]] = []
-        for number, role in enumerate(roles):
-            drawn = [
-                (place, value)
-                for place, one in zip(places, results, strict=True)
-                if role in one.roles and (value := one.roles[role].figures[name]) is not None
-            ]
+        ends = []
+        at = list(zip(places, results, strict=True))
+        for number, role in enumerate(dict.fromkeys(role for one in results for role in one.roles)):
+            known = [(x, one.roles[role]) for x, one in at if role in one.roles]
+            drawn = [(x, one.figures[name]) for x, one in known if one.figures[name] is not None]
             if not drawn:
                 continue
-            inert = any(role in one.roles and one.roles[role].inert == "yes" for one in results)
+            inert = any(one.inert == "yes" for _, one in known)
             colour = _COLOURS.get(role, f"C{number}")
-            axis.plot(
-                *zip(*drawn, strict=True), color=colour, marker="o", markersize=3.5,
-                linestyle="--" if inert else "-",
-                linewidth=2.6 if role == results[-1].target else 1.3,
-            )  # fmt: skip
+            look = {"color": colour, "linestyle": "--" if inert else "-", "marker": "o"}
+            width = 2.6 if role == results[-1].target else 1.3
+            axis.plot(*zip(*drawn, strict=True), markersize=3.5, linewidth=width, **look)
             ends.append((drawn[-1], f"{role}, inert" if inert else role, colour))
         _label_ends(axis, ends)
         axis.set_ylabel(FIGURES[name])
         axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
-        axis.set_xticks(
-            places, numbers if stepped else labels, rotation=0 if stepped else 30,
-            ha="center" if stepped else "right",
-        )  # fmt: skip
+        turned = {"rotation": 0, "ha": "center"} if stepped else {"rotation": 30, "ha": "right"}
+        axis.set_xticks(places, numbers if stepped else labels, **turned)
         if stepped:
             axis.set_xlabel(re.sub(r"[-_]?\d+.*", "", labels[0]) or "step")
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", color="0.92")
         axis.set_axisbelow(True)
-        figure.suptitle(_title(results[-1]), fontsize=10)
-        _save(figure, path)
 
 
-def _label_ends(axis: Any, ends: list[tuple[tuple[float, float], str, str]]) -> None:
+def _label_ends(axis: Any, ends: Sequence[Any]) -> None:
     """Write each line's name at its end, pushed apart where lines end close together."""
     low, high = axis.get_ylim()
     step = 0.055 * (high - low)
     height = float("-inf")
     for (x, y), text, colour in sorted(ends, key=lambda end: end[0][1]):
         height = max(y, height + step)
-        axis.annotate(
-            text, (x, y), (8, (height - y) / (high - low) * 230), textcoords="offset points",
-            color=colour, va="center", annotation_clip=False,
-        )  # fmt: skip
+        offset = (8, (height - y) / (high - low) * 230)
+        look = {"color": colour, "va": "center", "annotation_clip": False}
+        axis.annotate(text, (x, y), offset, textcoords="offset points", **look)
 
 
 def check_plot_path(path: str | Path) -> Path:
@@ -183,26 +176,19 @@ def _rows(scores: Scores, tower: str) -> list[Row]:
             for site in members:  # a gated MLP has two biases of one role in a layer
                 if (value := site.figures[name]) is not None:
                     layers.setdefault(site.layer, []).append(value)
-            cells = {layer: sum(values) / len(values) for layer, values in layers.items()}
             known = [value for values in layers.values() for value in values]
-            average = sum(known) / len(known) if len(known) == len(members) else None
-            label = f"{role} ({attention})" if several and attention != "self" else role
-            if score.inert == "yes":
-                label += ", inert"
-            if role == scores.target:
-                label = f"▸ {label}"
-            rows.append((label, cells, average))
+            label = f"{'▸ ' if role == scores.target else ''}{role}"
+            label += f" ({attention})" if several and attention != "self" else ""
+            label += ", inert" if score.inert == "yes" else ""
+            cells = {layer: sum(values) / len(values) for layer, values in layers.items()}
+            mean = sum(known) / len(known) if len(known) == len(members) else None
+            rows.append((label, cells, mean))
     return rows
 
 
 def _draw(axis: Any, rows: list[Row], layers: int, limit: float) -> Any:
     """Colour one cell a layer; numbers in the cells as long as they fit."""
-    import numpy as np
-
-    grid = np.full((len(rows), layers), np.nan)
-    for y, (_, cells, _) in enumerate(rows):
-        for layer, value in cells.items():
-            grid[y, layer] = value
+    grid = [[cells.get(layer, nan) for layer in range(layers)] for _, cells, _ in rows]
     image = _cells(axis, grid, limit, numbers=layers <= _LABELLED_CELLS)
     axis.set_yticks(range(len(rows)), [label for label, _, _ in rows])
     ticks = range(0, layers, 1 if layers <= _LABELLED_CELLS else 10)
@@ -211,40 +197,19 @@ def _draw(axis: Any, rows: list[Row], layers: int, limit: float) -> Any:
     return image
 
 
-def _draw_means(axis: Any, rows: list[Row], limit: float) -> None:
-    import numpy as np
-
-    grid = np.array([[np.nan if average is None else average] for _, _, average in rows])
-    _cells(axis, grid, limit, numbers=True)
-    axis.set_yticks([])
-    axis.set_xticks([0], ["mean"])
-
-
-def _cells(axis: Any, grid: Any, limit: float, numbers: bool) -> Any:
-    import numpy as np
-
+def _cells(axis: Any, grid: list[list[float]], limit: float, numbers: bool) -> Any:
     axis.set_facecolor("0.88")  # where there is no bias
     image = axis.imshow(grid, cmap="cividis", vmin=0, vmax=limit, aspect="auto")
     axis.tick_params(length=0)
-    for edge in axis.spines.values():
-        edge.set_visible(False)
-    for y, x in np.argwhere(np.isfinite(grid)) if numbers else ():
-        color = "white" if grid[y, x] < 0.55 * limit else "black"
-        text = _cell_text(grid[y, x], limit)
-        axis.text(x, y, text, ha="center", va="center", fontsize=7, color=color)
+    axis.spines[:].set_visible(False)
+    places = [(x, y, value) for y, row in enumerate(grid) for x, value in enumerate(row)]
+    for x, y, value in places if numbers else ():
+        if isfinite(value):
+            look = {"fontsize": 7, "color": "white" if value < 0.55 * limit else "black"}
+            axis.text(x, y, _cell_text(value, limit), ha="center", va="center", **look)
     return image
 
 
 def _cell_text(value: float, limit: float) -> str:
-    if limit >= 100:
-        return f"{value:.0f}"
-    if limit >= 10:
-        return f"{value:.1f}"
-    if limit >= 0.1:
-        return f"{value:.2f}"
-    return f"{value:.4f}" if limit >= 1e-3 else f"{value:.0e}"
-
-
-def _title(scores: Scores) -> str:
-    target = f"target {scores.target}" if scores.target else "no target"
-    return f"{FIGURES[METHODS[scores.method]]} of each bias, before against after: {target}"
+    forms = ((100, ".0f"), (10, ".1f"), (0.1, ".2f"), (1e-3, ".4f"), (0, ".0e"))
+    return format(value, next(form for least, form in forms if limit >= least))

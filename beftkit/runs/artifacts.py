@@ -9,10 +9,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from beftkit.adapters import Tuned, check_format, default_format, write_adapter
+from beftkit.adapters import (
+    BIASES_NAME,
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    Tuned,
+    check_format,
+    default_format,
+    write_adapter,
+)
 from beftkit.errors import BeftError
 from beftkit.models import Loaded, quiet
+from beftkit.runs import manifest
 from beftkit.runs.folders import ADAPTER, MODEL
+from beftkit.runs.manifest import HALF, move_files
 from beftkit.runs.prepare import Prepared
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data
@@ -38,6 +48,8 @@ def write_output(
     why = ""
     if chosen == "auto":
         chosen, why = default_format(tuned, task_type)
+    names = (BIASES_NAME,) if chosen == "biases" else (WEIGHTS_NAME, CONFIG_NAME)
+    manifest.add(folder, *(f"{ADAPTER}/{name}" for name in names))
     notes = write_adapter(
         folder / ADAPTER,
         tuned,
@@ -99,18 +111,14 @@ def _fresh_modules(ready: Prepared) -> Sequence[str]:
 
 def _write_model(folder: Path, loaded: Loaded) -> None:
     try:
-        work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".beftkit-"))
+        work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=HALF))
     except OSError as error:
         raise BeftError(f"{folder}: cannot be made ({error.strerror})") from None
     try:
         with quiet():
             loaded.model.save_pretrained(work)
             loaded.tokenizer.save_pretrained(work)
-        for file in work.iterdir():
-            file.chmod(0o644)  # safetensors' own 0600 would keep other users out
-        work.chmod(0o755)
-        shutil.rmtree(folder, ignore_errors=True)
-        work.rename(folder)
+        move_files(work, folder.parent, f"{folder.name}/")
     except OSError as error:
         raise BeftError(f"{folder}: cannot be written ({error.strerror})") from None
     finally:

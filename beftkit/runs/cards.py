@@ -22,12 +22,8 @@ TAGS = ("beft", "beftkit", "bias-tuning")
 #: formats that PEFT reads
 PEFT_FORMATS = ("beft", "lora")
 #: the hub's names of our metrics, where they differ
-_HUB_METRICS = {
-    "macro_f1": "f1",
-    "matthews": "matthews_correlation",
-    "pearson": "pearsonr",
-    "spearman": "spearmanr",
-}
+_HUB_METRICS = {"macro_f1": "f1", "matthews": "matthews_correlation"}
+_HUB_METRICS |= {"pearson": "pearsonr", "spearman": "spearmanr"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
 #: settings that the card lists even where they are the defaults
 _SHOWN = "bias regime max_length epochs lr batch_size schedule precision keep".split()
@@ -75,9 +71,9 @@ class _Card:
     run: Run
     objective: Objective
 
-    @cached_property
+    @property
     def settings(self) -> TrainSettings:
-        return TrainSettings.model_validate(self.result.settings)
+        return self.result.settings
 
     @cached_property
     def base(self) -> str | None:
@@ -117,6 +113,11 @@ class _Card:
 
         task, tag = self.task, self.objective.pipeline_tag
         splits = task.validation if task else ("validation",)
+        about: dict[str, Any] = {"task_type": tag, "task_name": tag.replace("-", " ").capitalize()}
+        about |= {"dataset_type": "own-files", "dataset_name": self.result.task}
+        if task:
+            about |= {"dataset_type": task.hub.repo, "dataset_config": task.hub.config}
+            about["dataset_revision"] = self.settings.data_revision
         found, metrics = [], []
         for which in ("best", "last"):
             for key, value in run_metrics(self.run, which).items():
@@ -124,32 +125,16 @@ class _Card:
                 metrics.append(_HUB_METRICS.get(metric, metric))
                 if value is None:
                     continue
-                one = EvalResult(
-                    task_type=tag,
-                    task_name=tag.replace("-", " ").capitalize(),
-                    dataset_type=task.hub.repo if task else "own-files",
-                    dataset_name=self.result.task,
-                    dataset_config=task.hub.config if task else None,
-                    dataset_split=split,
-                    dataset_revision=self.settings.data_revision if task else None,
-                    metric_type=_HUB_METRICS.get(metric, metric),
-                    metric_value=value,
-                    metric_name=f"{metric} ({_when(self.run, which)})",
-                )
-                found.append(one)
-        relation: dict[str, Any] = {"base_model_relation": "adapter"} if self.base else {}
-        data = ModelCardData(
-            base_model=self.base,
-            library_name="peft" if self.run.adapter_format in PEFT_FORMATS else None,
-            pipeline_tag=tag,
-            tags=list(TAGS),
-            datasets=[task.hub.repo] if task else None,
-            metrics=list(dict.fromkeys(metrics)) or None,
-            model_name=self.name if found else None,
-            eval_results=found or None,
-            **relation,
-        )
-        return data.to_yaml()
+                name = f"{metric} ({_when(self.run, which)})"
+                one: Any = {"metric_type": metrics[-1], "metric_value": value, "metric_name": name}
+                found.append(EvalResult(**about, dataset_split=split, **one))
+        peft = "peft" if self.run.adapter_format in PEFT_FORMATS else None
+        data: dict[str, Any] = {"base_model": self.base, "library_name": peft, "pipeline_tag": tag}
+        data |= {"tags": list(TAGS), "datasets": [task.hub.repo] if task else None}
+        data |= {"metrics": list(dict.fromkeys(metrics)) or None, "eval_results": found or None}
+        data |= {"model_name": self.name if found else None}
+        data |= {"base_model_relation": "adapter"} if self.base else {}
+        return ModelCardData(**data).to_yaml()
 
     def opening(self) -> Iterator[str]:
         s, base, result, run = self.settings, self.base, self.result, self.run
@@ -174,9 +159,8 @@ class _Card:
         both = [run_metrics(run, which) for which in ("best", "last")]
         if both[1]:
             head = ["metric", _when(run, "best"), _when(run, "last")]
-            yield from _table(
-                head, [[name, *(_number(one.get(name)) for one in both)] for name in both[1]]
-            )
+            rows = [[name, *(_number(one.get(name)) for one in both)] for name in both[1]]
+            yield from _table(head, rows)
             yield ""
             yield (
                 "Best is the best evaluation on the validation split itself, and so flatters; last "

@@ -14,6 +14,7 @@ from beftkit.errors import BeftError, UsageError
 from beftkit.runs.prepare import load_data, prepare
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.resolve import resolve
+from beftkit.tasks import METRIC_NAMES
 from beftkit.training.evaluation import Evaluation, evaluate_model, load_metrics
 from beftkit.weights import AdapterInfo, adapter_info, apply_adapter
 
@@ -40,11 +41,9 @@ class EvaluationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {
-            "model": self.model, "adapter": self.adapter, "task": self.task,
-            **self.evaluation.to_dict(), "truncated": dict(self.truncated),
-            "notes": list(self.notes),
-        }  # fmt: skip
+        which = {"model": self.model, "adapter": self.adapter, "task": self.task}
+        said = {"truncated": dict(self.truncated), "notes": list(self.notes)}
+        return which | self.evaluation.to_dict() | said
 
 
 def evaluate(
@@ -84,7 +83,7 @@ def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
     data = load_data(s, train=False, labels=said.labels)
     metrics = load_metrics(s.metric or said.metrics or data.metrics, s.trust_remote_code)
     ready = prepare(s, 0, data=data)
-    notes, held = (*led, *data.notes), set[str]()
+    notes, held = (*led, *(() if s.metric else said.notes), *data.notes), set[str]()
     if s.adapter is not None:
         applied = apply_adapter(ready.model, s.adapter)
         held, notes = set(applied.parameters), (*notes, *applied.notes)
@@ -109,7 +108,7 @@ def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
 
 @dataclass(frozen=True)
 class _Said:
-    """What an adapter of ours says of the run that made it."""
+    """What an adapter of ours says of the run that made it: words alone, never code to run."""
 
     task: str | None = None
     labels: tuple[str, ...] | None = None
@@ -117,6 +116,7 @@ class _Said:
     max_length: int | None = None
     text_columns: str | None = None
     label_column: str | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, info: AdapterInfo | None) -> _Said:
@@ -129,13 +129,20 @@ class _Said:
                 return None
 
         labels, metrics, length = read("labels"), read("metrics"), read("max_length")
+        named = [*map(str, metrics)] if isinstance(metrics, list) else []
+        foreign = [name for name in named if name not in METRIC_NAMES]
         return cls(
             said.get("beftkit.task") or None,
             tuple(map(str, labels)) if isinstance(labels, list) else None,
-            tuple(map(str, metrics)) if isinstance(metrics, list) else (),
+            tuple(name for name in named if name in METRIC_NAMES),
             length if isinstance(length, int) else None,
             said.get("beftkit.text_columns") or None,
             said.get("beftkit.label_column") or None,
+            tuple(
+                f"the adapter names the metric {name!r}, which is code and not run for that; "
+                "--metric takes it"
+                for name in foreign
+            ),
         )
 
     def fill(self, settings: EvaluateSettings) -> EvaluateSettings:

@@ -4,76 +4,167 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, UsageError
 from beftkit.files import write_whole
+from beftkit.runs import manifest
+from beftkit.runs.locks import LOCK, check_free, occupied
+from beftkit.runs.manifest import HALF
 from beftkit.runs.results import TrainResult
+from beftkit.runs.trackers import FOLDER as TRACKERS
 from beftkit.settings.resolve import read_yaml, resolve_train, settings_yaml
 from beftkit.settings.train import TrainSettings
-from beftkit.training.journal import Progress
+from beftkit.training.journal import LOG, Progress
+from beftkit.training.state import FOLDER as STATE
 
 SETTINGS, RESULTS, HISTORY = "run.yaml", "all_results.json", "trainer_state.json"
-ADAPTER, MODEL = "adapter", "model"
+ADAPTER, MODEL, SNAPSHOT = "adapter", "model", "snapshots"
 #: what chose the bias, where it was chosen; not the run's own, so it neither fills the folder nor
 #: is replaced with it
 SELECT = "select"
-#: how temporary names begin
-HALF = ".beftkit-"
-#: all that a run leaves in its folder, and ``seed-N`` for each of several seeds
-_OWN = (SETTINGS, RESULTS, HISTORY, ADAPTER, MODEL, "log.jsonl", "state", "snapshots",
-        "trackers")  # fmt: skip
+#: names that a run has for what it makes, and ``seed-N`` for each of several seeds
+STATES, SNAPSHOTS = f"{STATE}/step-*.safetensors", f"{SNAPSHOT}/*-*.safetensors"
+_OWN = (SETTINGS, RESULTS, HISTORY, ADAPTER, MODEL, LOG, STATE, SNAPSHOT, TRACKERS, manifest.NAME)
 #: settings that may differ when a run is taken up: they change nothing of what is trained
 FREE = {"output", "push_to_hub", "report_to", "eval_batch_size", "save_steps", "device"}
 
 
-def begin(folder: Path, settings: TrainSettings, *, overwrite: bool, resume: bool) -> bool:
-    """Make a run's folder ready and write ``run.yaml``; returns whether a run is taken up.
+@contextmanager
+def opened(
+    folder: Path, settings: TrainSettings, *, overwrite: bool, resume: bool
+) -> Iterator[bool]:
+    """Make a run's folder ready, write ``run.yaml``, keep others out; gives whether it is taken up.
 
     Raises:
+        Refusal: another process writes there, or what is there cannot be told from others' files.
         BeftError: it holds something and may not be overwritten, or a run with other settings.
+    """
+    given = {"overwrite": overwrite, "resume": resume}
+    check_free(folder)
+    former_files(folder, settings, **given)  # nothing is written where it is refused
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BeftError(f"{folder}: cannot be written ({error.strerror})") from None
+    with occupied(folder):
+        found = former_files(folder, settings, **given)  # others may have been here meanwhile
+        drop_half_written(folder)
+        if found is None:
+            manifest.add(folder, *_begun(settings))
+            yield True
+            return
+        try:
+            # run.yaml goes last (it is replaced): a kill in between leaves a folder known as ours.
+            manifest.remove(folder, [path for path in found if path != folder / SETTINGS])
+        except OSError as error:
+            raise BeftError(f"{folder}: cannot be written ({error.strerror})") from None
+        manifest.begin(folder, *_begun(settings))
+        write_whole(folder / SETTINGS, settings_yaml(settings).encode())
+        yield False
+
+
+def former_files(
+    folder: Path, settings: TrainSettings, *, overwrite: bool, resume: bool
+) -> list[Path] | None:
+    """What a former run made there and is to be deleted; None: it is to be taken up.
+
+    Raises:
+        BeftError: as `opened`.
     """
     try:
         held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-        held = [name for name in held if not name.startswith(HALF) and name != SELECT]
     except NotADirectoryError:
         raise BeftError(
             f"{folder}: is a file; expected a folder to make, give another --output"
         ) from None
     except OSError as error:
         raise BeftError(f"{folder}: cannot be listed ({error.strerror})") from None
+    held = [name for name in held if not name.startswith(HALF)]
+    held = [name for name in held if name not in (SELECT, LOCK, manifest.NAME)]
+    if held:
+        _check_links(folder)
     former = SETTINGS in held
     if resume and former:
         _check_same(folder, settings)
-        drop_half_written(folder)
-        return True
-    if held and not (overwrite and former):
-        why = (
-            "holds a run; --resume takes it up, --overwrite replaces it" if former
-            else f"holds {held[0]} and is no run's folder; give another --output"
-        )  # fmt: skip
-        raise BeftError(f"{folder}: {why}")
+        return None
+    if not held:
+        return []
+    # A run that was replaced with its selection leaves what others keep there, and its manifest.
+    cleared = not former and manifest.read(folder) is not None and not manifest.made(folder)
+    if not cleared and not (former and overwrite):
+        taken = "holds a run; --resume takes it up, --overwrite replaces it"
+        foreign = f"holds {held[0]} and is no run's folder; give another --output"
+        raise BeftError(f"{folder}: {taken if former else foreign}")
+    if former:
+        _check_ours(folder)
+    made = manifest.made(folder)
+    for name in _all_names(settings):
+        for path in manifest.matching(folder, name):
+            if path not in made:
+                raise manifest.unlisted(path)
+    return made
+
+
+def _check_ours(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # run.yaml goes last (it is replaced): a kill in between leaves a folder known as a run's.
-        for name in (name for name in held if name != SETTINGS):
-            if name in _OWN or (name.startswith("seed-") and (folder / name / "state").is_dir()):
-                path = folder / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-    except OSError as error:
-        raise BeftError(f"{folder}: cannot be written ({error.strerror})") from None
-    drop_half_written(folder)
-    write_whole(folder / SETTINGS, settings_yaml(settings).encode())
-    return False
+        resolve_train(folder / SETTINGS, {})
+    except BeftError as error:
+        raise BeftError(
+            f"{folder}: its {SETTINGS} is no run's, so nothing is replaced ({error}); give another "
+            "--output"
+        ) from None
+
+
+def _begun(settings: TrainSettings) -> list[str]:
+    """What a run lists in its folder when it begins there."""
+    return [SETTINGS] if len(settings.seeds) > 1 else [SETTINGS, *_going(settings)]
+
+
+def _going(settings: TrainSettings) -> list[str]:
+    """What it lists where one seed trains: what is made on the way."""
+    names = [LOG, STATES]
+    names += [SNAPSHOTS] if settings.save_snapshots else []
+    # What trackers of others write has no names that we know: this folder is theirs.
+    return names + ([f"{TRACKERS}/{manifest.ALL}"] if settings.report_to != "none" else [])
+
+
+def _all_names(settings: TrainSettings) -> list[str]:
+    """All that a run can make, whether it comes to that or not, but for what is the trackers'."""
+    own = [LOG, STATES, SNAPSHOTS, RESULTS, HISTORY, f"{ADAPTER}/*", f"{MODEL}/*"]
+    whole = settings.bias.partition(":")[0] in ("full", "rand")
+    own.remove(f"{ADAPTER}/*" if whole else f"{MODEL}/*")
+    if len(settings.seeds) == 1:
+        return own
+    return [RESULTS, *(f"seed-{seed}/{name}" for seed in settings.seeds for name in own)]
+
+
+def _check_links(folder: Path) -> None:
+    """Refuse a run's own names that are symbolic links: states behind one would be deleted there,
+    and a log be cut.
+    """
+    for path in sorted(folder.iterdir()):
+        own = path.name.startswith("seed-")
+        if own or path.name in _OWN:
+            manifest.check_no_link(folder, path.name)
+        if own and path.is_dir():
+            _check_links(path)
 
 
 def drop_half_written(folder: Path) -> None:
     """Drop what a killed run was writing: temporary names that nothing reads."""
-    for path in folder.rglob(f"{HALF}*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    own = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
+    inner = [path for path in own if path.name in _OWN or path.name.startswith("seed-")]
+    for place in (folder, *inner, *(path / name for path in inner for name in _OWN)):
+        for path in place.glob(f"{HALF}*"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _check_same(folder: Path, settings: TrainSettings) -> None:
@@ -88,16 +179,18 @@ def _check_same(folder: Path, settings: TrainSettings) -> None:
             )
 
 
-def make(folder: Path) -> None:
-    """Make a folder inside a run's.
+def make_seed(folder: Path, settings: TrainSettings) -> None:
+    """Make one seed's folder inside a run's.
 
     Raises:
         BeftError: it cannot be made.
     """
+    manifest.add(folder.parent, folders=[folder.name])
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise BeftError(f"{folder}: cannot be made ({error.strerror})") from None
+    manifest.add(folder, *_going(settings))
 
 
 def resolve_run(
@@ -114,7 +207,31 @@ def resolve_run(
     if resume and config is None and output is not None and given.get("bias") != "auto":
         saved = Path(output) / SETTINGS
         config = saved if saved.is_file() else None
+        if config:
+            check_code(saved, given)
     return resolve_train(config, given)
+
+
+def check_code(saved: Path, given: Mapping[str, Any]) -> None:
+    """Refuse code that only a folder's own settings name: the folder may come from elsewhere.
+
+    Raises:
+        UsageError: a metric that is not ours, or the leave to run code, not given here as well.
+    """
+    from beftkit.tasks import METRIC_NAMES
+
+    held = read_yaml(saved)
+    names = held.get("metric") or ()
+    for name in names if isinstance(names, list) else (names,):
+        if name and name not in METRIC_NAMES and not given.get("metric"):
+            raise UsageError(
+                f"{saved}: names the metric {name!r}, which is code to run; give it here as well: "
+                f"--metric {name}"
+            )
+    if held.get("trust_remote_code") and not given.get("trust_remote_code"):
+        raise UsageError(
+            f"{saved}: allows code of others to run; allow it here as well: --trust-remote-code"
+        )
 
 
 def finished(folder: Path) -> TrainResult | None:
@@ -130,13 +247,14 @@ def finished(folder: Path) -> TrainResult | None:
 
 def write_results(folder: Path, result: TrainResult) -> None:
     """Write ``all_results.json``, the mark of a run that came to its end."""
+    manifest.add(folder, RESULTS)
     text = json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n"
     write_whole(folder / RESULTS, text.encode())
 
 
 def write_history(folder: Path, progress: Progress) -> None:
     """Write ``trainer_state.json``: where the run ended, and its log as one list."""
-    log = folder / "log.jsonl"
+    log = folder / LOG
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     facts = {
         "global_step": progress.step,
@@ -146,4 +264,5 @@ def write_history(folder: Path, progress: Progress) -> None:
         "stopped_early": progress.stopped_early,
         "log_history": [json.loads(line) for line in lines],
     }
+    manifest.add(folder, HISTORY)
     write_whole(folder / HISTORY, (json.dumps(facts, indent=2, allow_nan=False) + "\n").encode())

@@ -69,23 +69,17 @@ def fisher(
         return fisher_all(model, candidates=chosen, **common, **settings)[0]
     if batches is None:
         raise UsageError("a model in memory was given without batches; expected an iterable")
-    from beftkit.gradients import (
-        example_squares,
-        fisher_scores,
-        negative_log_likelihoods,
-        sites_of,
-    )
+    from beftkit.gradients import example_squares, fisher_scores, negative_log_likelihoods, sites_of
 
     measured = sites_of(model, tower)
     found = example_squares(
         model, measured.names, batches, losses or negative_log_likelihoods, **settings
     )
     means = {name: total / found.examples for name, total in found.sums.items()}
-    return fisher_scores(
-        measured, means, reduce=reduce, candidates=candidates, allow_inert=allow_inert,
-        settings=FisherFacts("exact", reduce, examples=found.examples, alone=tuple(found.alone)),
-        notes=_alone_notes(found.alone),
-    )  # fmt: skip
+    facts = FisherFacts("exact", reduce, examples=found.examples, alone=tuple(found.alone))
+    wanted: dict[str, Any] = {"candidates": candidates, "allow_inert": allow_inert}
+    notes = _alone_notes(found.alone)
+    return fisher_scores(measured, means, reduce=reduce, settings=facts, notes=notes, **wanted)
 
 
 def fisher_all(model: str | Path, **settings: Any) -> list[Scores]:

@@ -13,7 +13,7 @@ from beftkit.objectives import Objective, make_objective, objective_of
 from beftkit.registry import MAX_LENGTH, REGIMES, TASKS, Task
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.fisher import FisherSettings
-from beftkit.settings.parts import DataSettings
+from beftkit.settings.resolve import Loading
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data, Encoded, Split, load_files, load_task, subsample
 from beftkit.tuning import Choice, choose
@@ -27,8 +27,6 @@ OWN_LR, OWN_EPOCHS = 4e-4, 16
 FULL_LR = 1e-5
 #: of the draw of ``validation_size``, so that all seeds are evaluated on the same examples
 VALIDATION_SEED = 0
-
-AnySettings = TrainSettings | FisherSettings | EvaluateSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +43,7 @@ class Prepared:
         length: tokens a row may have: what is wanted, or what the model can hold.
     """
 
-    settings: AnySettings
+    settings: Loading
     seed: int
     accelerator: Accelerator
     data: Data
@@ -95,7 +93,7 @@ class Prepared:
 
 
 def prepare(
-    settings: AnySettings,
+    settings: Loading,
     seed: int,
     *,
     accelerator: Accelerator | None = None,
@@ -123,7 +121,7 @@ def prepare(
 
 
 def load_data(
-    settings: DataSettings, *, train: bool = True, labels: tuple[str, ...] | None = None
+    settings: Loading, *, train: bool = True, labels: tuple[str, ...] | None = None
 ) -> Data:
     """The splits that the settings name, whole.
 
@@ -149,7 +147,7 @@ def load_data(
     )
 
 
-def check_task(settings: DataSettings) -> Task:
+def check_task(settings: Loading) -> Task:
     """The task of the registry that settings name.
 
     Raises:
@@ -167,7 +165,7 @@ def check_task(settings: DataSettings) -> Task:
     return task
 
 
-def _training_examples(settings: AnySettings, data: Data, seed: int) -> Split:
+def _training_examples(settings: Loading, data: Data, seed: int) -> Split:
     """Those that settings ask for: drawn by the seed, or the first ones."""
     s, train = settings, data.train
     if isinstance(s, FisherSettings):

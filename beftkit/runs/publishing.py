@@ -14,6 +14,7 @@ from beftkit.checkpoints.fetch import Connection, Offline
 from beftkit.errors import BeftError, UsageError
 from beftkit.files import write_whole
 from beftkit.objectives import Objective
+from beftkit.runs import manifest
 from beftkit.runs.cards import model_card
 from beftkit.runs.folders import ADAPTER
 from beftkit.runs.results import Run, TrainResult
@@ -50,6 +51,7 @@ def check_push(repo_id: str) -> None:
     from huggingface_hub import constants, get_token
 
     tools: Any = huggingface_hub.utils
+    place = f"push_to_hub {repo_id}"
     try:
         tools.validate_repo_id(repo_id)
     except tools.HFValidationError as error:
@@ -57,29 +59,22 @@ def check_push(repo_id: str) -> None:
     if "/" not in repo_id:
         raise BeftError(f"push_to_hub {repo_id!r}: expected owner/name")
     if get_token() is None:
-        raise BeftError(
-            f"push_to_hub {repo_id}: nobody is logged in; run `hf auth login`, or set HF_TOKEN"
-        )
+        raise BeftError(f"{place}: nobody is logged in; run `hf auth login`, or set HF_TOKEN")
     url = f"{constants.ENDPOINT}/api/whoami-v2"
     try:
         said = json.loads(Connection(repo_id, None).whole(url, repo_id, _LIMIT))
         role = said.get("auth", {}).get("accessToken", {}).get("role")
     except Offline:
-        raise BeftError(
-            f"push_to_hub {repo_id}: offline mode (HF_HUB_OFFLINE) forbids to ask the hub"
-        ) from None
-    except (ValueError, AttributeError) as error:
-        if isinstance(error, BeftError):
-            raise BeftError(f"push_to_hub {error}") from None
-        raise BeftError(
-            f"push_to_hub {repo_id}: {constants.ENDPOINT} answers, but not as a hub does; is "
-            "HF_ENDPOINT right?"
-        ) from None
+        what = "offline mode (HF_HUB_OFFLINE) forbids to ask the hub"
+        raise BeftError(f"{place}: {what}") from None
+    except BeftError as error:
+        raise BeftError(f"push_to_hub {error}") from None
+    except (ValueError, AttributeError):
+        what = f"{constants.ENDPOINT} answers, but not as a hub does; is HF_ENDPOINT right?"
+        raise BeftError(f"{place}: {what}") from None
     if role == "read":
-        raise BeftError(
-            f"push_to_hub {repo_id}: the token may only read; make one that may write, then "
-            "`hf auth login`"
-        )
+        what = "the token may only read; make one that may write, then `hf auth login`"
+        raise BeftError(f"{place}: {what}")
 
 
 def push(
@@ -141,8 +136,8 @@ def _one_line(folder: Path, repo_id: str) -> Iterator[None]:
             why = "no such branch in the repository"
         elif status in (401, 403):
             owner = repo_id.partition("/")[0]
-            why = f"the hub does not let you write there ({status}: {said}); may the token write " \
-                  f"for {owner}?"  # fmt: skip
+            why = f"the hub does not let you write there ({status}: {said}); may the token write "
+            why += f"for {owner}?"
         else:
             why = f"the hub answers {status} ({said})"
         raise BeftError(f"push_to_hub {repo_id}: {why}; {later}") from None
@@ -197,12 +192,13 @@ def hand_over(result: TrainResult, settings: TrainSettings, objective: Objective
     if settings.output is None:
         return None
     # A run that is pushed later has its card name the place.
-    said = {**result.settings, "push_to_hub": settings.push_to_hub}
+    said = result.settings.model_copy(update={"push_to_hub": settings.push_to_hub})
     result = replace(result, settings=said)
     folder = Path(settings.output)
     for run in result.runs:
         if run.adapter == ADAPTER:
             own = folder if len(result.runs) == 1 else folder / f"seed-{run.seed}"
+            manifest.add(own, f"{ADAPTER}/{CARD}")
             write_card(own / ADAPTER, result, run, objective)
     if settings.push_to_hub is None:
         return None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
 from beftkit.files import from_plain
+from beftkit.settings import TrainSettings
 from beftkit.training.evaluation import Evaluated
 
 
@@ -81,7 +82,7 @@ class TrainResult:
     scalars: int
     head_scalars: int
     total: int
-    settings: Mapping[str, object]
+    settings: TrainSettings
     runs: tuple[Run, ...]
 
     @property
@@ -104,14 +105,10 @@ class TrainResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {
-            **{field.name: getattr(self, field.name) for field in fields(self)},
-            "percent": self.percent,
-            "summary": self.summary(),
-            "runs": [
-                {**asdict(run), "examples_per_second": run.examples_per_second} for run in self.runs
-            ],
-        }
+        runs = [{**asdict(r), "examples_per_second": r.examples_per_second} for r in self.runs]
+        shares = {"percent": self.percent, "summary": self.summary()}
+        settings = self.settings.model_dump(mode="json")
+        return {**vars(self), **shares, "settings": settings, "runs": runs}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainResult:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from beftkit.accelerator import make_accelerator, out_of_memory, told_by_main
 from beftkit.objectives import Objective
 from beftkit.runs import folders
 from beftkit.runs.artifacts import check_output, write_output
+from beftkit.runs.inputs import check_runs, inputs_of
 from beftkit.runs.prepare import Prepared, choose_parts, fill_settings, load_data, prepare
 from beftkit.runs.publishing import check_wanted, hand_over
 from beftkit.runs.results import Run, TrainResult
@@ -45,6 +48,11 @@ class _Journey:
         self.folder = None if settings.output is None else Path(settings.output)
 
     def run(self, resume: bool, overwrite: bool) -> TrainResult:
+        with ExitStack() as held:
+            return self.trained(resume, overwrite, held)
+
+    def trained(self, resume: bool, overwrite: bool, held_folder: ExitStack) -> TrainResult:
+        """All of it; the folder is released with what is held."""
         s = self.settings
         self.accelerator = make_accelerator(s.device, s.precision, s.report_to, s.output)
         told_by_main(self.accelerator, lambda: check_wanted(self.settings))
@@ -64,12 +72,11 @@ class _Journey:
             first.objective.measure(self.metrics, split.targets, split.targets)
         choice = choose_parts(s, first.model, s.seeds[0])
         if self.folder is not None:
-            folder, wanted = self.folder, resume
-            resume = told_by_main(
-                self.accelerator,
-                lambda: folders.begin(folder, s, overwrite=overwrite, resume=wanted),
-            )
+            folder = self.folder
+            opened = folders.opened(folder, s, overwrite=overwrite, resume=resume)
+            resume = told_by_main(self.accelerator, lambda: held_folder.enter_context(opened))
             if resume and (done := self.finished(folder)) is not None:
+                self.check_finished(s.seeds, first)
                 self.watcher.note(f"{folder}: this run came to its end before")
                 self.hand_over(done, first.objective)
                 return done
@@ -101,7 +108,7 @@ class _Journey:
             scalars=choice.scalars,
             head_scalars=choice.head_scalars,
             total=choice.total,
-            settings=s.model_dump(mode="json"),
+            settings=s,
             runs=tuple(runs),
         )
 
@@ -109,6 +116,16 @@ class _Journey:
         """The result of a run that came to its end there, as the main process sees it."""
         done: TrainResult | None = told_by_main(self.accelerator, lambda: folders.finished(folder))
         return done
+
+    def folder_of(self, seed: int) -> Path | None:
+        """Where one seed's run lies: a folder of its own where there are several."""
+        several = self.folder is not None and len(self.settings.seeds) > 1
+        return self.folder / f"seed-{seed}" if several and self.folder else self.folder
+
+    def check_finished(self, seeds: Sequence[int], ready: Prepared) -> None:
+        """Refuse to hand out, or to go on beside, what other data or another base gave."""
+        runs = [(folder, replace(ready, seed=n)) for n in seeds if (folder := self.folder_of(n))]
+        told_by_main(self.accelerator, lambda: check_runs(runs, self.watcher.note))
 
     def hand_over(self, result: TrainResult, objective: Objective) -> None:
         """Cards beside the adapters, and what is pushed, by the main process."""
@@ -119,20 +136,22 @@ class _Journey:
     def one(self, ready: Prepared, resume: bool) -> Run:
         """One seed, in its own folder where there are several."""
         s, seed = self.settings, ready.seed
-        folder = self.folder
-        if folder is not None and len(s.seeds) > 1:
-            folder = folder / f"seed-{seed}"
+        folder = self.folder_of(seed)
+        if folder is not None and folder != self.folder:
             if self.accelerator.is_main_process:
-                folders.make(folder)
+                folders.make_seed(folder, s)
             if resume and (done := self.finished(folder)) is not None:
+                self.check_finished([seed], ready)
                 return done.runs[0]
         choice = choose_parts(s, ready.model, seed)
         with out_of_memory(_sizes(s)):
             self.notes(ready, choice)
+            known = folder is not None and self.accelerator.is_main_process
+            inputs = inputs_of(ready) if known else {}
             tuner = self.tuner(ready, choice)
             if folder is not None:
                 check_output(ready, tuner, s)
-            trainer = self.trainer(ready, tuner, folder, resume)
+            trainer = self.trainer(ready, tuner, folder, resume, inputs)
             title = ready.data.name if len(s.seeds) == 1 else f"{ready.data.name}, seed {seed}"
             with tracked(self.accelerator, s, seed, folder):
                 progress = trainer.run(f"{title}, bias {s.bias}")
@@ -172,7 +191,14 @@ class _Journey:
             checkpoint_activations(ready.model)
         return tuner
 
-    def trainer(self, ready: Prepared, tuner: Tuner, folder: Path | None, resume: bool) -> Trainer:
+    def trainer(
+        self,
+        ready: Prepared,
+        tuner: Tuner,
+        folder: Path | None,
+        resume: bool,
+        inputs: Mapping[str, str],
+    ) -> Trainer:
         """The loop, at its start or where it was stopped."""
         import torch
 
@@ -193,6 +219,7 @@ class _Journey:
             folder=folder,
             watcher=self.watcher,
             asked_to_stop=self.asked_to_stop,
+            inputs=inputs,
         )
         trainer = Trainer(job)
         if resume:

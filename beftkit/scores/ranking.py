@@ -31,16 +31,9 @@ FIGURES = {
     "fisher": "empirical Fisher",
 }
 #: method -> the figure that ranks; those but ``fisher`` compare two checkpoints
-METHODS = {
-    "projection": "projection",
-    "magnitude": "magnitude_l1",
-    "magnitude_l1": "magnitude_l1",
-    "magnitude_l2": "magnitude_l2",
-    "magnitude_l1_mean": "magnitude_l1_mean",
-    "magnitude_l2_mean": "magnitude_l2_mean",
-    "angle": "angle",
-    "fisher": "fisher",
-}
+METHODS = {"projection": "projection", "magnitude": "magnitude_l1"}
+METHODS |= {name: name for name in FIGURES if name.startswith("magnitude_")}
+METHODS |= {"angle": "angle", "fisher": "fisher"}
 DEFAULT_CANDIDATES = ("q", "k", "v")
 #: what else ranks where the projection ratio cannot
 _INSTEAD = "magnitude (--method magnitude) and Fisher (beftkit fisher) can rank such biases"
@@ -62,17 +55,15 @@ def rank_roles(sites: Iterable[SiteScore], method: str) -> dict[str, RoleScore]:
     for site in sites:
         grouped.setdefault(site.role, []).append(site)
     figure = METHODS[method]
-    unranked = [
-        RoleScore(role, None, combine_inert(members), _means(members), tuple(members))
+    unranked = {
+        role: RoleScore(role, None, combine_inert(members), _means(members), tuple(members))
         for role, members in grouped.items()
-    ]
-
-    scores = {one.role: one.figures[figure] for one in unranked}
-    empty = unmeasured(method, {one.role: one.figures["norm_pre"] for one in unranked})
-    order = best_first(scores, {one.role: one.inert for one in unranked}, empty)
-    by_role = {one.role: one for one in unranked}
+    }
+    scores = {role: one.figures[figure] for role, one in unranked.items()}
+    empty = unmeasured(method, {role: one.figures["norm_pre"] for role, one in unranked.items()})
+    order = best_first(scores, {role: one.inert for role, one in unranked.items()}, empty)
     return {
-        role: replace(by_role[role], rank=None if scores[role] is None else rank)
+        role: replace(unranked[role], rank=None if scores[role] is None else rank)
         for rank, role in enumerate(order, start=1)
     }
 
@@ -150,9 +141,7 @@ def choose_target(
         notes.append("no candidate can be the target")
     elif scored[target] == 0:
         return None, notes
-    ties = [
-        role for role in allowed if target and role != target and scored[role] == scored[target]
-    ]
+    ties = [role for role in allowed[1:] if scored[role] == scored[allowed[0]]]
     if ties:
         notes.append(f"{target} and {', '.join(ties)} have equal scores; {target} is named first")
     for role in scored:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from beftkit.errors import BeftError
+from beftkit.files import plain_of
 
 Inert = Literal["yes", "no", "unknown"]
 
@@ -97,14 +98,19 @@ class SiteScore:
     inert: Inert
     figures: Mapping[str, float | None]
 
+    @classmethod
+    def of(
+        cls, site: Any, figures: Mapping[str, float | None], dtype_post: str, module: str | None
+    ) -> SiteScore:
+        """The score of a `beftkit.biases.Site`, as it is before."""
+        where = site.name, site.role, site.layer, site.tower, site.attention, site.width
+        cut = None if site.cut is None else str(site.cut)
+        return cls(*where, site.dtype, dtype_post, cut, site.uses, module, site.inert, figures)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {
-            "name": self.name, "layer": self.layer, "tower": self.tower,
-            "attention": self.attention, "width": self.width, "slice": self.slice,
-            "uses": self.uses, "dtype_pre": self.dtype_pre, "dtype_post": self.dtype_post,
-            "inert": self.inert, **self.figures,
-        }  # fmt: skip
+        names = "name layer tower attention width slice uses dtype_pre dtype_post inert"
+        return plain_of(self, names) | dict(self.figures)
 
 
 @dataclass(frozen=True)
@@ -128,10 +134,8 @@ class RoleScore:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {
-            **self.figures, "inert": self.inert, "rank": self.rank, "width": self.width,
-            "sites": [site.to_dict() for site in self.sites],
-        }  # fmt: skip
+        sites = [site.to_dict() for site in self.sites]
+        return dict(self.figures) | plain_of(self, "inert rank width") | {"sites": sites}
 
 
 @dataclass(frozen=True)
@@ -145,10 +149,7 @@ class Coverage:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {
-            "matched": self.matched, "only_pre": list(self.only_pre),
-            "only_post": list(self.only_post), "unscored": list(self.unscored),
-        }  # fmt: skip
+        return plain_of(self, "matched only_pre only_post unscored")
 
 
 @dataclass(frozen=True)
@@ -194,13 +195,9 @@ class Scores:
 
     def post_dict(self) -> dict[str, Any]:
         """What that document says of this POST."""
-        return {
-            "post": self.post.to_dict(),
-            "target": self.target,
-            "coverage": self.coverage.to_dict(),
-            "notes": list(self.notes),
-            "roles": {role: score.to_dict() for role, score in self.roles.items()},
-        }
+        what: dict[str, Any] = {"post": self.post.to_dict(), "target": self.target}
+        what |= {"coverage": self.coverage.to_dict(), "notes": list(self.notes)}
+        return {**what, "roles": {role: score.to_dict() for role, score in self.roles.items()}}
 
     def to_pandas(self) -> Any:
         """One row per site as a `pandas.DataFrame`; needs pandas."""
@@ -216,17 +213,10 @@ def document(results: Sequence[Scores]) -> dict[str, Any]:
     from beftkit import __version__
 
     first = results[0]
-    return {
-        "schema_version": 1,
-        "beftkit_version": __version__,
-        "pre": first.pre.to_dict(),
-        "family": first.family,
-        "tower": first.tower,
-        "method": first.method,
-        "candidates": list(first.candidates),
-        **({"settings": first.settings.to_dict()} if first.settings else {}),
-        "posts": [one.post_dict() for one in results],
-    }
+    head = {"schema_version": 1, "beftkit_version": __version__, "pre": first.pre.to_dict()}
+    what = plain_of(first, "family tower method candidates")
+    how = {"settings": first.settings.to_dict()} if first.settings else {}
+    return {**head, **what, **how, "posts": [one.post_dict() for one in results]}
 
 
 def post_labels(results: Sequence[Scores]) -> list[str]:

@@ -94,35 +94,23 @@ def pair_stats(pre: Array, post: Array) -> Stats:
     if pre.shape != post.shape or pre.ndim != 2:
         raise ValueError(f"two arrays [V, D] expected, got {pre.shape} and {post.shape}")
     pre, post = np.asarray(pre, np.float64), np.asarray(post, np.float64)
-    width = pre.shape[1]
     largest = np.maximum(np.abs(pre), np.abs(post)).max(axis=1, initial=0.0)
     finite = np.isfinite(largest)
     exponent = np.frexp(np.where(finite, largest, 1.0))[1].astype(np.int64)
     with np.errstate(all="ignore"):  # NaN and infinity pass through to the result
         # Two steps, since 2^-exponent itself may not be a float64.
         half = -exponent // 2
-        pre, post = (
-            np.ldexp(np.ldexp(x, half[:, None]), (-exponent - half)[:, None]) for x in (pre, post)
-        )
+        first, second = half[:, None], (-exponent - half)[:, None]
+        pre, post = (np.ldexp(np.ldexp(x, first), second) for x in (pre, post))
         d = post - pre  # exact wherever the change is small beside the value
-        pre_pre = _dot(pre, pre)
-        pre_d = _dot(pre, d)
+        pre_pre, pre_d = _dot(pre, pre), _dot(pre, d)
         along = np.divide(pre_d, pre_pre, out=np.zeros_like(pre_d), where=pre_pre > 0)
-        residual = d - along[:, None] * pre
-        stats = Stats(
-            pre_pre=pre_pre,
-            post_post=_dot(post, post),
-            pre_d=pre_d,
-            post_d=_dot(post, d),
-            abs_d=np.abs(d).sum(axis=1),
-            d_d=np.square(d).sum(axis=1),
-            across=np.sqrt(np.square(residual).sum(axis=1)),
-            exponent=exponent,
-            width=width,
-        )
-    for values in (stats.pre_d, stats.post_d, stats.across, stats.abs_d, stats.d_d):
+        across = np.sqrt(np.square(d - along[:, None] * pre).sum(axis=1))
+        post_post, post_d = _dot(post, post), _dot(post, d)
+        abs_d, d_d = np.abs(d).sum(axis=1), np.square(d).sum(axis=1)
+    for values in (pre_d, post_d, across, abs_d, d_d):
         values[~finite] = np.nan
-    return stats
+    return Stats(pre_pre, post_post, pre_d, post_d, abs_d, d_d, across, exponent, pre.shape[1])
 
 
 def stats_from_sums(sums: Array, width: int) -> Stats:
@@ -179,10 +167,9 @@ def within_rounding(pre: Array, post: Array, dtype_pre: str, dtype_post: str) ->
     """Whether one side is the other rounded to the coarser of two different dtypes."""
     if dtype_pre == dtype_post:
         return bool(np.array_equal(pre, post))
+    fine, coarse, dtype = post, pre, dtype_pre
     if PRECISION[dtype_pre][0] > PRECISION[dtype_post][0]:
         fine, coarse, dtype = pre, post, dtype_post
-    else:
-        fine, coarse, dtype = post, pre, dtype_pre
     bits, smallest = PRECISION[dtype]
     # Half a unit in the last place of the coarser dtype at each value of the finer side.
     exponent = np.maximum(np.frexp(fine)[1], smallest + 1)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from beftkit.errors import BeftError, UsageError
 from beftkit.runs import folders
+from beftkit.runs.locks import LOCK, occupied
 from beftkit.selection.cells import PROBE
 from beftkit.selection.journey import select_with
 from beftkit.settings.resolve import select_for_run
 from beftkit.settings.train import TrainSettings
 from beftkit.training.journal import Watcher
+
+#: what a run's folder may hold before it is one
+_APART = (folders.SELECT, LOCK)
 
 
 def choose_bias(
@@ -30,20 +34,29 @@ def choose_bias(
     """
     if settings.output is None:
         raise UsageError("bias auto keeps its probe in the run's folder; give an output")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "bias auto is for one process; several can share out a selection: `beftkit select`"
+        )
     folder = Path(settings.output)
-    held = folder.is_dir() and any(one.name != folders.SELECT for one in folder.iterdir())
+    held = folder.is_dir() and any(one.name not in _APART for one in folder.iterdir())
     if held and not (resume or overwrite):
         raise BeftError(f"{folder}: is not empty; --resume takes a run up, --overwrite replaces it")
-    if overwrite and (folder / folders.SETTINGS).is_file():
-        shutil.rmtree(folder / folders.SELECT, ignore_errors=True)
-    found = select_with(
-        select_for_run(settings),
-        output=folder / folders.SELECT,
-        resume=resume,
-        overwrite=overwrite,
-        watcher=watcher,
-        asked_to_stop=asked_to_stop,
-    )
+    if held and overwrite:
+        folders.former_files(folder, settings, overwrite=True, resume=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BeftError(f"{folder}: cannot be made ({error.strerror})") from None
+    with occupied(folder):
+        found = select_with(
+            select_for_run(settings),
+            output=folder / folders.SELECT,
+            resume=resume,
+            overwrite=overwrite,
+            watcher=watcher,
+            asked_to_stop=asked_to_stop,
+        )
     if found.target is None:
         why = "".join(f"; {note}" for note in found.notes if "zero in PRE" in note)
         raise BeftError(f"{folder / folders.SELECT}: no candidate can be the target{why}")

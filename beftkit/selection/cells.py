@@ -50,13 +50,9 @@ class Cell:
 
 def grid(settings: SelectSettings) -> list[Cell]:
     """Every cell, seeds side by side."""
-    regimes: tuple[str, ...] = settings.regimes or ("all",)
-    return [
-        Cell(regime, settings.train_size, lr, epochs, seed)
-        for regime, lr, epochs, seed in product(
-            regimes, settings.lrs or (None,), settings.epochs or (None,), settings.seeds
-        )
-    ]
+    s = settings
+    places = product(s.regimes or ("all",), s.lrs or (None,), s.epochs or (None,), s.seeds)
+    return [Cell(regime, s.train_size, lr, epochs, seed) for regime, lr, epochs, seed in places]
 
 
 def run_settings(
@@ -64,17 +60,12 @@ def run_settings(
 ) -> TrainSettings:
     """The settings of one run of a cell; ``probe`` is all biases, at most ``probe_steps``."""
     sized = cell.train_size is not None or select.train_file is not None
-    changes: dict[str, Any] = {
-        "bias": "all" if bias == PROBE else bias,
-        "regime": "all" if sized else cell.regime,
-        "train_size": cell.train_size,
-        "lr": cell.lr,
-        "epochs": cell.epochs,
-        "seeds": (cell.seed,),
-        "output": output,
-        "track_steps": 1,  # in every run, so that their times compare
-        "max_steps": select.probe_steps if bias == PROBE else None,
-    }
+    is_probe = bias == PROBE
+    changes: dict[str, Any] = {"bias": "all" if is_probe else bias}
+    changes |= {"regime": "all" if sized else cell.regime, "train_size": cell.train_size}
+    changes |= {"lr": cell.lr, "epochs": cell.epochs, "seeds": (cell.seed,), "output": output}
+    changes["track_steps"] = 1  # in every run, so that their times compare
+    changes["max_steps"] = select.probe_steps if is_probe else None
     return cell_settings(select, changes)
 
 
@@ -88,7 +79,6 @@ def biases_to_verify(settings: SelectSettings) -> list[str]:
 
     unknown = [role for role in settings.candidates if role not in ROLES]
     if unknown:
-        raise BeftError(
-            f"candidates: {', '.join(unknown)} given; expected some of {', '.join(ROLES)}"
-        )
+        given, known = ", ".join(unknown), ", ".join(ROLES)
+        raise BeftError(f"candidates: {given} given; expected some of {known}")
     return ["none", *settings.candidates, "all"] if settings.verify else []

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from beftkit.errors import BeftError, UsageError
+from beftkit.errors import BeftError, Refusal, UsageError
 from beftkit.files import from_plain, write_whole
 from beftkit.runs import train_with
-from beftkit.runs.prepare import load_data
+from beftkit.runs.folders import check_code
+from beftkit.runs.inputs import check_runs
+from beftkit.runs.locks import occupied
+from beftkit.runs.prepare import load_data, prepare
 from beftkit.runs.results import TrainResult
-from beftkit.selection.cells import (
-    PROBE,
-    Cell,
-    biases_to_verify,
-    grid,
-    run_settings,
-)
+from beftkit.selection.cells import PROBE, Cell, biases_to_verify, grid, run_settings
 from beftkit.selection.methods import (
     change_methods,
     fisher_method,
@@ -31,15 +28,24 @@ from beftkit.selection.methods import (
     thinned,
     when_settled,
 )
-from beftkit.selection.results import CellResult, MethodTable, ProbeRun, Selection
+from beftkit.selection.opening import (
+    CELL,
+    CELLS,
+    FISHER,
+    RESULT,
+    SETTINGS,
+    list_cells,
+    opened,
+)
+from beftkit.selection.results import CellResult, CellRun, MethodTable, ProbeRun, Selection
+from beftkit.selection.sharing import own_gpu, place, together
 from beftkit.selection.summary import overall_targets, summarise
-from beftkit.settings.resolve import read_yaml, resolve_select
+from beftkit.settings.resolve import resolve_select
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings
 from beftkit.training.journal import LOG, Unwatched, Watcher
+from beftkit.training.state import FOLDER as STATES
 
-SETTINGS, RESULT, CELL, FISHER = "select.yaml", "select.json", "cell.json", "fisher.json"
-CELLS = "cells"
 #: seconds between looks at what other processes have finished
 PATIENCE = 0.5
 
@@ -85,6 +91,7 @@ def select(
         ('v', {'projection': 'v', 'magnitude': 'q', 'fisher': 'v'})
     """
     if resume and config is None and (saved := Path(output) / SETTINGS).is_file():
+        check_code(saved, settings)
         config = saved
     return select_with(
         resolve_select(config, {**settings, "model": model}),
@@ -122,9 +129,9 @@ class _Journey:
     ) -> None:
         self.folder, self.watcher, self.asked_to_stop = folder, watcher, asked_to_stop
         self.given = settings.document()
-        self.rank, self.world, local = _alone()
-        own_gpu = self.world > 1 and settings.device is None
-        own = {"device": _device(local)} if own_gpu else {}
+        self.rank, self.world, local = place()
+        shared = self.world > 1 and settings.device is None
+        own = {"device": own_gpu(local)} if shared else {}
         self.settings = settings.model_copy(update=own)
 
     def run(self, resume: bool, overwrite: bool) -> Selection:
@@ -134,8 +141,15 @@ class _Journey:
         self.data = load_data(first)
         if self.settings.verify and not self.data.validation:
             raise UsageError("verify compares metrics; expected a validation file as well")
-        self.begin(resume, overwrite)
+        with self.begin(cells, biases, resume, overwrite):
+            return self.found(first, cells, biases)
+
+    def found(
+        self, first: TrainSettings, cells: Sequence[Cell], biases: Sequence[str]
+    ) -> Selection:
+        """What this process's cells come to, and the others'."""
         mine = cells[self.rank :: self.world]
+        self.check_finished(mine)
         for number, cell in enumerate(mine, 1):
             where = f"cell {number} of {len(mine)}, {cell.name}"
             self.one(cell, where, biases)
@@ -147,51 +161,72 @@ class _Journey:
             write_whole(self.folder / RESULT, _json(found.to_dict()))
         return found
 
-    def begin(self, resume: bool, overwrite: bool) -> None:
-        """Make the folder ready; the first process writes ``select.yaml``."""
-        import shutil
+    def begin(
+        self, cells: Sequence[Cell], biases: Sequence[str], resume: bool, overwrite: bool
+    ) -> ExitStack:
+        """Have the folder made ready by the first process, and all others wait for that."""
+        made = opened(self.folder, self.given, resume=resume, overwrite=overwrite)
+        held = ExitStack()
 
-        import yaml
+        def ready() -> None:
+            held.enter_context(made)
+            list_cells(self.folder, cells, biases)
+            # With several processes an unfinished cell's result would be taken for the new one.
+            for cell in cells if self.world > 1 else ():
+                path = self.folder / CELLS / cell.name / CELL
+                if path.is_file() and not _done(_read(path), biases):
+                    path.unlink()
 
-        values = self.given
-        path = self.folder / SETTINGS
-        if self.rank:
-            while not path.is_file():  # the launcher ends us if the first process fails
-                time.sleep(PATIENCE)
-            return
         try:
-            held = sorted(one.name for one in self.folder.iterdir()) if self.folder.is_dir() else []
-            former = SETTINGS in held
-            if self.folder.exists() and not self.folder.is_dir():
-                raise BeftError(f"{self.folder}: is a file; expected a folder to make")
-            if resume and former:
-                _check_same(self.folder, values)
-                return
-            if held and not (former and overwrite):
-                why = (
-                    "holds a selection; --resume takes it up, --overwrite replaces it" if former
-                    else f"holds {held[0]} and is no selection's folder; give another --output"
-                )  # fmt: skip
-                raise BeftError(f"{self.folder}: {why}")
-            if former:
-                shutil.rmtree(self.folder / CELLS, ignore_errors=True)
-                (self.folder / RESULT).unlink(missing_ok=True)
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BeftError(f"{self.folder}: cannot be made ({error.strerror})") from None
-        write_whole(path, yaml.safe_dump(values, sort_keys=False).encode())
+            if self.world == 1:
+                ready()
+            else:
+                together(ready)
+        except BaseException:
+            held.close()
+            raise
+        return held
+
+    def check_finished(self, cells: Sequence[Cell]) -> None:
+        """Refuse a grid of which a part was found with other data, or on another base."""
+        there = [(self.folder / CELLS / cell.name / PROBE, cell) for cell in cells]
+        there = [(folder, cell) for folder, cell in there if (folder / STATES).is_dir()]
+        if not there:
+            return
+        plans = [run_settings(self.settings, cell, PROBE, None) for _, cell in there]
+        ready = prepare(plans[0], plans[0].seeds[0], data=self.data)
+        runs = [
+            (folder, replace(ready, settings=plan, seed=cell.seed))
+            for (folder, cell), plan in zip(there, plans, strict=True)
+        ]
+        notes: list[str] = []
+        check_runs(runs, notes.append)
+        for note in notes[:1]:
+            self.watcher.note(note)
 
     def one(self, cell: Cell, where: str, biases: Sequence[str]) -> None:
         """Bring a cell to its end, or note why it failed."""
         folder = self.folder / CELLS / cell.name
         former = _read(folder / CELL) if (folder / CELL).is_file() else None
-        if former and not former.failed and set(biases) <= set(former.runs):
+        if former and _done(former, biases):
             self.watcher.note(f"{where}: finished before")
             return
         self.watcher.note(where)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BeftError(f"{folder}: cannot be made ({error.strerror})") from None
+        # A process that outlived the others of its selection may still be at work there.
+        with occupied(folder):
+            self.worked_out(cell, folder, where, biases)
+
+    def worked_out(self, cell: Cell, folder: Path, where: str, biases: Sequence[str]) -> None:
+        """Probe, methods and verification of a cell."""
         result = CellResult(cell, f"{CELLS}/{cell.name}")
         try:
             result = self.probed(cell, folder, result)
+        except Refusal:
+            raise
         except BeftError as error:
             self.watcher.note(f"{where}: failed: {error}")
             result = replace(result, failed={PROBE: str(error)})
@@ -204,13 +239,11 @@ class _Journey:
                     run = self.trained(cell, folder, bias)
                     runs = {**result.runs, bias: run_summary(run, self.folder)}
                     result = replace(result, runs=runs)
+                except Refusal:
+                    raise
                 except BeftError as error:
                     self.watcher.note(f"{where}, bias {bias}: failed: {error}")
                     result = replace(result, failed={**result.failed, bias: str(error)})
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BeftError(f"{folder}: cannot be made ({error.strerror})") from None
         write_whole(folder / CELL, _json(result.to_dict()))
 
     def probed(self, cell: Cell, folder: Path, result: CellResult) -> CellResult:
@@ -218,7 +251,7 @@ class _Journey:
         found = self.trained(cell, folder, PROBE)
         run = found.runs[0]
         methods, family, notes = change_methods(found, self.settings)
-        resolved = TrainSettings.model_validate(found.settings)
+        resolved = found.settings
         failed: dict[str, str] = {}
         if self.settings.fisher:
             saved = folder / FISHER
@@ -234,12 +267,10 @@ class _Journey:
                     failed["fisher"] = str(error)
         track = read_track(folder / PROBE / LOG)
         when = when_settled(track, methods["projection"], self.settings)
-        return replace(
-            result, examples=run.train_examples, methods=methods,
-            cell=replace(cell, lr=resolved.lr, epochs=resolved.epochs),
-            runs={PROBE: probe_summary(found, self.folder, family)}, settled=when,
-            track=thinned(track), notes=tuple(notes), failed=failed,
-        )  # fmt: skip
+        place = replace(cell, lr=resolved.lr, epochs=resolved.epochs)
+        runs: dict[str, CellRun] = {PROBE: probe_summary(found, self.folder, family)}
+        told = when, thinned(track), failed, tuple(notes)
+        return CellResult(place, result.folder, run.train_examples, methods, runs, *told)
 
     def trained(self, cell: Cell, folder: Path, bias: str) -> TrainResult:
         """One run of a cell, taken up where it was stopped, not repeated where it was finished."""
@@ -274,46 +305,14 @@ class _Journey:
                 notes[f"{one.folder}, {name}: failed: {why}"] = None
         if len({g.projection.target for g in groups}) > 1:
             notes["the projection ratio's target differs over the grid"] = None
-        return Selection(
-            model=first.model, task=self.data.name, metric=metric, higher_is_better=higher,
-            candidates=self.settings.candidates, targets=overall_targets(groups), groups=groups,
-            cells=tuple(results),
-            settings=self.given,
-            family=probe.family, total=probe.total, notes=tuple(notes),
-        )  # fmt: skip
+        what = first.model, self.data.name, metric, higher, self.settings.candidates
+        found = overall_targets(groups), groups, tuple(results)
+        return Selection(*what, *found, self.given, probe.family, probe.total, tuple(notes))
 
 
-def _alone() -> tuple[int, int, int]:
-    """Our rank, how many we are, our rank on this machine; the runs shall know of no others."""
-    rank, world, local = (
-        int(os.environ.get(name, default))
-        for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
-    )
-    if world > 1:
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR",
-                     "MASTER_PORT"):  # fmt: skip
-            os.environ.pop(name, None)
-    return rank, world, local
-
-
-def _device(local: int) -> str | None:
-    """The GPU of this process, where there are some."""
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return f"cuda:{local % count}" if count else None
-
-
-def _check_same(folder: Path, values: Mapping[str, Any]) -> None:
-    before = read_yaml(folder / SETTINGS)
-    for key in dict.fromkeys([*before, *values]):
-        # Verification may come later; the rest changes nothing of what is found.
-        if key not in ("verify", "report_to", "device") and before.get(key) != values.get(key):
-            raise BeftError(
-                f"{folder}: was begun with {key} {before.get(key)!r}, not {values.get(key)!r}; "
-                "resume with the same settings (--output and --resume alone will do), or start "
-                "afresh with --overwrite"
-            )
+def _done(former: CellResult, biases: Sequence[str]) -> bool:
+    """Whether a cell came to its end, all that is to be verified there as well."""
+    return not former.failed and set(biases) <= set(former.runs)
 
 
 def _read(path: Path) -> CellResult:

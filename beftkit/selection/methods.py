@@ -17,6 +17,8 @@ from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data
 
+#: (update, role -> score), ...
+Track = Sequence[tuple[int, Mapping[str, float | None]]]
 #: points of a track that are kept
 POINTS = 200
 
@@ -26,14 +28,12 @@ def change_methods(
 ) -> tuple[dict[str, MethodTable], str, tuple[str, ...]]:
     """Projection ratio and magnitude of a probe, its family, and what must be noted."""
     run = result.runs[0]
-    revision = result.settings.get("revision")
+    revision = result.settings.revision
     pre = f"{result.model}@{revision}" if revision else result.model
     post = Path(str(run.folder)) / str(run.adapter)
     read = comparison(pre, post, merged=False)  # a probe trains in float32, whatever is stored
-    first, second = (
-        read.ranked(method, list(settings.candidates), settings.allow_inert)
-        for method in ("projection", "magnitude")
-    )
+    rules = list(settings.candidates), settings.allow_inert
+    first, second = (read.ranked(method, *rules) for method in ("projection", "magnitude"))
     tables = {one.method: method_table(one) for one in (first, second)}
     # What the probe's adapter holds beside biases is no news here.
     told = [note for note in first.notes if "inert" in note or "zero in PRE" in note]
@@ -50,17 +50,10 @@ def fisher_method(
     ready = prepare(settings, seed, data=data)
     ready.place()
     measured = sites_of(ready.model)
-    means, _ = example_means(
-        ready.model,
-        measured.names,
-        ready.train,
-        ready.objective,
-        ready.accelerator,
-        batch_size=settings.batch_size,
-    )
-    found = fisher_scores(
-        measured, means, candidates=list(select.candidates), allow_inert=select.allow_inert
-    )
+    what = ready.model, measured.names, ready.train, ready.objective, ready.accelerator
+    means, _ = example_means(*what, batch_size=settings.batch_size)
+    among = list(select.candidates)
+    found = fisher_scores(measured, means, candidates=among, allow_inert=select.allow_inert)
     return method_table(found)
 
 
@@ -70,23 +63,19 @@ def method_table(scores: Scores) -> MethodTable:
     roles = {}
     for role, one in scores.roles.items():
         sites = sorted(one.sites, key=lambda site: (site.tower, site.attention, site.layer))
-        roles[role] = RoleRank(
-            one.figures[figure], one.rank, one.inert, one.width, one.figures["norm_pre"],
-            layers=tuple(site.figures[figure] for site in sites),
-        )  # fmt: skip
+        rank = one.figures[figure], one.rank, one.inert, one.width, one.figures["norm_pre"]
+        roles[role] = RoleRank(*rank, tuple(site.figures[figure] for site in sites))
     return MethodTable(scores.target, roles)
 
 
 def run_summary(result: TrainResult, base: Path) -> CellRun:
     """What a selection keeps of a run."""
     run: Run = result.runs[0]
-    folder = Path(str(run.folder))
-    return CellRun(
-        result.bias, folder.relative_to(base).as_posix(), result.scalars, result.percent,
-        best=dict(run_metrics(run, "best")), last=dict(run_metrics(run, "last")),
-        best_epoch=run.best.epoch if run.best else None, steps=run.steps, epochs=run.epochs,
-        train_seconds=run.train_seconds, eval_seconds=run.eval_seconds,
-    )  # fmt: skip
+    folder = Path(str(run.folder)).relative_to(base).as_posix()
+    best, last = (dict(run_metrics(run, which)) for which in ("best", "last"))
+    at = run.best.epoch if run.best else None
+    counts = at, run.steps, run.epochs, run.train_seconds, run.eval_seconds
+    return CellRun(result.bias, folder, result.scalars, result.percent, best, last, *counts)
 
 
 def probe_summary(result: TrainResult, base: Path, family: str) -> ProbeRun:
@@ -105,9 +94,7 @@ def read_track(log: Path) -> list[tuple[int, dict[str, float | None]]]:
     return sorted(found.items())
 
 
-def thinned(
-    track: Sequence[tuple[int, Mapping[str, float | None]]],
-) -> dict[str, tuple[tuple[int, float | None], ...]]:
+def thinned(track: Track) -> dict[str, tuple[tuple[int, float | None], ...]]:
     """Role -> (update, score), ..., first and last kept, for pictures."""
     step = max(1, -(-len(track) // POINTS))
     kept = [*track[::step], *([track[-1]] if track and (len(track) - 1) % step else [])]
@@ -115,16 +102,9 @@ def thinned(
     return {role: tuple((at, scores.get(role)) for at, scores in kept) for role in roles}
 
 
-def when_settled(
-    track: Sequence[tuple[int, Mapping[str, float | None]]],
-    table: MethodTable,
-    settings: SelectSettings,
-) -> Settled | None:
+def when_settled(track: Track, table: MethodTable, settings: SelectSettings) -> Settled | None:
     """From which update the projection ratio's answer stayed, among candidates that can learn."""
     empty = unmeasured("projection", {role: one.norm_pre for role, one in table.roles.items()})
-    can = [
-        role for role in settings.candidates
-        if role in table.roles and (settings.allow_inert or table.roles[role].inert != "yes")
-        and role not in empty
-    ]  # fmt: skip
-    return settled(track, can)
+    there = [role for role in settings.candidates if role in table.roles and role not in empty]
+    able = [role for role in there if settings.allow_inert or table.roles[role].inert != "yes"]
+    return settled(track, able)

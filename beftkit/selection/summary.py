@@ -36,22 +36,15 @@ def summarise(
 
 def overall_targets(groups: Sequence[GroupResult]) -> dict[str, str | None]:
     """Method -> the role that most groups choose; where they are even, the first group's."""
-    result: dict[str, str | None] = {}
-    for method in METHODS:
-        chosen = [g.target(method) for g in groups if method in g.methods]
-        if chosen:
-            result[method] = Counter(chosen).most_common(1)[0][0]
-    return result
+    chosen = {name: [g.target(name) for g in groups if name in g.methods] for name in METHODS}
+    return {name: Counter(some).most_common(1)[0][0] for name, some in chosen.items() if some}
 
 
 def _group(
     cells: Sequence[CellResult], settings: SelectSettings, metric: str | None, higher: bool
 ) -> GroupResult:
-    methods = {}
-    for method in METHODS:
-        tables = [cell.methods[method] for cell in cells if method in cell.methods]
-        if tables:
-            methods[method] = _method(method, tables, settings)
+    tables = {name: [c.methods[name] for c in cells if name in c.methods] for name in METHODS}
+    methods = {name: _method(name, some, settings) for name, some in tables.items() if some}
     shifts = [cell.settled for cell in cells if cell.settled]
     roles = methods["projection"].roles
     v, q = (roles[role].score if role in roles else None for role in ("v", "q"))
@@ -64,22 +57,16 @@ def _group(
         ranked = {role: table.roles[role].rank for role in alone if role in table.roles}
         ranks = {role: rank for role, rank in ranked.items() if rank is not None}
         tau[method] = Tau(kendall_tau(ranks, best), kendall_tau(ranks, last))
-    latest = (
-        (
-            max(s.target for s in shifts),
-            max(s.ranking for s in shifts),
-            max(s.steps for s in shifts),
-        )
-        if shifts
-        else None
-    )
+    when = None
+    if shifts:
+        target, ranking = max(s.target for s in shifts), max(s.ranking for s in shifts)
+        when = Settled(target, ranking, max(s.steps for s in shifts))
     place = cells[0].cell
-    return GroupResult(
-        place.regime, place.train_size, place.lr, place.epochs,
-        seeds=tuple(cell.cell.seed for cell in cells), examples=cells[0].examples, methods=methods,
-        gap=None if v is None or q is None else v - q, settled=latest and Settled(*latest),
-        verified=verified, tau=tau, winner=Winner(_winner(best), _winner(last)),
-    )  # fmt: skip
+    what = place.regime, place.train_size, place.lr, place.epochs
+    seeds = tuple(cell.cell.seed for cell in cells)
+    gap = None if v is None or q is None else v - q
+    proof = verified, tau, Winner(_winner(best), _winner(last))
+    return GroupResult(*what, seeds, cells[0].examples, methods, gap, when, *proof)
 
 
 def _winner(signed: Mapping[str, float | None]) -> str | None:
@@ -110,14 +97,12 @@ def _method(method: str, tables: Sequence[MethodTable], settings: SelectSettings
     roles = {}
     for rank, role in enumerate(best_first(scores, inert, empty), start=1):
         one, (mean, deviation) = first[role], means[role]
-        roles[role] = RoleMean(
-            mean, deviation, one.inert, one.width, one.norm_pre, None if mean is None else rank
-        )
+        what = mean, deviation, one.inert, one.width, one.norm_pre
+        roles[role] = RoleMean(*what, None if mean is None else rank)
     moved = [role for role in roles if role in settings.candidates and scores[role]]
     can = contenders(moved, scores, inert, settings.allow_inert, empty)
-    lead = None
-    if len(can) > 1:
-        lead = margin(can[1], _layers(tables, can[0]), _layers(tables, can[1]))
+    layers = [_layers(tables, role) for role in can[:2]]
+    lead = margin(can[1], *layers) if len(can) > 1 else None
     return MethodMean(can[0] if can else None, lead, roles)
 
 

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-from beftkit.settings.parts import (
-    EVALUATION,
-    MODEL,
-    ColumnsPart,
-    DevicePart,
-    LengthPart,
-    MetricPart,
-    ModelPart,
-    Part,
-    TaskPart,
-    ValidationFilePart,
-    described,
-)
+from beftkit.settings import parts
+from beftkit.settings.parts import of_evaluation, of_model
 
 
-class AdapterPart(Part):
+class AdapterPart(parts.Part):
     """What is put onto the model, and how much of the data at once."""
 
-    adapter: str | None = described(
-        None, MODEL, "An adapter's folder, or owner/name[@revision] on the hub."
+    adapter: str | None = of_model(
+        None, "An adapter's folder, or owner/name[@revision] on the hub."
     )
-    batch_size: int = described(64, EVALUATION, "Examples a batch.", gt=0)
+    batch_size: int = of_evaluation(64, "Examples a batch.", gt=0)
 
 
 class EvaluateSettings(
-    DevicePart,
-    MetricPart,
-    LengthPart,
-    ColumnsPart,
-    ValidationFilePart,
-    TaskPart,
+    parts.DevicePart,
+    parts.MetricPart,
+    parts.LengthPart,
+    parts.ColumnsPart,
+    parts.ValidationFilePart,
+    parts.TaskPart,
     AdapterPart,
-    ModelPart,
+    parts.ModelPart,
 ):
     """Everything that decides an evaluation; an adapter of ours knows its base and its task."""
 

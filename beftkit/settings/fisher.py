@@ -6,36 +6,19 @@ from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from beftkit.settings.parts import (
-    DATA,
-    DEVICE,
-    MODEL,
-    CheckpointingPart,
-    ColumnsPart,
-    DevicePart,
-    HeadPart,
-    LengthPart,
-    ModelPart,
-    Part,
-    TaskPart,
-    TrainFilePart,
-    ValuesPart,
-    described,
-    seeds_checked,
-    words_of,
-)
+from beftkit.settings import parts
+from beftkit.settings.parts import described, of_data, of_device, of_model, seeds_checked, words_of
 
 WHAT = "What is measured"
 #: examples a backward pass by default, and as the published code has it
 BATCH, BATCH_PUBLISHED = 16, 8
 
 
-class MeasurePart(Part):
+class MeasurePart(parts.Part):
     """What is measured, and of which heads."""
 
-    head_seeds: tuple[int, ...] = described(
+    head_seeds: tuple[int, ...] = of_model(
         (0,),
-        MODEL,
         "Seeds of a fresh classifier, such as 0,1,2: the mean over them.",
         min_length=1,
         aliases=("--seed",),
@@ -57,17 +40,12 @@ class MeasurePart(Part):
     snapshots: tuple[str, ...] = described(
         (), WHAT, "Measure at these states of a run as well: OUT/snapshots, or files in it."
     )
-    examples: int | None = described(
-        None, DATA, "The first so many training examples.  [all]", gt=0
+    examples: int | None = of_data(None, "The first so many training examples.  [all]", gt=0)
+    batch_size: int | None = of_device(
+        None, f"Examples a backward pass.  [{BATCH}; batch-mean: {BATCH_PUBLISHED}]", gt=0
     )
-    batch_size: int | None = described(
-        None,
-        DEVICE,
-        f"Examples a backward pass.  [{BATCH}; batch-mean: {BATCH_PUBLISHED}]",
-        gt=0,
-    )
-    buffer_mib: int = described(
-        64, DEVICE, "MiB of gradients that may wait to be summed in one launch.", ge=0
+    buffer_mib: int = of_device(
+        64, "MiB of gradients that may wait to be summed in one launch.", ge=0
     )
 
     _seed_words = field_validator("head_seeds", mode="before")(words_of)
@@ -80,16 +58,16 @@ class MeasurePart(Part):
 
 
 class FisherSettings(
-    CheckpointingPart,
-    DevicePart,
-    LengthPart,
-    ValuesPart,
-    ColumnsPart,
-    TrainFilePart,
-    TaskPart,
+    parts.CheckpointingPart,
+    parts.DevicePart,
+    parts.LengthPart,
+    parts.ValuesPart,
+    parts.ColumnsPart,
+    parts.TrainFilePart,
+    parts.TaskPart,
     MeasurePart,
-    HeadPart,
-    ModelPart,
+    parts.HeadPart,
+    parts.ModelPart,
 ):
     """Everything that decides a measurement by `beftkit.fisher_all`."""
 

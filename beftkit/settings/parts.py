@@ -6,8 +6,9 @@ base first: that is how pydantic collects them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -28,6 +29,16 @@ def described(default: Any, panel: str, description: str, **rules: Any) -> Any:
     """A field that is a flag as well: its help, its topic, other spellings as ``aliases``."""
     extra = {"panel": panel, "aliases": rules.pop("aliases", ())}
     return Field(default, description=description, json_schema_extra=extra, **rules)
+
+
+def topic(panel: str) -> Callable[..., Any]:
+    """A field of this topic: its default, its description, its rules."""
+    return lambda default, text, **rules: described(default, panel, text, **rules)
+
+
+of_model, of_choice, of_data, of_course, of_device, of_evaluation, of_output = map(
+    topic, (MODEL, WHAT, DATA, OPTIMISATION, DEVICE, EVALUATION, OUTPUT)
+)
 
 
 class Part(BaseModel):
@@ -60,12 +71,11 @@ def seeds_checked(value: tuple[int, ...]) -> tuple[int, ...]:
 class ModelPart(Part):
     """Which model, and in what dtype."""
 
-    model: str = described("", MODEL, "Model folder, or owner/name on the hub.")
-    revision: str | None = described(None, MODEL, "The model's branch, tag or commit on the hub.")
-    tokenizer: str | None = described(None, MODEL, "Tokenizer, where it is not the model's own.")
-    dtype: Dtype = described(
+    model: str = of_model("", "Model folder, or owner/name on the hub.")
+    revision: str | None = of_model(None, "The model's branch, tag or commit on the hub.")
+    tokenizer: str | None = of_model(None, "Tokenizer, where it is not the model's own.")
+    dtype: Dtype = of_model(
         "float32",
-        MODEL,
         "What the weights are kept in; auto: as stored. Biases that train are float32 in any case.",
     )
 
@@ -73,166 +83,116 @@ class ModelPart(Part):
 class HeadPart(Part):
     """What becomes of a head that does not fit."""
 
-    new_head: bool = described(
-        False, MODEL, "Replace a classifier that does not fit the task by a fresh one."
+    new_head: bool = of_model(
+        False, "Replace a classifier that does not fit the task by a fresh one."
     )
 
 
 class ChoicePart(Part):
     """What trains."""
 
-    bias: str = described(
+    bias: str = of_choice(
         "v",
-        WHAT,
         "q, k, v, m1, m2, m3, ln1, ln2 (several with commas), all, none (classifier and pooler "
         "bias alone), head, full, rand or rand:N scalars; auto: what `beftkit select` chooses.",
     )
-    layers: str | None = described(None, WHAT, "Only these layers, such as 0-5,8.")
-    freeze_head: bool = described(False, WHAT, "Train neither classifier nor pooler bias along.")
-    allow_partial: bool = described(False, WHAT, "Accept a role that only some layers have.")
+    layers: str | None = of_choice(None, "Only these layers, such as 0-5,8.")
+    freeze_head: bool = of_choice(False, "Train neither classifier nor pooler bias along.")
+    allow_partial: bool = of_choice(False, "Accept a role that only some layers have.")
 
 
 class TaskPart(Part):
     """A task of the registry."""
 
-    task: str | None = described(None, DATA, _TASKS)
-    data_dir: str | None = described(
-        None, DATA, "Folder of GLUE or SuperGLUE in its original layout; without it the hub."
+    task: str | None = of_data(None, _TASKS)
+    data_dir: str | None = of_data(
+        None, "Folder of GLUE or SuperGLUE in its original layout; without it the hub."
     )
-    data_revision: str | None = described(None, DATA, "The data set's revision on the hub.")
+    data_revision: str | None = of_data(None, "The data set's revision on the hub.")
 
 
 class TrainFilePart(Part):
     """Training examples of the user's own."""
 
-    train_file: str | None = described(
-        None, DATA, "Your own examples instead of a task: .csv, .tsv, .jsonl or .parquet."
+    train_file: str | None = of_data(
+        None, "Your own examples instead of a task: .csv, .tsv, .jsonl or .parquet."
     )
 
 
 class ValidationFilePart(Part):
     """Validation examples of the user's own."""
 
-    validation_file: str | None = described(
-        None, DATA, "Your own examples for evaluation: .csv, .tsv, .jsonl or .parquet."
+    validation_file: str | None = of_data(
+        None, "Your own examples for evaluation: .csv, .tsv, .jsonl or .parquet."
     )
 
 
 class ColumnsPart(Part):
     """Columns of the user's own files."""
 
-    text_columns: str | None = described(
-        None, DATA, "One or two columns, such as premise,hypothesis."
-    )
-    label_column: str | None = described(None, DATA, "The column of labels or values.")
+    text_columns: str | None = of_data(None, "One or two columns, such as premise,hypothesis.")
+    label_column: str | None = of_data(None, "The column of labels or values.")
 
 
 class ValuesPart(Part):
     """What the labels of the user's own files are."""
 
-    regression: bool = described(
-        False, DATA, "Labels of your own files that are whole numbers are values, not classes."
+    regression: bool = of_data(
+        False, "Labels of your own files that are whole numbers are values, not classes."
     )
 
 
 class SamplingPart(Part):
     """How many examples."""
 
-    regime: Regimes = described(
-        "all", DATA, "How many training examples, as the paper has it for each task."
+    regime: Regimes = of_data(
+        "all", "How many training examples, as the paper has it for each task."
     )
-    train_size: int | None = described(
-        None, DATA, "So many training examples instead, drawn by the seed.", gt=0
+    train_size: int | None = of_data(
+        None, "So many training examples instead, drawn by the seed.", gt=0
     )
-    validation_size: int | None = described(
-        None, DATA, "Evaluate on so many examples, the same for every seed.", gt=0
+    validation_size: int | None = of_data(
+        None, "Evaluate on so many examples, the same for every seed.", gt=0
     )
 
 
 class LengthPart(Part):
     """How long a row may be."""
 
-    max_length: int | None = described(
-        None, DATA, f"Tokens a row is cut to.  [by task: {MAX_LENGTH}]", gt=0
+    max_length: int | None = of_data(
+        None, f"Tokens a row is cut to.  [by task: {MAX_LENGTH}]", gt=0
     )
-
-
-class ModelSettings(Protocol):
-    """What loading a model reads."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def revision(self) -> str | None: ...
-    @property
-    def tokenizer(self) -> str | None: ...
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def new_head(self) -> bool: ...
-    @property
-    def device_map(self) -> str | None: ...
-
-
-class DataSettings(Protocol):
-    """What loading data reads; settings without training or validation files say None."""
-
-    @property
-    def task(self) -> str | None: ...
-    @property
-    def data_dir(self) -> str | None: ...
-    @property
-    def data_revision(self) -> str | None: ...
-    @property
-    def train_file(self) -> str | None: ...
-    @property
-    def validation_file(self) -> str | None: ...
-    @property
-    def text_columns(self) -> str | None: ...
-    @property
-    def label_column(self) -> str | None: ...
-    @property
-    def regression(self) -> bool: ...
 
 
 class CoursePart(Part):
     """How far a run goes, and how fast."""
 
-    epochs: int | None = described(None, OPTIMISATION, "Passes over the data.  [by task]", ge=0)
-    max_steps: int | None = described(None, OPTIMISATION, "Stop after so many updates.", gt=0)
-    lr: float | None = described(None, OPTIMISATION, "Learning rate.  [by task; full: 1e-5]", gt=0)
+    epochs: int | None = of_course(None, "Passes over the data.  [by task]", ge=0)
+    max_steps: int | None = of_course(None, "Stop after so many updates.", gt=0)
+    lr: float | None = of_course(None, "Learning rate.  [by task; full: 1e-5]", gt=0)
 
 
 class OptimisationPart(Part):
     """Batches, schedule, AdamW, seeds."""
 
-    batch_size: int = described(
-        16, OPTIMISATION, "Examples a batch, over all processes together.", gt=0
+    batch_size: int = of_course(16, "Examples a batch, over all processes together.", gt=0)
+    accumulation: int = of_course(1, "Batches an update.", gt=0)
+    schedule: Literal["constant", "linear"] = of_course(
+        "constant", "Course of the learning rate after the warm-up."
     )
-    accumulation: int = described(1, OPTIMISATION, "Batches an update.", gt=0)
-    schedule: Literal["constant", "linear"] = described(
-        "constant", OPTIMISATION, "Course of the learning rate after the warm-up."
-    )
-    warmup: float = described(
-        0.0, OPTIMISATION, "Updates of warm-up; below 1: a share of all updates.", ge=0
-    )
-    max_grad_norm: float = described(
-        1.0, OPTIMISATION, "The gradient's norm is clipped to this; 0: not.", ge=0
-    )
-    weight_decay: float = described(0.0, OPTIMISATION, "AdamW's decoupled weight decay.", ge=0)
-    beta1: float = described(0.9, OPTIMISATION, "AdamW's decay of the first moment.", ge=0, lt=1)
-    beta2: float = described(0.999, OPTIMISATION, "AdamW's decay of the second moment.", ge=0, lt=1)
-    eps: float = described(1e-6, OPTIMISATION, "AdamW's epsilon.", gt=0)
-    seeds: tuple[int, ...] = described(
+    warmup: float = of_course(0.0, "Updates of warm-up; below 1: a share of all updates.", ge=0)
+    max_grad_norm: float = of_course(1.0, "The gradient's norm is clipped to this; 0: not.", ge=0)
+    weight_decay: float = of_course(0.0, "AdamW's decoupled weight decay.", ge=0)
+    beta1: float = of_course(0.9, "AdamW's decay of the first moment.", ge=0, lt=1)
+    beta2: float = of_course(0.999, "AdamW's decay of the second moment.", ge=0, lt=1)
+    eps: float = of_course(1e-6, "AdamW's epsilon.", gt=0)
+    seeds: tuple[int, ...] = of_course(
         (0,),
-        OPTIMISATION,
         "Seeds, such as 0,1,2: a run each, then mean and deviation.",
         min_length=1,
         aliases=("--seed",),
     )
-    group_by_length: bool = described(
-        True, OPTIMISATION, "Batch examples of like length, which saves padding."
-    )
+    group_by_length: bool = of_course(True, "Batch examples of like length, which saves padding.")
 
     _seed_words = field_validator("seeds", mode="before")(words_of)
     _seeds_fit = field_validator("seeds")(seeds_checked)
@@ -241,44 +201,43 @@ class OptimisationPart(Part):
 class DevicePart(Part):
     """Where and in what arithmetic."""
 
-    precision: Precision = described(
-        "fp32", DEVICE, "Arithmetic: bf16 and fp16 by autocast, fp16 on GPUs only."
+    precision: Precision = of_device(
+        "fp32", "Arithmetic: bf16 and fp16 by autocast, fp16 on GPUs only."
     )
-    device: str | None = described(None, DEVICE, "cpu, cuda, cuda:1, ...  [a GPU if there is one]")
-    device_map: Literal["auto"] | None = described(
-        None, DEVICE, "auto: spread a model that one GPU cannot hold."
+    device: str | None = of_device(None, "cpu, cuda, cuda:1, ...  [a GPU if there is one]")
+    device_map: Literal["auto"] | None = of_device(
+        None, "auto: spread a model that one GPU cannot hold."
     )
 
 
 class CheckpointingPart(Part):
     """Memory against time in the backward pass."""
 
-    gradient_checkpointing: bool = described(
-        False, DEVICE, "Compute activations twice instead of keeping them."
+    gradient_checkpointing: bool = of_device(
+        False, "Compute activations twice instead of keeping them."
     )
 
 
 class EvaluationPart(Part):
     """When and how a run evaluates."""
 
-    eval_steps: int | None = described(
-        None, EVALUATION, "Evaluate every so many updates.  [each epoch]", gt=0
+    eval_steps: int | None = of_evaluation(
+        None, "Evaluate every so many updates.  [each epoch]", gt=0
     )
-    eval_batch_size: int = described(64, EVALUATION, "Examples a batch in evaluation.", gt=0)
+    eval_batch_size: int = of_evaluation(64, "Examples a batch in evaluation.", gt=0)
 
 
 class MetricPart(Part):
     """What is measured."""
 
-    metric: tuple[str, ...] = described(
+    metric: tuple[str, ...] = of_evaluation(
         (),
-        EVALUATION,
         "Metrics instead of the task's, the first picks the best epoch: accuracy, f1, macro_f1, "
         "matthews, pearson, spearman, mse, mae, a local script, or a module of the hub (needs "
         "--trust-remote-code).",
     )
-    trust_remote_code: bool = described(
-        False, EVALUATION, "Let --metric fetch a module from the hub and run it."
+    trust_remote_code: bool = of_evaluation(
+        False, "Let --metric fetch a module from the hub and run it."
     )
 
     _metric_words = field_validator("metric", mode="before")(words_of)
@@ -287,39 +246,54 @@ class MetricPart(Part):
 class LoggingPart(Part):
     """What evaluations decide, and what is logged when."""
 
-    early_stopping: int | None = described(
-        None, EVALUATION, "Stop when so many evaluations brought no better metric.", gt=0
+    early_stopping: int | None = of_evaluation(
+        None, "Stop when so many evaluations brought no better metric.", gt=0
     )
-    keep: Literal["last", "best"] = described(
-        "last", EVALUATION, "Whether the adapter holds the last state or the best one."
+    keep: Literal["last", "best"] = of_evaluation(
+        "last", "Whether the adapter holds the last state or the best one."
     )
-    log_steps: int | None = described(
-        None, EVALUATION, "A line of log.jsonl every so many updates.  [each epoch]", gt=0
+    log_steps: int | None = of_evaluation(
+        None, "A line of log.jsonl every so many updates.  [each epoch]", gt=0
     )
-    track_steps: int | None = described(
-        None, EVALUATION, "Projection scores every so many updates.  [with each line]", gt=0
+    track_steps: int | None = of_evaluation(
+        None, "Projection scores every so many updates.  [with each line]", gt=0
     )
-    report_to: str = described(
-        "none", EVALUATION, "Also log to tensorboard, wandb, ... (whatever Accelerate knows)."
+    report_to: str = of_evaluation(
+        "none", "Also log to tensorboard, wandb, ... (whatever Accelerate knows)."
     )
 
 
 class OutputPart(Part):
     """What a run leaves where."""
 
-    output: str | None = described(None, OUTPUT, "Folder of the run.", aliases=("-o",))
-    adapter_format: Literal["auto", "beft", "lora", "biases"] = described(
-        "auto", OUTPUT, "How the result is stored; auto: as PEFT's BEFT, where that holds it."
+    output: str | None = of_output(None, "Folder of the run.", aliases=("-o",))
+    adapter_format: Literal["auto", "beft", "lora", "biases"] = of_output(
+        "auto", "How the result is stored; auto: as PEFT's BEFT, where that holds it."
     )
-    save_snapshots: bool = described(
+    save_snapshots: bool = of_output(
         False,
-        OUTPUT,
         "The biases and the head after each epoch, for `beftkit score BASE OUT/snapshots` and "
         "`beftkit fisher --snapshots`.",
     )
-    save_steps: int | None = described(
-        None, OUTPUT, "Save the state every so many updates, beside each epoch's.", gt=0
+    save_steps: int | None = of_output(
+        None, "Save the state every so many updates, beside each epoch's.", gt=0
     )
-    push_to_hub: str | None = described(
-        None, OUTPUT, "Upload the adapter with a model card to owner/name."
-    )
+    push_to_hub: str | None = of_output(None, "Upload the adapter with a model card to owner/name.")
+
+
+class DataPart(
+    LengthPart, SamplingPart, ValuesPart, ColumnsPart, ValidationFilePart, TrainFilePart, TaskPart
+):
+    """What a run reads."""
+
+
+class RunPart(
+    OutputPart,
+    LoggingPart,
+    MetricPart,
+    EvaluationPart,
+    CheckpointingPart,
+    DevicePart,
+    OptimisationPart,
+):
+    """How a run goes."""

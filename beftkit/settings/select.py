@@ -7,27 +7,15 @@ from typing import Any, ClassVar
 from pydantic import field_validator, model_validator
 
 from beftkit.settings.parts import (
-    DATA,
-    OPTIMISATION,
-    CheckpointingPart,
-    ColumnsPart,
-    DevicePart,
-    EvaluationPart,
+    DataPart,
     HeadPart,
-    LengthPart,
-    LoggingPart,
-    MetricPart,
     ModelPart,
-    OptimisationPart,
-    OutputPart,
     Part,
     Regimes,
-    SamplingPart,
-    TaskPart,
-    TrainFilePart,
-    ValidationFilePart,
-    ValuesPart,
+    RunPart,
     described,
+    of_course,
+    of_data,
 )
 from beftkit.settings.train import TrainSettings
 
@@ -37,19 +25,16 @@ CHOICE = "Selection"
 class GridPart(Part):
     """The grid of a selection, and what is done in each of its cells."""
 
-    regimes: tuple[Regimes, ...] = described(
+    regimes: tuple[Regimes, ...] = of_data(
         (),
-        DATA,
         "How many training examples, as the paper has it; several make a grid.  [low, or all of "
         "your own file]",
         aliases=("--regime",),
     )
-    lrs: tuple[float, ...] = described(
-        (), OPTIMISATION, "Learning rates, such as 1e-3,1e-4.  [by task]", aliases=("--lr",)
+    lrs: tuple[float, ...] = of_course(
+        (), "Learning rates, such as 1e-3,1e-4.  [by task]", aliases=("--lr",)
     )
-    epochs: tuple[int, ...] = described(
-        (), OPTIMISATION, "Passes over the data; several make a grid.  [by task]"
-    )
+    epochs: tuple[int, ...] = of_course((), "Passes over the data; several make a grid.  [by task]")
     candidates: tuple[str, ...] = described(
         ("q", "k", "v"), CHOICE, "Roles to choose from.", min_length=1
     )
@@ -89,25 +74,7 @@ class GridPart(Part):
         return value
 
 
-class SelectSettings(
-    GridPart,
-    OutputPart,
-    LoggingPart,
-    MetricPart,
-    EvaluationPart,
-    CheckpointingPart,
-    DevicePart,
-    OptimisationPart,
-    LengthPart,
-    SamplingPart,
-    ValuesPart,
-    ColumnsPart,
-    ValidationFilePart,
-    TrainFilePart,
-    TaskPart,
-    HeadPart,
-    ModelPart,
-):
+class SelectSettings(GridPart, RunPart, DataPart, HeadPart, ModelPart):
     """A selection: its grid, and the settings that all of its runs share."""
 
     #: a run's settings that the selection decides itself, cell by cell

@@ -4,48 +4,10 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
-from beftkit.settings.parts import (
-    CheckpointingPart,
-    ChoicePart,
-    ColumnsPart,
-    CoursePart,
-    DevicePart,
-    EvaluationPart,
-    HeadPart,
-    LengthPart,
-    LoggingPart,
-    MetricPart,
-    ModelPart,
-    OptimisationPart,
-    OutputPart,
-    SamplingPart,
-    TaskPart,
-    TrainFilePart,
-    ValidationFilePart,
-    ValuesPart,
-)
+from beftkit.settings.parts import ChoicePart, CoursePart, DataPart, HeadPart, ModelPart, RunPart
 
 
-class TrainSettings(
-    OutputPart,
-    LoggingPart,
-    MetricPart,
-    EvaluationPart,
-    CheckpointingPart,
-    DevicePart,
-    OptimisationPart,
-    CoursePart,
-    LengthPart,
-    SamplingPart,
-    ValuesPart,
-    ColumnsPart,
-    ValidationFilePart,
-    TrainFilePart,
-    TaskPart,
-    ChoicePart,
-    HeadPart,
-    ModelPart,
-):
+class TrainSettings(RunPart, CoursePart, DataPart, ChoicePart, HeadPart, ModelPart):
     """Everything that decides a run; what is None is filled in from the task's published settings.
 
     Raises:

@@ -35,12 +35,8 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         finite = self.loss if math.isfinite(self.loss) else None
-        return {
-            "metrics": dict(self.metrics),
-            "loss": finite,
-            "examples": self.examples,
-            "seconds": round(self.seconds, 3),
-        }
+        plain = {"metrics": dict(self.metrics), "loss": finite, "seconds": round(self.seconds, 3)}
+        return {**vars(self), **plain}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ class Job:
         folder: where log, states and snapshots go; None: nowhere.
         watcher: whoever looks on.
         asked_to_stop: the number of a signal once one came, else 0.
+        inputs: digests of data and base, on the main process (`beftkit.training.digests`).
     """
 
     settings: TrainSettings
@@ -51,3 +52,4 @@ class Job:
     folder: Path | None
     watcher: Watcher
     asked_to_stop: Callable[[], int] = lambda: 0
+    inputs: Mapping[str, str] = field(default_factory=dict)

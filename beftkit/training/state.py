@@ -80,6 +80,20 @@ def load_state(
     return None
 
 
+def newest_facts(run: Path) -> dict[str, Any] | None:
+    """What the newest state that can be read says, its tensors left alone; None: there is none."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted((run / FOLDER).glob(_NAMES), reverse=True):
+        try:
+            with safe_open(path, framework="pt") as file:
+                found: dict[str, Any] = json.loads((file.metadata() or {})["facts"])
+            return found
+        except (OSError, ValueError, KeyError, SafetensorError):
+            continue
+    return None
+
+
 def _checksum(tensors: Mapping[str, torch.Tensor], facts: str) -> str:
     """Of all that is read back: names, dtypes, shapes, bytes and facts."""
     import torch

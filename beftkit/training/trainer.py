@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from beftkit.accelerator import told_by_main
 from beftkit.errors import BeftError
 from beftkit.files import from_plain
 from beftkit.training import state
+from beftkit.training.digests import UNKNOWN, check_same
 from beftkit.training.evaluation import Evaluated, Evaluation, evaluate_model
 from beftkit.training.job import Job
 from beftkit.training.journal import Journal, Meter, Progress, finite
@@ -246,6 +248,7 @@ class Trainer:
             "progress": asdict(self.progress),
             "metered": [self.meter.updates, self.meter.examples],
             "processes": job.accelerator.num_processes,
+            "inputs": dict(job.inputs),
         }
         moments, course = self.stepper.state()
         tensors, facts = {**tensors, **moments}, {**facts, **course}
@@ -257,6 +260,7 @@ class Trainer:
         """Take up the newest saved state; False where there is none.
 
         Raises:
+            Refusal: data or base are not those it was begun with.
             BeftError: it was saved by another number of processes, or not all of them see it.
         """
         job = self.job
@@ -275,6 +279,7 @@ class Trainer:
                 f"{job.folder}: trained by {facts['processes']} processes so far, now there are "
                 f"{job.accelerator.num_processes}; dropout would differ, so resume with as many"
             )
+        told_by_main(job.accelerator, lambda: self.check_inputs(facts.get("inputs")))
         for key, value in vars(from_plain(Progress, facts["progress"])).items():
             setattr(self.progress, key, value)
         job.tuner.load_state(state.under("value.", tensors))
@@ -285,6 +290,13 @@ class Trainer:
         self.stepper.restore(tensors, facts)
         state.restore_random(job.accelerator, tensors)
         return True
+
+    def check_inputs(self, before: Mapping[str, str] | None) -> None:
+        """Refuse to go on with other data or another base, where the state knows them."""
+        if before is None:
+            self.job.watcher.note(UNKNOWN)
+        elif self.job.folder is not None:
+            check_same(self.job.folder, before, self.job.inputs)
 
 
 def _better(found: Evaluation, best: Evaluated | None, higher: bool) -> bool:

@@ -163,7 +163,8 @@ def choose(
         if not parts:
             raise BeftError(f"bias all: {found}")
     elif wanted.whole == "full":
-        parts = [_whole(name, names, sites) for name in names if name not in {*head, *pooler}]
+        inner_names = [name for name in names if name not in {*head, *pooler}]
+        parts = _whole(inner_names, names, sites, kind="other")
     elif wanted.whole == "rand":
         count = wanted.count or sum(site.width for site in sites if site.role == "v")
         inside = {name: size for name, size in names.items() if name not in head}
@@ -173,9 +174,8 @@ def choose(
     if not freeze_head:
         train_along = head if wanted.whole == "head" else [*head, *pooler]
         parts += [Part(name, names[name], kind="head") for name in train_along if name in names]
-    inner = sum(part.size for part in parts if part.kind != "head")
     outer = sum(part.size for part in parts if part.kind == "head")
-    total = sum(names.values())
+    inner, total = sum(part.size for part in parts) - outer, sum(names.values())
     return Choice(bias, tuple(parts), tuple(tracked), inner, outer, total, tuple(notes))
 
 
@@ -184,11 +184,8 @@ def head_names(model: Any) -> list[str]:
     prefix = str(getattr(model, "base_model_prefix", ""))
     if not prefix or not hasattr(model, prefix):
         return []
-    return [
-        name
-        for name, _ in model.named_parameters()
-        if not name.startswith(f"{prefix}.") and "pooler" not in name.split(".")
-    ]
+    outside = [n for n, _ in model.named_parameters() if not n.startswith(f"{prefix}.")]
+    return [name for name in outside if "pooler" not in name.split(".")]
 
 
 def _sites(model: Any) -> tuple[list[Site], str]:
@@ -232,10 +229,8 @@ def _inert_notes(roles: Iterable[str], sites: Sequence[Site]) -> list[str]:
 
 def _spans(numbers: Iterable[int]) -> str:
     """``0-2, 5`` of {0, 1, 2, 5}."""
-    runs = [
-        [number for _, number in run]
-        for _, run in groupby(enumerate(sorted(numbers)), key=lambda pair: pair[1] - pair[0])
-    ]
+    groups = groupby(enumerate(sorted(numbers)), key=lambda pair: pair[1] - pair[0])
+    runs = [[number for _, number in run] for _, run in groups]
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
@@ -245,16 +240,16 @@ def _site_parts(sites: Sequence[Site], sizes: Mapping[str, int]) -> list[Part]:
     for name, members in _by_name(sites).items():
         cuts = [site.cut for site in members if site.cut is not None]
         positions = tuple(at for cut in cuts for at in cut.positions())
-        if len(positions) == sizes[name]:
-            positions = ()
-        size = len(positions) or sizes[name]
-        parts.append(Part(name, size, tuple(members), positions))
+        positions = () if len(positions) == sizes[name] else positions
+        parts.append(Part(name, len(positions) or sizes[name], tuple(members), positions))
     return parts
 
 
-def _whole(name: str, sizes: Mapping[str, int], sites: Sequence[Site]) -> Part:
-    mine = tuple(site for site in sites if site.name == name)
-    return Part(name, sizes[name], mine, kind="other")
+def _whole(
+    names: Iterable[str], sizes: Mapping[str, int], sites: Sequence[Site], kind: str
+) -> list[Part]:
+    members = _by_name(sites)
+    return [Part(name, sizes[name], tuple(members.get(name, ())), kind=kind) for name in names]
 
 
 def _all_biases(
@@ -262,13 +257,9 @@ def _all_biases(
 ) -> list[Part]:
     if not outside_too:
         return _site_parts(sites, sizes)
-    names = [
-        name
-        for name, parameter in model.named_parameters()
-        if name not in head and is_bias(Tensor(name, "F32", tuple(parameter.shape)))
-    ]
-    members = _by_name(sites)
-    return [Part(name, sizes[name], tuple(members.get(name, ()))) for name in names]
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters() if name not in head}
+    biases = [name for name, shape in shapes.items() if is_bias(Tensor(name, "F32", shape))]
+    return _whole(biases, sizes, sites, kind="bias")
 
 
 def _by_name(sites: Iterable[Site]) -> dict[str, list[Site]]:

@@ -35,6 +35,15 @@ class Unit:
         """Whether the values lie apart from the parameter and have to be written back."""
         return self.values is not self.parameter
 
+    def put_into(self, whole: torch.Tensor) -> None:
+        """Write the values to their places in such a parameter, in its dtype, on its device."""
+        flat = whole.view(-1)
+        values = self.values.detach().to(flat.device, flat.dtype)
+        if self.positions is None:
+            flat.copy_(values)
+        else:
+            flat[self.positions.to(flat.device)] = values
+
 
 class Tuner:
     """Freezes a model but for a choice of its scalars, and keeps those in float32.
@@ -56,15 +65,13 @@ class Tuner:
     def __init__(self, model: Any, choice: Choice, device: Any) -> None:
         import torch
 
-        parameters = dict(model.named_parameters())
-        for parameter in parameters.values():
+        self.choice, self._parameters = choice, dict(model.named_parameters())
+        for parameter in self._parameters.values():
             parameter.requires_grad_(False)
-        self.choice = choice
-        self._parameters = parameters
         self._handles: list[Any] = []
         self.units: list[Unit] = []
         for part in choice.parts:
-            parameter = parameters[part.parameter].requires_grad_(True)
+            parameter = self._parameters[part.parameter].requires_grad_(True)
             device_here = parameter.device == torch.device(device)
             if parameter.dtype == torch.float32 and not part.positions and device_here:
                 unit = Unit(part, parameter, parameter)
@@ -107,12 +114,7 @@ class Tuner:
         with torch.no_grad():
             for unit in self.units:
                 if unit.is_copy:
-                    flat = unit.parameter.view(-1)
-                    values = unit.values.to(flat.device, flat.dtype)
-                    if unit.positions is None:
-                        flat.copy_(values)
-                    else:
-                        flat[unit.positions] = values
+                    unit.put_into(unit.parameter)
 
     def vectors(self) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         """The tracked bias vectors as they train, and the role of each, for `Track`."""
@@ -122,15 +124,11 @@ class Tuner:
             name = site.name if site.cut is None else f"{site.name} {site.cut}"
             unit = owners.get(site)
             if unit is None or unit.positions is None:
-                whole = self._parameters[site.name] if unit is None else unit.values
-                whole = whole.detach()
+                whole = (self._parameters[site.name] if unit is None else unit.values).detach()
                 found[name] = whole if site.cut is None else site.cut.part(whole)
             else:
-                begin = 0
-                for other in unit.part.sites:
-                    if other == site:
-                        break
-                    begin += other.width
+                before = unit.part.sites[: unit.part.sites.index(site)]
+                begin = sum(other.width for other in before)
                 found[name] = unit.values.detach()[begin : begin + site.width]
             roles[name] = site.role
         return found, roles
@@ -167,12 +165,7 @@ class Tuner:
 
         whole = unit.parameter.detach().to("cpu", torch.float32, copy=True)
         if unit.is_copy:
-            flat = whole.view(-1)
-            values = unit.values.detach().cpu()
-            if unit.positions is None:
-                flat.copy_(values)
-            else:
-                flat[unit.positions.cpu()] = values
+            unit.put_into(whole)
         return whole
 
     def close(self) -> None:

@@ -18,38 +18,25 @@ if TYPE_CHECKING:
     from .reference import projection_ratio as projection_ratio
     from .track import Track as Track
 
+#: module -> its public names
 _HOMES = {
-    "COLUMNS": "reference",
-    "Pairs": "pairs",
-    "SquareSum": "gradients",
-    "Track": "track",
-    "example_square_sum": "gradients",
-    "example_square_sums": "gradients",
-    "pack": "pairs",
-    "projection_ratio": "reference",
-    "projection_stats": "pairs",
+    "gradients": "SquareSum example_square_sum example_square_sums",
+    "pairs": "Pairs pack projection_stats",
+    "reference": "COLUMNS projection_ratio",
+    "track": "Track",
 }
-__all__ = [
-    "COLUMNS",
-    "Pairs",
-    "SquareSum",
-    "Track",
-    "example_square_sum",
-    "example_square_sums",
-    "pack",
-    "projection_ratio",
-    "projection_stats",
-]
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+__all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name, and with it torch, when it is first asked for."""
-    if name not in _HOMES:
+    if name not in _HOME_OF:
         raise AttributeError(f"module 'beftkit_kernels' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"beftkit_kernels.{_HOMES[name]}"), name)
+    return getattr(import_module(f"beftkit_kernels.{_HOME_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

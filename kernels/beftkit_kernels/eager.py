@@ -14,10 +14,13 @@ from torch import Tensor
 
 #: elements of a pair that are widened to float64 at a time; of a gradient four times as many
 BLOCK = 1 << 17
+Vectors = Sequence[Tensor]
+#: what `group` gives, each group also as an index tensor on the device of the result
+Groups = Sequence[tuple[list[int], Tensor]]
 _kept = threading.local()
 
 
-def group(vectors: Sequence[Tensor]) -> list[list[int]]:
+def group(vectors: Vectors) -> list[list[int]]:
     """Indices of vectors that can be stacked: of one width (dtypes widen without loss)."""
     groups: dict[int, list[int]] = {}
     for index, vector in enumerate(vectors):
@@ -40,19 +43,13 @@ def scratch(device: torch.device) -> Tensor:
     return room
 
 
-def pair_sums(
-    pre: Sequence[Tensor],
-    post: Sequence[Tensor],
-    groups: Sequence[tuple[list[int], Tensor]],
-    out: Tensor,
-    room: Tensor,
-) -> None:
+def pair_sums(pre: Vectors, post: Vectors, groups: Groups, out: Tensor, room: Tensor) -> None:
     """Fill ``out [V, 6]``.
 
     Args:
         pre: V vectors ``[D]``.
         post: their partners.
-        groups: `group` of either, each also as an index tensor on the device of ``out``.
+        groups: of either.
         out: float64.
         room: `scratch`.
     """
@@ -72,7 +69,7 @@ def matrix_sums(pre: Tensor, post: Tensor, out: Tensor, room: Tensor) -> None:
         out[rows] = _block(pre[rows], post[rows], room)
 
 
-def _stacked(vectors: Sequence[Tensor]) -> Tensor:
+def _stacked(vectors: Vectors) -> Tensor:
     return torch.stack(list(vectors)) if len(vectors) > 1 else vectors[0][None]
 
 
@@ -87,9 +84,8 @@ def _block(pre: Tensor, post: Tensor, room: Tensor) -> Tensor:
     torch.sub(b, a, out=d)
     terms = ((a, a), (b, b), (a, d), (b, d))
     sums = [torch.mul(x, y, out=product).sum(-1) for x, y in terms]
-    sums.append(torch.abs(d, out=product).sum(-1))
-    sums.append(torch.mul(d, d, out=product).sum(-1))
-    return torch.stack(sums, dim=-1)
+    distance = torch.abs(d, out=product).sum(-1)
+    return torch.stack([*sums, distance, torch.mul(d, d, out=product).sum(-1)], dim=-1)
 
 
 def square_sums(

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from . import eager
 from ._launch import choose, common_device
+
+Index = Sequence[int] | Tensor
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class SquareSum:
 
 def example_square_sum(
     grad: Tensor,
-    index: Sequence[int] | Tensor | None = None,
+    index: Index | None = None,
     *,
     examples: int | None = None,
     per_example: bool = False,
@@ -65,7 +66,7 @@ def example_square_sum(
 
 def example_square_sums(
     grads: Sequence[Tensor],
-    index: Sequence[int] | Tensor | None = None,
+    index: Index | None = None,
     *,
     examples: int | None = None,
     per_example: bool = False,
@@ -112,12 +113,11 @@ def _triton_sums(
         firsts = torch.bincount(owners + 1, minlength=examples + 1).cumsum(0)
         by_example = owners.argsort(stable=True), firsts
     total, single = square_sums(grads, by_example, examples, keep)
-    ends = list(accumulate(grad.shape[2] for grad in grads))
-    spans = [slice(end - grad.shape[2], end) for grad, end in zip(grads, ends, strict=True)]
-    return [(total[span], single[:, span]) for span in spans]
+    widths = [grad.shape[2] for grad in grads]
+    return list(zip(total.split(widths), single.split(widths, 1), strict=True))
 
 
-def _check_index(index: Sequence[int] | Tensor, rows: int) -> Tensor:
+def _check_index(index: Index, rows: int) -> Tensor:
     owners = torch.as_tensor(index, device="cpu")
     if len(owners) == 0:
         owners = owners.to(torch.int64)

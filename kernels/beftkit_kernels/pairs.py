@@ -18,6 +18,9 @@ from .reference import COLUMNS, check_partners
 if TYPE_CHECKING:
     from .projection import PairTable
 
+Vectors = Sequence[Tensor] | Tensor
+Offsets = Sequence[int] | Tensor
+
 
 class Pairs:
     """V pairs of vectors, checked and looked up once, reduced as often as you like.
@@ -44,12 +47,7 @@ class Pairs:
     """
 
     def __init__(
-        self,
-        pre: Sequence[Tensor] | Tensor,
-        post: Sequence[Tensor] | Tensor,
-        offsets: Sequence[int] | Tensor | None = None,
-        *,
-        backend: str = "auto",
+        self, pre: Vectors, post: Vectors, offsets: Offsets | None = None, *, backend: str = "auto"
     ) -> None:
         packed = isinstance(pre, Tensor), isinstance(post, Tensor)
         if packed != (offsets is not None,) * 2:
@@ -141,17 +139,12 @@ class Pairs:
             spans = list(zip(starts.tolist(), lengths.tolist(), strict=True))
             pre, post = ([side[0][at : at + n] for at, n in spans] for side in (pre, post))
         self._pre, self._post = pre, post
-        self._groups = [
-            (members, torch.tensor(members, device=self.device)) for members in eager.group(pre)
-        ]
+        groups = eager.group(pre)
+        self._groups = [(some, torch.tensor(some, device=self.device)) for some in groups]
 
 
 def projection_stats(
-    pre: Sequence[Tensor] | Tensor,
-    post: Sequence[Tensor] | Tensor,
-    offsets: Sequence[int] | Tensor | None = None,
-    *,
-    backend: str = "auto",
+    pre: Vectors, post: Vectors, offsets: Offsets | None = None, *, backend: str = "auto"
 ) -> Tensor:
     """Reduce V pairs once: ``Pairs(...).stats()``; see `Pairs` for arguments and errors.
 
@@ -204,7 +197,7 @@ def check_out(out: Tensor, shape: tuple[int, ...], device: torch.device) -> None
         raise ValueError("out is not contiguous; pass a contiguous tensor")
 
 
-def _check_offsets(offsets: Sequence[int] | Tensor, values: int) -> Tensor:
+def _check_offsets(offsets: Offsets, values: int) -> Tensor:
     bounds = torch.as_tensor(offsets, device="cpu")
     if bounds.ndim != 1 or len(bounds) == 0 or bounds.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"offsets {bounds.dtype} {list(bounds.shape)}; expected [V + 1] integers")

@@ -37,6 +37,7 @@ LANES = 128
 
 #: kernel dtypes; None: several in one launch (or float64), looked up item by item
 DTYPES = {0: tl.float32, 1: tl.bfloat16, 2: tl.float16}
+Sides = tuple[Tensor, Tensor]  # of pre and of post
 
 
 @triton.jit
@@ -63,9 +64,8 @@ def load_float64(
             double = tl.multiple_of(address.to(tl.pointer_type(tl.float64)), ALIGN)
             x = tl.load(double + at, mask=mask, other=0.0)
     else:
-        x = tl.load(
-            tl.multiple_of(address.to(tl.pointer_type(DTYPE)), ALIGN) + at, mask=mask, other=0.0
-        ).to(tl.float64)
+        known = tl.multiple_of(address.to(tl.pointer_type(DTYPE)), ALIGN)
+        x = tl.load(known + at, mask=mask, other=0.0).to(tl.float64)
     return x
 
 
@@ -75,14 +75,8 @@ def _terms(pre, post, kinds, at, mask, DTYPE: tl.constexpr, ALIGN: tl.constexpr)
     a = load_float64(pre, kinds % 4, at, mask, DTYPE, ALIGN)
     b = load_float64(post, kinds // 4, at, mask, DTYPE, ALIGN)
     d = b - a
-    return (
-        tl.sum(a * a, 1),
-        tl.sum(b * b, 1),
-        tl.sum(a * d, 1),
-        tl.sum(b * d, 1),
-        tl.sum(tl.abs(d), 1),
-        tl.sum(d * d, 1),
-    )
+    aa, bb, ad, bd = tl.sum(a * a, 1), tl.sum(b * b, 1), tl.sum(a * d, 1), tl.sum(b * d, 1)
+    return aa, bb, ad, bd, tl.sum(tl.abs(d), 1), tl.sum(d * d, 1)
 
 
 @triton.jit
@@ -114,12 +108,9 @@ def pair_sums_kernel(
 ):
     item = tl.program_id(0).to(tl.int64)
     row = items + item * 4
-    pre = tl.load(row)
-    post = tl.load(row + 1)
-    n = tl.load(row + 2)
-    last = tl.load(row + 3)
-    kinds = last % 16
-    vector = last // 16
+    pre, post = tl.load(row), tl.load(row + 1)
+    n, last = tl.load(row + 2), tl.load(row + 3)
+    kinds, vector = last % 16, last // 16
     lane = tl.arange(0, ROWS).to(tl.int64)
     tile = lane[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]  # [ROWS, WIDTH]
     zero = tl.zeros([ROWS], tl.float64)
@@ -174,8 +165,7 @@ def role_means_kernel(
     LANES: tl.constexpr,
 ):
     role = tl.program_id(0).to(tl.int64)
-    first = tl.load(firsts + role)
-    end = tl.load(firsts + role + 1)
+    first, end = tl.load(firsts + role), tl.load(firsts + role + 1)
     total = tl.zeros([LANES], tl.float64)
     for start in range(first, end, LANES):
         at = start + tl.arange(0, LANES)
@@ -220,12 +210,7 @@ class PairTable:
     aligned: bool
 
 
-def pair_table(
-    addresses: tuple[Tensor, Tensor],
-    kinds: tuple[Tensor, Tensor],
-    lengths: Tensor,
-    device: torch.device,
-) -> PairTable:
+def pair_table(addresses: Sides, kinds: Sides, lengths: Tensor, device: torch.device) -> PairTable:
     """Cut V pairs into items; all arguments are ``[V]`` int64 on the CPU.
 
     Args:
@@ -240,26 +225,19 @@ def pair_table(
     firsts = torch.cat([torch.zeros(1, dtype=torch.int64), number.cumsum(0)])
     vector = torch.repeat_interleave(torch.arange(len(lengths)), number)
     begin = (torch.arange(len(vector)) - firsts[vector]) * chunks[vector]
-    items = torch.stack(
-        [
-            addresses[0][vector] + begin * sizes[kinds[0]][vector],
-            addresses[1][vector] + begin * sizes[kinds[1]][vector],
-            torch.minimum(chunks[vector], lengths[vector] - begin),
-            vector * 16 + kinds[0][vector] + 4 * kinds[1][vector],
-        ],
-        dim=1,
-    )
-    codes = set(torch.cat(kinds).tolist())
-    starts = torch.cat(addresses)[lengths.repeat(2) > 0]
+    sides = zip(addresses, kinds, strict=True)
+    places = [address[vector] + begin * sizes[kind][vector] for address, kind in sides]
+    elements = torch.minimum(chunks[vector], lengths[vector] - begin)
+    last = vector * 16 + kinds[0][vector] + 4 * kinds[1][vector]
+    items = upload(torch.stack([*places, elements, last], dim=1), device)
     split = len(vector) > len(lengths)
-    return PairTable(
-        upload(items, device),
-        upload(firsts, device),
-        torch.empty((len(vector) if split else 0, 6), dtype=torch.float64, device=device),
-        torch.zeros(len(lengths), dtype=torch.int32, device=device),
-        DTYPES.get(codes.pop()) if len(codes) == 1 else None,
-        bool((starts % ALIGNMENT == 0).all()),
-    )
+    part = torch.empty((len(vector) if split else 0, 6), dtype=torch.float64, device=device)
+    counts = torch.zeros(len(lengths), dtype=torch.int32, device=device)
+    codes = set(torch.cat(kinds).tolist())
+    dtype = DTYPES.get(codes.pop()) if len(codes) == 1 else None
+    starts = torch.cat(addresses)[lengths.repeat(2) > 0]
+    aligned = bool((starts % ALIGNMENT == 0).all())
+    return PairTable(items, upload(firsts, device), part, counts, dtype, aligned)
 
 
 def pair_sums(table: PairTable, out: Tensor) -> None:
@@ -276,6 +254,5 @@ def role_means(
 ) -> None:
     """Fill ``ratios [V]`` and ``means [K]`` in one launch; see `role_means_kernel`."""
     with on(stats.device):
-        role_means_kernel[(len(means),)](
-            stats, members, firsts, ratios, means, LANES=LANES, num_warps=warps()
-        )
+        given = (stats, members, firsts, ratios, means)
+        role_means_kernel[(len(means),)](*given, LANES=LANES, num_warps=warps())

@@ -66,9 +66,7 @@ def square_sums_kernel(
         stride_r = tl.multiple_of(tl.load(row + 1), WIDTH)
         stride_t = tl.multiple_of(tl.load(row + 2), WIDTH)
         stride_d = tl.load(row + 3)
-        T = tl.load(row + 4)
-        column = tl.load(row + 6)
-        kind = tl.load(row + 7)
+        T, column, kind = tl.load(row + 4), tl.load(row + 6), tl.load(row + 7)
         if WIDTH > 1:
             stride_d = 1
         d = begin + tl.arange(0, BLOCK_D)
@@ -79,11 +77,9 @@ def square_sums_kernel(
         splits = tl.num_programs(1)
         squares = tl.zeros([BLOCK_D], tl.float64)
         for example in range(N * split // splits, N * (split + 1) // splits):
-            low = example
-            high = example + 1
+            low, high = example, example + 1
             if indexed:
-                low = tl.load(firsts + example)
-                high = tl.load(firsts + example + 1)
+                low, high = tl.load(firsts + example), tl.load(firsts + example + 1)
             tile = tl.zeros([BLOCK_T, BLOCK_D], tl.float64)
             for place in range(low, high):
                 r = place

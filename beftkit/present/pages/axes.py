@@ -5,17 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-SCORE = {"projection": "projection ratio", "magnitude": "magnitude (mean l1 change)",
-         "fisher": "empirical Fisher"}  # fmt: skip
+from beftkit.present.pages.drawing import MARKERS, SERIES
+
+SCORE = {
+    "projection": "projection ratio",
+    "magnitude": "magnitude (mean l1 change)",
+    "fisher": "empirical Fisher",
+}
 #: inches of a panel: a telephone's width
 WIDE, HIGH = 3.4, 2.75
 SPREAD = 30.0  # from this ratio of the largest to the middle value on, a scale is logarithmic
 
 
-def title(axis: Any, first: str, second: str) -> None:
+def title(axis: Any, *lines: str) -> None:
     """What a panel shows, and where in the grid."""
-    lines = [cut(line, 46) for line in (first, second) if line]
-    axis.set_title("\n".join(lines))
+    axis.set_title("\n".join(cut(line, 46) for line in lines if line))
+
+
+def frame(axis: Any, x: str, y: str, *lines: str, grid: str = "y") -> None:
+    """Names of both axes, title, and lines of a grid behind what is drawn."""
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    axis.grid(axis=grid)
+    axis.set_axisbelow(True)
+    title(axis, *lines)
+
+
+def series(place: int) -> tuple[str, str]:
+    """Colour and marker of whatever has none of its own."""
+    return SERIES[place % len(SERIES)], MARKERS[place % len(MARKERS)]
 
 
 def cut(text: str, length: int) -> str:
@@ -57,5 +75,5 @@ def plain_decades(axis: Any) -> None:
 
 def legend(axis: Any) -> None:
     """The lines' names below the axes."""
-    axis.legend(loc="upper left", bbox_to_anchor=(-0.12, -0.2), borderaxespad=0.2,
-                handletextpad=0.4, borderpad=0.1)  # fmt: skip
+    beside = {"loc": "upper left", "bbox_to_anchor": (-0.12, -0.2), "borderaxespad": 0.2}
+    axis.legend(handletextpad=0.4, borderpad=0.1, **beside)

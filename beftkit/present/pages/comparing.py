@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from beftkit.present.pages.blocks import Block, Bullets, Table
+from beftkit.present.document import Block, Lines, Table, texts
 from beftkit.present.pages.selections import Folder
 from beftkit.present.selection import TITLES
 from beftkit.selection.results import Selection
@@ -14,50 +14,37 @@ from beftkit.selection.results import Selection
 def carried(folders: Sequence[Folder]) -> list[Block]:
     """The targets side by side, and in a sentence for each method how often they agree.
 
-    Args:
-        folders: of the report; with one alone its grid is looked at.
-
-    Returns:
-        A table and sentences.
+    Of one folder alone the places of its grid are looked at.
     """
     methods = [m for m in TITLES if any(m in one.found.targets for one in folders)]
     if len(folders) == 1:
-        return [Bullets(_within(folders[0].found, methods))]
-    head = ["model and task", *(TITLES[m] for m in methods), "best candidate alone"]
-    body = [
-        [one.label, *(_target(one.found, m) for m in methods), _winner(one.found)]
-        for one in folders
-    ]
-    said = [_agree(TITLES[m], [one.found.targets.get(m) for one in folders],
-                   [one.label for one in folders], "selections") for m in methods]  # fmt: skip
-    return [Table("Target by method, most frequent over a folder's grid", head, body),
-            Bullets([*said, *_borrowed(folders)])]  # fmt: skip
+        groups = folders[0].found.groups
+        places = {m: [(group.target(m), group.label) for group in groups] for m in methods}
+        said = [_agree(m, places[m], "places of the grid") for m in methods]
+        return [Lines(said, bullets=True)]
+    columns = texts("model and task", *(TITLES[m] for m in methods), "best candidate alone")
+    body, said = [], []
+    for one in folders:
+        body.append([one.label, *(_target(one.found, m) for m in methods), _winner(one.found)])
+    for m in methods:
+        targets = [(one.found.targets.get(m), one.label) for one in folders]
+        said.append(_agree(m, targets, "selections"))
+    table = Table(columns, body, title="Target by method, most frequent over a folder's grid")
+    return [table, Lines([*said, *_borrowed(folders)], bullets=True)]
 
 
-def _agree(
-    method: str, targets: Sequence[str | None], labels: Sequence[str], what: str
-) -> str:  # fmt: skip
-    known = [(target, label) for target, label in zip(targets, labels, strict=True) if target]
+def _agree(name: str, targets: Sequence[tuple[str | None, str]], what: str) -> str:
+    method = TITLES[name]
+    known = [(target, label) for target, label in targets if target]
     if not known:
         return f"{method}: no target anywhere."
     counts = Counter(target for target, _ in known)
     role, most = counts.most_common(1)[0]
-    words = f"{method}: {role} is the target on {most} of {len(known)} {what}"
-    others = [
-        f"{other} on {', '.join(label for target, label in known if target == other)}"
-        for other in counts
-        if other != role
-    ]
-    return words + (f"; {'; '.join(others)}." if others else ".")
-
-
-def _within(found: Selection, methods: Sequence[str]) -> list[str]:
-    labels = [group.label for group in found.groups]
-    return [
-        _agree(TITLES[m], [group.target(m) for group in found.groups],
-               labels, "places of the grid")
-        for m in methods
-    ]  # fmt: skip
+    said = [f"{method}: {role} is the target on {most} of {len(known)} {what}"]
+    for other in (other for other in counts if other != role):
+        where = ", ".join(label for target, label in known if target == other)
+        said.append(f"{other} on {where}")
+    return "; ".join(said) + "."
 
 
 def _borrowed(folders: Sequence[Folder]) -> list[str]:
@@ -77,21 +64,21 @@ def _borrowed(folders: Sequence[Folder]) -> list[str]:
     ]
 
 
-def _target(found: Selection, method: str) -> str:
+def _target(found: Selection, method: str) -> str | None:
     target = found.targets.get(method)
     if target is None:
-        return "-"
+        return None
     chosen = [group.target(method) for group in found.groups]
     if set(chosen) == {target}:
         return target
     return f"{target} ({chosen.count(target)} of {len(chosen)} places)"
 
 
-def _winner(found: Selection) -> str:
+def _winner(found: Selection) -> str | None:
     verified = [group.winner.best for group in found.groups if group.verified]
     if not verified:
-        return "-"
+        return None
     counts = Counter(winner or "tie" for winner in verified)
-    if len(counts) == 1:
-        return next(iter(counts))
-    return ", ".join(f"{name} ({count} of {len(verified)})" for name, count in counts.most_common())
+    several = len(counts) > 1
+    shares = counts.most_common()
+    return ", ".join(f"{k} ({n} of {len(verified)})" if several else k for k, n in shares)

@@ -8,108 +8,70 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from beftkit.present.document import Panel, Picture
 from beftkit.present.plots import style
-
-Finish = Callable[[], None]
+from beftkit.present.words import MEANING
 
 INK, FAINT, EMPTY = "#1c2126", "#d9dde1", "#e4e7ea"
-#: on light -> on dark; after Okabe and Ito, told apart by every kind of eye, 3:1 on either ground
-PALETTE = {
-    "#d55e00": "#ff8b45", "#0072b2": "#5fb2ee", "#008f68": "#35c79b", "#b8568f": "#e59bc7",
-    "#b07800": "#efb944", "#2f8fc4": "#9ad5f5", "#74797f": "#9aa1a8", FAINT: "#363c42",
-    EMPTY: "#2a2f34",
-}  # fmt: skip
-ROLE_COLOURS = {
-    "v": "#d55e00", "q": "#0072b2", "k": INK, "m1": "#008f68", "m2": "#b8568f", "m3": "#2f8fc4",
-    "ln1": "#b07800", "ln2": "#74797f",
-}  # fmt: skip
 #: of whatever has no colour of its own, one after the other, with a marker each
 SERIES = ("#0072b2", "#d55e00", "#008f68", "#b8568f", "#b07800", "#2f8fc4", "#74797f")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_BLUE, _RED, _GREEN, _PINK, _OCHRE, _SKY, _GREY = SERIES
+_LIGHT = (_RED, _BLUE, _GREEN, _PINK, _OCHRE, _SKY, _GREY, FAINT, EMPTY)
+_DARK = "#ff8b45 #5fb2ee #35c79b #e59bc7 #efb944 #9ad5f5 #9aa1a8 #363c42 #2a2f34".split()
+#: on light -> on dark; after Okabe and Ito, told apart by every kind of eye, 3:1 on either ground
+PALETTE = dict(zip(_LIGHT, _DARK, strict=True))
+_OF_ROLES = (_BLUE, INK, _RED, _GREEN, _PINK, _SKY, _OCHRE, _GREY)
+ROLE_COLOURS = dict(zip(MEANING, _OF_ROLES, strict=True))
 FONT = 9.0
 #: pixels an inch that a page draws a panel at: at first, and where there is room
 NATURAL, LARGEST = 96, 124
+_THIN = ("grid.linewidth", "axes.linewidth", "xtick.major.width", "ytick.major.width")
+_OFF = ("legend.frameon", "axes.spines.top", "axes.spines.right", "text.parse_math")
+_INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
 _SETTINGS = {
-    "font.size": FONT, "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK,
-    "xtick.color": INK, "ytick.color": INK, "grid.color": FAINT, "grid.linewidth": 0.7,
-    "axes.linewidth": 0.7, "axes.titlesize": FONT, "legend.frameon": False,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left",
-    "xtick.major.width": 0.7, "ytick.major.width": 0.7, "xtick.minor.size": 0,
-    "ytick.minor.size": 0, "svg.hashsalt": "beftkit", "axes.facecolor": "none",
-    "text.parse_math": False,
-}  # fmt: skip
+    **dict.fromkeys(("font.size", "axes.titlesize"), FONT),
+    **dict.fromkeys(("xtick.minor.size", "ytick.minor.size"), 0),
+    **{**dict.fromkeys(_INKED, INK), **dict.fromkeys(_THIN, 0.7), **dict.fromkeys(_OFF, False)},
+    **{"grid.color": FAINT, "axes.facecolor": "none", "axes.titlelocation": "left"},
+    "svg.hashsalt": "beftkit",
+}
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One pair of axes.
-
-    Attributes:
-        size: width and height in inches.
-        draw: draws on axes; what it returns is called once the layout stands, to place labels.
-    """
-
-    size: tuple[float, float]
-    draw: Callable[[Any], Finish | None]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of one or several panels.
-
-    Attributes:
-        name: of its files, different for every figure of a report.
-        alt: what is to be seen, for whom cannot see it.
-        caption: what stands below it.
-        panels: row by row.
-        columns: panels a row where there is room.
-    """
-
-    name: str
-    alt: str
-    caption: str
-    panels: tuple[Panel, ...]
-    columns: int
+#: within an SVG file -> within a page
+_FOR_PAGE = (
+    (r'xlink:href="#', 'href="#PREFIX'),
+    (r"url\(#", "url(#PREFIX"),
+    (r"font: ([^;\"]*?px) [^;\"]*", r"font: \1 var(--font)"),
+    (r"font-family: [^;\"]*", "font-family: var(--font)"),
+)
 
 
 def files(picture: Picture) -> dict[str, bytes]:
-    """The whole picture on white.
-
-    Args:
-        picture: what to draw.
-
-    Returns:
-        ``NAME.svg`` (text stays text) and ``NAME.png``.
-    """
+    """The whole picture on white, as ``NAME.svg`` (text stays text) and ``NAME.png``."""
     with style(**_SETTINGS), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a name in letters that the font has not
         figure = _figure(picture.panels, picture.columns)
-        png = _png(figure)  # an SVG's points would be its pixels afterwards
-        return {f"{picture.name}.svg": _svg(figure), f"{picture.name}.png": png}
+        png = _written(figure, "png")  # an SVG's points would be its pixels afterwards
+        return {f"{picture.name}.svg": _written(figure, "svg"), f"{picture.name}.png": png}
 
 
 def inline(picture: Picture) -> list[str]:
     """Each panel as an ``<svg>`` for a page, in the page's colours and font.
 
-    Args:
-        picture: what to draw.
-
-    Returns:
-        Elements without references to anything outside them; their ids begin with the name.
+    Nothing in them refers to anything outside; their ids begin with the picture's name.
     """
-    found = []
+    several, found = len(picture.panels) > 1, []
     with style(**_SETTINGS), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for number, panel in enumerate(picture.panels, 1):
-            svg = _svg(_figure([panel], 1, ground="none")).decode()
-            count = f" ({number} of {len(picture.panels)})" if len(picture.panels) > 1 else ""
-            prefix = f"{picture.name}-{number}-"
-            found.append(_for_page(svg, prefix, picture.alt + count))
+            svg = _written(_figure([panel], 1, ground="none"), "svg").decode()
+            alt = picture.alt + (f" ({number} of {len(picture.panels)})" if several else "")
+            found.append(_for_page(svg, f"{picture.name}-{number}-", alt))
     return found
 
 
@@ -124,11 +86,12 @@ def _figure(panels: Sequence[Panel], columns: int, ground: str = "white") -> Any
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     width = max(panel.size[0] for panel in panels)
-    heights = [max(p.size[1] for p in panels[row * columns : (row + 1) * columns])
-               for row in range(rows)]  # fmt: skip
-    figure = Figure(
-        (width * columns, sum(heights)), dpi=160, facecolor=ground, layout="constrained"
-    )
+    heights = [
+        max(panel.size[1] for panel in panels[row * columns : (row + 1) * columns])
+        for row in range(rows)
+    ]
+    size = (width * columns, sum(heights))
+    figure = Figure(size, dpi=160, facecolor=ground, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"height_ratios": heights})
     every = list(axes.flat)
     finishes = [panel.draw(axis) for panel, axis in zip(panels, every, strict=False)]
@@ -143,21 +106,16 @@ def _figure(panels: Sequence[Panel], columns: int, ground: str = "white") -> Any
     return figure
 
 
-def _svg(figure: Any) -> bytes:
+def _written(figure: Any, form: str) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     buffer = io.BytesIO()
-    canvas: Any = FigureCanvasSVG(figure)
-    canvas.print_svg(buffer, metadata={"Date": None})
-    return buffer.getvalue()
-
-
-def _png(figure: Any) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = io.BytesIO()
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.print_png(buffer)
+    canvas: Any = {"png": FigureCanvasAgg, "svg": FigureCanvasSVG}[form](figure)
+    if form == "png":
+        canvas.print_png(buffer)
+    else:
+        canvas.print_svg(buffer, metadata={"Date": None})
     return buffer.getvalue()
 
 
@@ -166,18 +124,15 @@ def _for_page(svg: str, prefix: str, alt: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", svg, flags=re.S)
     head, body = re.split(r"(?<=>)", svg, maxsplit=1)
-    width, height = (
-        round(float(size)) for size in re.findall(r'viewBox="0 0 (\S+) (\S+)"', head)[0]
-    )
+    [box] = re.findall(r'viewBox="0 0 (\S+) (\S+)"', head)
+    width, height = (round(float(size)) for size in box)
     body = re.sub(r"\sid=\"([^\"]*)\"", lambda m: _id(m, svg, prefix), body)
-    body = re.sub(r'xlink:href="#', f'href="#{prefix}', body)
-    body = body.replace("url(#", f"url(#{prefix}")
-    body = re.sub(r"font: ([^;\"]*?px) [^;\"]*", r"font: \1 var(--font)", body)
-    body = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", body)
+    for old, new in _FOR_PAGE:
+        body = re.sub(old, new.replace("PREFIX", prefix), body)
     body = re.sub(r"#[0-9a-f]{6}\b(?=[;\"])", _stand_in, body)
     body = re.sub(r"\s*\n\s*", "\n", body)
-    wide, high, most = (round(points / 72 * pixels) for points, pixels in
-                        ((width, NATURAL), (height, NATURAL), (width, LARGEST)))  # fmt: skip
+    wide, high = (round(points / 72 * NATURAL) for points in (width, height))
+    most = round(width / 72 * LARGEST)
     return (
         f'<svg role="img" aria-label="{escape(alt)}" viewBox="0 0 {width} {height}" '
         f'width="{wide}" height="{high}" style="max-width:min(100%,{most}px)">{body.strip()}'

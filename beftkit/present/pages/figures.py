@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from beftkit.present.pages.axes import (
-    HIGH,
-    SCORE,
-    WIDE,
-    cut,
-    is_spread_out,
-    legend,
-    level,
-    plain_decades,
-    title,
-)
-from beftkit.present.pages.drawing import INK, MARKERS, ROLE_COLOURS, SERIES, Finish, Panel, Picture
+import beftkit.present.pages.axes as axes
+from beftkit.present.document import Finish, Panel, Picture
+from beftkit.present.pages.axes import HIGH, SCORE, WIDE
+from beftkit.present.pages.drawing import INK, ROLE_COLOURS, SERIES
 from beftkit.present.pages.labels import Word, around, at_ends
 from beftkit.present.pages.selections import Folder
 from beftkit.present.selection import TITLES
@@ -30,54 +22,45 @@ _NAMED = 60  # points with a name
 
 def rankings(folder: Folder, name: str) -> list[Picture]:
     """Rank by each method against the metric of each bias trained alone (paper, figure 4)."""
-    found = folder.found
+    found, label = folder.found, folder.label
     groups = [group for group in found.groups if group.verified]
+    alt = f"{label}: rank of each bias by method against its {found.metric}"
+    caption = f"{label}: rank by method against {found.metric}, each bias trained alone."
     pictures = []
     for start in range(0, len(groups), _ROWS):
         some = groups[start : start + _ROWS]
-        count = len(found.groups[0].methods)
-        pictures.append(Picture(
-            name if len(groups) <= _ROWS else f"{name}-{start // _ROWS + 1}",
-            f"{folder.label}: rank of each bias by method against its {found.metric}",
-            f"{folder.label}: rank by method against {found.metric}, each bias trained alone.",
-            tuple(_ranking(found, group, method) for group in some for method in group.methods),
-            count,
-        ))  # fmt: skip
+        file = name if len(groups) <= _ROWS else f"{name}-{start // _ROWS + 1}"
+        panels = tuple(_ranking(found, group, method) for group in some for method in group.methods)
+        pictures.append(Picture(file, alt, caption, panels, len(found.groups[0].methods)))
     return pictures
 
 
 def _ranking(found: Selection, group: GroupResult, method: str) -> Panel:
-    table = group.methods[method]
-    rows = group.verified
+    table, rows = group.methods[method], group.verified
 
     def draw(axis: Any) -> Finish:
-        words = []
+        words, ends = [], []
         for role, value in _alone(found, group).items():
             one, deviation = table.roles[role], rows[role].best_deviation
             if one.rank is None:
                 continue
-            colour = ROLE_COLOURS.get(role, SERIES[0])
+            target, colour = role == table.target, ROLE_COLOURS.get(role, SERIES[0])
             _point(axis, one.rank, value, colour, "o", one.inert == "yes", deviation)
-            if role == table.target:
+            if target:
                 axis.plot(one.rank, value, "o", ms=12, mfc="none", mec=colour, mew=1.0)
-            words.append(Word(role, one.rank, value, INK, role == table.target, deviation or 0.0))
+            words.append(Word(role, one.rank, value, INK, target, deviation or 0.0))
         last = len(table.roles)
         axis.set_xlim(0.4, last + 0.28 * last)
         axis.set_xticks(range(1, last + 1))
-        ends = []
         for control in CONTROLS:
             if (reached := group.reached(control)) is not None:
                 axis.axhline(reached, xmax=0.86, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
                 ends.append(Word(control, 0.4 + 0.86 * (1.28 * last - 0.4), reached, INK))
         axis.margins(y=0.16)
-        axis.grid(axis="y")
-        axis.set_axisbelow(True)
         tau = group.tau_of(method)
-        shown = "-" if tau is None else f"{tau:.2f}"
-        title(axis, f"{TITLES[method]}, tau {shown}", group.label)
-        axis.set_xlabel("rank among all biases")
-        axis.set_ylabel(str(found.metric))
-        level(axis, [row.best for row in rows.values() if row.best is not None])
+        shown = f"{TITLES[method]}, tau {'-' if tau is None else f'{tau:.2f}'}"
+        axes.frame(axis, "rank among all biases", str(found.metric), shown, group.label)
+        axes.level(axis, [row.best for row in rows.values() if row.best is not None])
 
         def finish() -> None:
             around(axis, words, 7.5, [word.y for word in ends])
@@ -95,18 +78,17 @@ def scatter(folders: Sequence[Folder], name: str) -> list[Picture]:
     pictures = []
     for place, metric in enumerate(metrics, 1):
         some = [one for one in shown if one.found.metric == metric]
-        methods = list(dict.fromkeys(m for one in some for m in one.found.groups[0].methods))
-        pictures.append(Picture(
-            name if len(metrics) == 1 else f"{name}-{place}",
-            f"score of each bias against the {metric} it reached alone",
+        methods = dict.fromkeys(m for one in some for m in one.found.groups[0].methods)
+        taus = "; ".join(f"{one.label} {_taus(one.found)}" for one in some)
+        caption = (
             "Each point is one bias in one place of a grid, trained alone: its score in the probe "
-            f"against its {metric}. Hollow: inert; an arrow: "
-            "a score further left than shown. Kendall's tau of ranks against metrics: "
-            + "; ".join(f"{one.label} {_taus(one.found)}" for one in some) + ".",
-            tuple(_scatter(some, method, metric or "", named=len(some) > 1)
-                  for method in methods),
-            len(methods),
-        ))  # fmt: skip
+            f"against its {metric}. Hollow: inert; an arrow: a score further left than shown. "
+            f"Kendall's tau of ranks against metrics: {taus}."
+        )
+        file = name if len(metrics) == 1 else f"{name}-{place}"
+        alt = f"score of each bias against the {metric} it reached alone"
+        panels = tuple(_scatter(some, method, metric or "") for method in methods)
+        pictures.append(Picture(file, alt, caption, panels, len(methods)))
     return pictures
 
 
@@ -114,18 +96,13 @@ def _taus(found: Selection) -> str:
     """Each method's tau: of the one group, or from the least to the greatest."""
     parts = []
     for method in found.groups[0].methods:
-        known = [tau for group in found.groups
-                 if (tau := group.tau_of(method)) is not None]  # fmt: skip
-        if not known:
-            parts.append(f"{TITLES[method]} -")
-            continue
-        low, high = min(known), max(known)
-        both = f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
-        parts.append(f"{TITLES[method]} {both}")
+        known = [tau for g in found.groups if (tau := g.tau_of(method)) is not None]
+        ends = sorted({min(known), max(known)}) if known else []
+        parts.append(f"{TITLES[method]} {' to '.join(f'{tau:.2f}' for tau in ends) or '-'}")
     return ", ".join(parts)
 
 
-def _scatter(folders: Sequence[Folder], method: str, metric: str, named: bool) -> Panel:
+def _scatter(folders: Sequence[Folder], method: str, metric: str) -> Panel:
     points = [
         (place, role, one.score, value, one.inert == "yes")
         for place, folder in enumerate(folders)
@@ -133,32 +110,26 @@ def _scatter(folders: Sequence[Folder], method: str, metric: str, named: bool) -
         for role, value in _alone(folder.found, group).items()
         if method in group.methods and (one := group.methods[method].roles.get(role)) and one.score
     ]
-    most = max((score for _, _, score, _, _ in points), default=1.0)
+    least = _OFF_SCALE * max((score for _, _, score, _, _ in points), default=1.0)
+    named = len(folders) > 1
 
     def draw(axis: Any) -> Finish:
         words = []
         for place, role, score, value, inert in points:
-            colour, marker = SERIES[place % len(SERIES)], MARKERS[place % len(MARKERS)]
-            off = score < most * _OFF_SCALE
-            x = most * _OFF_SCALE if off else score
-            _point(axis, x, value, colour, marker, inert, None)
-            words.append(Word(f"← {role}" if off else role, x, value, INK))
-        if is_spread_out(word.x for word in words):
+            x, label = max(score, least), f"← {role}" if score < least else role
+            _point(axis, x, value, *axes.series(place), inert, None)
+            words.append(Word(label, x, value, INK))
+        if axes.is_spread_out(word.x for word in words):
             axis.set_xscale("log")
-            plain_decades(axis.xaxis)
+            axes.plain_decades(axis.xaxis)
         axis.margins(0.13)
-        axis.grid()
-        axis.set_axisbelow(True)
-        title(axis, TITLES[method], "")
-        axis.set_xlabel(SCORE[method])
-        axis.set_ylabel(f"{metric}, trained alone")
-        level(axis, [word.y for word in words])
+        axes.frame(axis, SCORE[method], f"{metric}, trained alone", TITLES[method], grid="both")
+        axes.level(axis, [word.y for word in words])
+        for place, folder in enumerate(folders if named else ()):
+            (colour, marker), label = axes.series(place), axes.cut(folder.brief, 38)
+            axis.plot([], [], marker, linestyle="", markersize=6, color=colour, label=label)
         if named:
-            for place, folder in enumerate(folders):
-                axis.plot([], [], MARKERS[place % len(MARKERS)], linestyle="", markersize=6,
-                          color=SERIES[place % len(SERIES)], label=cut(folder.brief, 38),
-                )  # fmt: skip
-            legend(axis)
+            axes.legend(axis)
         # Beyond some points there is no room for names: colour and shape must do.
         return lambda: around(axis, words) if len(words) <= _NAMED else None
 
@@ -167,22 +138,19 @@ def _scatter(folders: Sequence[Folder], method: str, metric: str, named: bool) -
 
 def gaps(folder: Folder, name: str) -> list[Picture]:
     """The gap between v and q against learning rate and epochs, where there are several."""
-    found = folder.found
+    found, label = folder.found, folder.label
     pictures = []
     for key, words in (("lr", "learning rate"), ("epochs", "epochs")):
         if len({getattr(group, key) for group in found.groups}) < 2:
             continue
-        panels = [_gap(found, key, words, "projection ratio of v less that of q",
-                       lambda group: group.gap)]  # fmt: skip
+        panels = [_gap(found, key, words, "projection ratio", lambda group: group.gap)]
+        also = ""
         if any(metric_gap(group) is not None for group in found.groups):
-            panels.append(_gap(found, key, words, f"{found.metric} of v less that of q",
-                               metric_gap))  # fmt: skip
-        pictures.append(Picture(
-            f"{name}-{key}", f"{folder.label}: v less q against {words}",
-            f"{folder.label}. How far v is ahead of q, in the probe's score"
-            + (" and in the metric when each is trained alone" if len(panels) > 1 else "")
-            + f", against {words}.", tuple(panels), len(panels),
-        ))  # fmt: skip
+            panels.append(_gap(found, key, words, str(found.metric), metric_gap))
+            also = " and in the metric when each is trained alone"
+        caption = f"{label}. How far v is ahead of q, in the probe's score{also}, against {words}."
+        alt = f"{label}: v less q against {words}"
+        pictures.append(Picture(f"{name}-{key}", alt, caption, tuple(panels), len(panels)))
     return pictures
 
 
@@ -192,7 +160,9 @@ def metric_gap(group: GroupResult) -> float | None:
     return None if v is None or q is None else v - q
 
 
-def _gap(found: Selection, key: str, words: str, label: str, value: Any) -> Panel:
+def _gap(
+    found: Selection, key: str, words: str, of: str, value: Callable[[GroupResult], float | None]
+) -> Panel:
     lines: dict[str, list[tuple[float, float]]] = {}
     for group in found.groups:
         at, gap = getattr(group, key), value(group)
@@ -205,22 +175,18 @@ def _gap(found: Selection, key: str, words: str, label: str, value: Any) -> Pane
 
     def draw(axis: Any) -> None:
         for place, (name, points) in enumerate(lines.items()):
-            axis.plot(
-                *zip(*sorted(points), strict=True), color=SERIES[place % len(SERIES)], label=name,
-                marker=MARKERS[place % len(MARKERS)], linewidth=1.4, markersize=5,
-                linestyle=("-", "--", ":")[place // len(SERIES) % 3],
-            )  # fmt: skip
+            colour, marker = axes.series(place)
+            look = {"color": colour, "marker": marker, "label": name}
+            look["linestyle"] = ("-", "--", ":")[place // len(SERIES) % 3]
+            axis.plot(*zip(*sorted(points), strict=True), linewidth=1.4, markersize=5, **look)
         ticks = sorted({at for points in lines.values() for at, _ in points})
         if key == "lr" and ticks:
             axis.set_xscale("log")
         axis.set_xticks(ticks, [f"{at:g}" for at in ticks])
         axis.margins(0.12)
         axis.axhline(0, color=INK, linewidth=0.9)
-        axis.grid(axis="y")
-        axis.set_axisbelow(True)
-        axis.set_xlabel(words)
-        title(axis, label, "")
-        legend(axis)
+        axes.frame(axis, words, "", f"{of} of v less that of q")
+        axes.legend(axis)
 
     return Panel((WIDE, HIGH + 0.1 + 0.19 * len(lines)), draw)
 
@@ -235,7 +201,6 @@ def _alone(found: Selection, group: GroupResult) -> dict[str, float]:
 def _point(
     axis: Any, x: float, y: float, colour: str, marker: str, hollow: bool, deviation: float | None
 ) -> None:
-    axis.errorbar(
-        x, y, yerr=deviation, fmt=marker, color=colour, markersize=6, capsize=2,
-        elinewidth=0.9, markerfacecolor="none" if hollow else colour, markeredgewidth=1.3,
-    )  # fmt: skip
+    fill = {"markerfacecolor": "none" if hollow else colour, "markeredgewidth": 1.3}
+    look = {"color": colour, "markersize": 6, "capsize": 2, "elinewidth": 0.9}
+    axis.errorbar(x, y, yerr=deviation, fmt=marker, **look, **fill)

@@ -11,13 +11,9 @@ from beftkit.present.pages.drawing import FONT
 
 _LINE = 1.25 * FONT  # points from one line of text to the next
 _LETTER = 0.62 * FONT
-#: around a point, the best place first: direction, and how the text is aligned there
-_PLACES = (
-    (0, 1, "center", "bottom"), (1, 0, "left", "center"), (-1, 0, "right", "center"),
-    (0, -1, "center", "top"), (1, 1, "left", "bottom"), (-1, 1, "right", "bottom"),
-    (1, -1, "left", "top"), (-1, -1, "right", "top"), (0, 2.6, "center", "bottom"),
-    (0, -2.6, "center", "top"), (2.6, 0, "left", "center"), (-2.6, 0, "right", "center"),
-)  # fmt: skip
+#: directions around a point, the best place first
+_WAYS = ((0, 1), (1, 0), (-1, 0), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+_FAR = ((0, 2.6), (0, -2.6), (2.6, 0), (-2.6, 0))
 
 
 @dataclass(frozen=True)
@@ -33,12 +29,9 @@ class Word:
 
 
 def at_ends(axis: Any, words: Sequence[Word], gap: float = 5.0) -> None:
-    """Write each word right of its point, pushed apart vertically where points are close.
+    """Write each word ``gap`` points right of its point on axes whose layout stands.
 
-    Args:
-        axis: matplotlib axes whose layout stands.
-        words: what to write.
-        gap: points between a point and its word.
+    Where points are close, words are pushed apart vertically.
     """
     scale = 72 / axis.figure.dpi
     places = [axis.transData.transform((word.x, word.y)) * scale for word in words]
@@ -59,13 +52,10 @@ def at_ends(axis: Any, words: Sequence[Word], gap: float = 5.0) -> None:
 def around(
     axis: Any, words: Sequence[Word], radius: float = 5.0, lines: Sequence[float] = ()
 ) -> None:
-    """Write each word beside its point, where it covers no other word and no point.
+    """Write each word ``radius`` points beside its point on axes whose layout stands.
 
-    Args:
-        axis: matplotlib axes whose layout stands.
-        words: what to write; one that stands beside its like already is left out.
-        radius: points between a point and its word.
-        lines: where horizontal lines run through the axes.
+    It covers no other word, no point, and none of the horizontal lines, if it can; a word that
+    stands beside its like already is left out.
     """
     scale = 72 / axis.figure.dpi
     places = [tuple(axis.transData.transform((word.x, word.y)) * scale) for word in words]
@@ -73,49 +63,48 @@ def around(
     inside = tuple(edge * scale for edge in (frame.x0, frame.y0, frame.x1, frame.y1))
     taken = [(x - radius, y - radius, x + radius, y + radius) for x, y in places]
     for word in (one for one in words if one.spread):
-        (x, low), (_, high) = (
-            axis.transData.transform((word.x, word.y + sign * word.spread)) * scale
-            for sign in (-1, 1)
-        )
+        ends = [(word.x, word.y + sign * word.spread) for sign in (-1, 1)]
+        (x, low), (_, high) = (axis.transData.transform(end) * scale for end in ends)
         taken.append((x - 2, low - 1, x + 2, high + 1))
     for height in lines:
         y = axis.transData.transform((words[0].x, height))[1] * scale if words else 0.0
         taken.append((inside[0], y - 1, inside[2], y + 1))
     for n, (word, place) in enumerate(zip(words, places, strict=True)):
-        if any(
-            before.text == word.text and math.dist(place, there) < 2 * radius
-            for before, there in zip(words[:n], places, strict=False)
-        ):
+        before = zip(words[:n], places, strict=False)
+        if any(w.text == word.text and math.dist(place, at) < 2 * radius for w, at in before):
             continue
         others = taken[:n] + taken[n + 1 :]
-        boxes = [_box(word.text, place, one, radius) for one in _PLACES]
-        costs = [
-            sum(_overlap(box, other) for other in others) + 4 * _outside(box, inside)
-            for box in boxes
-        ]
+        boxes = [_box(word.text, place, way, radius) for way in (*_WAYS, *_FAR)]
+        costs = [sum(_overlap(box, one) for one in others) for box in boxes]
+        costs = [cost + 4 * _outside(box, inside) for box, cost in zip(boxes, costs, strict=True)]
         best = min(range(len(boxes)), key=lambda k: (round(costs[k], 3), k))
-        dx, dy, ha, va = _PLACES[best]
         taken.append(boxes[best])
-        _write(axis, word, (dx * radius, dy * radius), ha, va)
+        dx, dy = (*_WAYS, *_FAR)[best]
+        _write(axis, word, (dx * radius, dy * radius), *_alignment(dx, dy))
+
+
+def _alignment(dx: float, dy: float) -> tuple[str, str]:
+    """How text is aligned in a direction from its point, horizontally and vertically."""
+    across = "left" if dx > 0 else "right" if dx < 0 else "center"
+    return across, "bottom" if dy > 0 else "top" if dy < 0 else "center"
 
 
 def _write(axis: Any, word: Word, offset: tuple[float, float], ha: str, va: str) -> None:
-    written = axis.annotate(
-        word.text, (word.x, word.y), offset, textcoords="offset points", color=word.colour, ha=ha,
-        va=va, annotation_clip=False, weight="bold" if word.strong else "normal",
-    )  # fmt: skip
+    look = {"color": word.colour, "weight": "bold" if word.strong else "normal"}
+    look |= {"textcoords": "offset points", "ha": ha, "va": va}
+    written = axis.annotate(word.text, (word.x, word.y), offset, annotation_clip=False, **look)
     written.set_in_layout(False)
 
 
 _Box = tuple[float, float, float, float]
 
 
-def _box(text: str, place: tuple[float, float], where: Any, radius: float) -> _Box:
-    dx, dy, ha, va = where
-    x, y = place[0] + dx * radius, place[1] + dy * radius
+def _box(text: str, place: tuple[float, float], way: tuple[float, float], radius: float) -> _Box:
+    x, y = (at + radius * step for at, step in zip(place, way, strict=True))
+    across, up = _alignment(*way)
     width, height = _LETTER * len(text), FONT
-    left = {"left": x, "center": x - width / 2, "right": x - width}[ha]
-    low = {"bottom": y, "center": y - height / 2, "top": y - height}[va]
+    left = x - width * {"left": 0, "center": 0.5, "right": 1}[across]
+    low = y - height * {"bottom": 0, "center": 0.5, "top": 1}[up]
     return left, low, left + width, low + height
 
 

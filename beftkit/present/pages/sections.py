@@ -5,28 +5,47 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import beftkit.present.pages.figures as draw
-from beftkit.present.pages.blocks import Block, Bullets, Code, Section, Table, Text
-from beftkit.present.pages.commands import folded
+from beftkit.present.document import Block, Command, Lines, Section, Table, numbers, texts
 from beftkit.present.pages.comparing import carried
 from beftkit.present.pages.detail import detail, origin
-from beftkit.present.pages.numbers import is_clear, percent
+from beftkit.present.pages.rows import is_clear, percent
 from beftkit.present.pages.selections import Folder
-from beftkit.present.scores import number
-from beftkit.present.selection import TITLES, plain_words
-from beftkit.selection.results import GroupResult, Selection
+from beftkit.present.selection import TITLES, advice
+from beftkit.present.words import fixed, number
+from beftkit.selection.results import Selection
 
-NEXT = "Next: "  # how `plain_words` begins the command
+_CHOICES = (
+    "The bias each method would train; runner-up, margin, gap between v and q and the update from "
+    "which the ranking stayed are the projection ratio's"
+)
+_PROOFS = (
+    "Each bias trained alone: its best metric, which candidate's is the best, the target's share "
+    "of the scalars, Kendall's tau between each method's ranks and the metrics"
+)
+_RANKINGS = (
+    "As the paper's figure 4: does the bias that a method ranks higher reach the better metric "
+    "when it alone is trained? The points of a method that foretells it fall from left to right. "
+    "Ringed: the method's target among the candidates. Hollow: inert, the softmax ignores it. "
+    "Dashed: the controls, none (the head alone) and all (every bias). Bars, where there are "
+    "several seeds: their standard deviation."
+)
+_UNVERIFIED = (
+    "was not verified: no bias was trained alone, so there are no metrics to hold its rankings to. "
+    "With --verify, beftkit select trains them."
+)
+_SCATTER = (
+    "The paper leaves open how a score relates to what training that bias brings. These are all "
+    "the pairs there are here: a method whose score foretold the metric would put its points on a "
+    "rising line."
+)
+_GAPS = (
+    "The paper (3.4) finds the gap between the scores of v and q wider where training moves biases "
+    "further, and with it the gap between their metrics."
+)
 
 
 def report_sections(folders: Sequence[Folder]) -> list[Section]:
-    """Everything a report holds below its title, but for the files beside it.
-
-    Args:
-        folders: finished selections.
-
-    Returns:
-        Sections in the order they are read.
-    """
+    """Everything a report holds below its title, but for the files beside it."""
     several = len(folders) > 1
     sections = [
         Section("In short", *_below([_short(one) for one in folders], several)),
@@ -36,21 +55,13 @@ def report_sections(folders: Sequence[Folder]) -> list[Section]:
         sections.append(Section("Does the target carry over?", carried(folders)))
     sections.append(Section("Ranking against metric", list(_rankings(folders))))
     if any(_verified(one.found) for one in folders):
-        sections.append(Section("Score against metric", [
-            Text("The paper leaves open how a score relates to what training that bias brings. "
-                 "These are all the pairs there are here: a method whose score foretold the "
-                 "metric would put its points on a rising line."),
-            *draw.scatter(folders, "score-metric"),
-        ]))  # fmt: skip
-    gaps = [
-        picture for n, one in enumerate(folders, 1)
-        for picture in draw.gaps(one, _name("gap", n, several))
-    ]  # fmt: skip
+        pictures = draw.scatter(folders, "score-metric")
+        sections.append(Section("Score against metric", [Lines([_SCATTER]), *pictures]))
+    gaps: list[Block] = []
+    for n, one in enumerate(folders, 1):
+        gaps += draw.gaps(one, _name("gap", n, several))
     if gaps:
-        sections.append(Section("Gap between v and q", [
-            Text("The paper (3.4) finds the gap between the scores of v and q wider where training "
-                 "moves biases further, and with it the gap between their metrics."), *gaps,
-        ]))  # fmt: skip
+        sections.append(Section("Gap between v and q", [Lines([_GAPS]), *gaps]))
     details = [detail(one, n, several) for n, one in enumerate(folders, 1)]
     sections.append(Section("Scores in full", *_below(details, several)))
     origins = [origin(one) for one in folders]
@@ -68,11 +79,10 @@ def _name(stem: str, number: int, several: bool) -> str:
 
 
 def _short(one: Folder) -> Section:
-    lines = plain_words(one.found)
-    said = [line for line in lines if not line.startswith(NEXT)]
-    blocks: list[Block] = [Text(" ".join(said))]
-    blocks += [Code(folded(line.removeprefix(NEXT))) for line in lines if line.startswith(NEXT)]
-    blocks += [Bullets(notes)] if (notes := _notes(one.found)) else []
+    words, command = advice(one.found)
+    blocks: list[Block] = [Lines([" ".join(words)])]
+    blocks += [Command([command])] if command else []
+    blocks += [Lines(notes, bullets=True)] if (notes := _notes(one.found)) else []
     return Section(one.label, blocks)
 
 
@@ -88,74 +98,50 @@ def _notes(found: Selection) -> list[str]:
 def _choices(folders: Sequence[Folder]) -> Table:
     """Targets and margins of every place of every grid."""
     methods = _methods(folders)
-    head = ["model and task", "place", *(TITLES[m] for m in methods), "runner-up", "margin",
-            "95 % interval", "verdict", "v - q", "settled at"]  # fmt: skip
+    columns = texts("model and task", "place", *(TITLES[m] for m in methods), "runner-up")
+    columns += [*numbers("margin"), *texts("95 % interval", "verdict")]
+    columns += [*numbers("v - q"), *texts("settled at")]
     body = []
     for one in folders:
         for group in one.found.groups:
             lead, settled = group.projection.margin, group.settled
-            interval = "-"
-            if lead and lead.low is not None:
-                interval = f"{number(lead.low)} to {number(lead.high)}"
-            body.append([
-                one.label, group.label,
-                *(str(group.target(m) or "-") for m in methods),
-                lead.runner_up if lead else "-", number(lead.value) if lead else "-",
-                interval, is_clear(lead), number(group.gap),
-                f"{settled.ranking} of {settled.steps}" if settled else "-",
-            ])  # fmt: skip
-    title = (
-        "The bias each method would train; runner-up, margin, gap between v and q and the update "
-        "from which the ranking stayed are the projection ratio's"
-    )
-    return Table(title, head, body)
+            row = [one.label, group.label, *(group.target(m) for m in methods)]
+            row += [lead.runner_up, number(lead.value)] if lead else [None, "-"]
+            low, high = (lead.low, lead.high) if lead else (None, None)
+            alone = " (layers alone)" if lead and lead.over == "layers" else ""
+            row.append(None if low is None else f"{number(low)} to {number(high)}{alone}")
+            stayed = f"{settled.ranking} of {settled.steps}" if settled else None
+            body.append([*row, is_clear(lead), number(group.gap), stayed])
+    return Table(columns, body, title=_CHOICES)
 
 
-def _proofs(folders: Sequence[Folder]) -> Iterator[Block]:
+def _proofs(folders: Sequence[Folder]) -> Iterator[Table]:
     """Metrics of every verified place, and how each method's ranking agrees with them."""
     verified = [(one, group) for one in folders for group in one.found.groups if group.verified]
-    if verified:
-        methods = _methods(folders)
-        biases = list(dict.fromkeys(bias for _, group in verified for bias in group.verified))
-        head = ["model and task", "place", "metric", *biases, "best", "% scalars",
-                *(f"tau {TITLES[m]}" for m in methods)]  # fmt: skip
-        body = [
-            [
-                one.label, group.label, str(one.found.metric),
-                *(number(group.reached(bias)) for bias in biases),
-                group.winner.best or "tie", _share(one, group),
-                *(number(group.tau_of(m)) for m in methods),
-            ]
-            for one, group in verified
-        ]  # fmt: skip
-        yield Table(
-            "Each bias trained alone: its best metric, which candidate's is the best, the target's "
-            "share of the scalars, Kendall's tau between each method's ranks and the metrics",
-            head, body,
-        )  # fmt: skip
-
-
-def _unverified(folders: Sequence[Folder]) -> Iterator[Block]:
-    for one in folders:
-        if not _verified(one.found):
-            yield Text(
-                f"{one.label} was not verified: no bias was trained alone, so there are no metrics "
-                "to hold its rankings to. With --verify, beftkit select trains them."
-            )
+    if not verified:
+        return
+    methods = _methods(folders)
+    biases = list(dict.fromkeys(bias for _, group in verified for bias in group.verified))
+    columns = [*texts("model and task", "place", "metric"), *numbers(*biases), *texts("best")]
+    columns += numbers("% scalars", *(f"tau {TITLES[m]}" for m in methods))
+    body = []
+    for one, group in verified:
+        metrics = [number(group.reached(bias)) for bias in biases]
+        taus = [number(group.tau_of(m)) for m in methods]
+        row = [one.label, group.label, str(one.found.metric), *metrics]
+        row += [group.winner.best or "tie", fixed(percent(one.found, group)), *taus]
+        body.append(row)
+    yield Table(columns, body, title=_PROOFS)
 
 
 def _rankings(folders: Sequence[Folder]) -> Iterator[Block]:
     if any(_verified(one.found) for one in folders):
-        yield Text(
-            "As the paper's figure 4: does the bias that a method ranks higher reach the better "
-            "metric when it alone is trained? The points of a method that foretells it fall from "
-            "left to right. Ringed: the method's target among the candidates. Hollow: inert, the "
-            "softmax ignores it. Dashed: the controls, none (the head alone) and all (every bias)."
-            " Bars, where there are several seeds: their standard deviation."
-        )
+        yield Lines([_RANKINGS])
     for n, one in enumerate(folders, 1):
         yield from draw.rankings(one, _name("ranking", n, len(folders) > 1))
-    yield from _unverified(folders)
+    for one in folders:
+        if not _verified(one.found):
+            yield Lines([f"{one.label} {_UNVERIFIED}"])
 
 
 def _methods(folders: Sequence[Folder]) -> list[str]:
@@ -165,8 +151,3 @@ def _methods(folders: Sequence[Folder]) -> list[str]:
 
 def _verified(found: Selection) -> bool:
     return any(group.verified for group in found.groups)
-
-
-def _share(one: Folder, group: GroupResult) -> str:
-    share = percent(one.found, group)
-    return "-" if share is None else f"{share:.4f}"

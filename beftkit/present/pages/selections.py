@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from beftkit.errors import BeftError, UsageError
-from beftkit.present.selection import selection_text
+from beftkit.present.selection import selection_document
 from beftkit.selection.results import Selection
 
 SETTINGS, RESULT = "select.yaml", "select.json"  # as `beftkit select` writes them
@@ -51,23 +51,21 @@ def read_folders(paths: Sequence[str | Path]) -> list[Folder]:
     """
     if not paths:
         raise UsageError("no folder was given; expected folders that beftkit select made")
-    seen: dict[Path, str | Path] = {}
+    seen: set[Path] = set()
     for path in paths:
-        real = Path(path).resolve()
-        if real in seen:
+        if Path(path).resolve() in seen:
             raise UsageError(f"{path}: was given twice; expected different folders")
-        seen[real] = path
+        seen.add(Path(path).resolve())
     read = [_read(Path(path)) for path in paths]
     models = [_short(found.model) for found, _, _ in read]
     tasks = [_short(found.task) for found, _, _ in read]
     both = [f"{model} on {task}" for model, task in zip(models, tasks, strict=True)]
     names = [Path(path).resolve().name for path in paths]
-    if not _differ(names):
-        names = [str(path) for path in paths]
-    labels = both if _differ(both) else [
+    names = names if _differ(names) else [str(path) for path in paths]
+    labels = [
         label if both.count(label) == 1 else f"{label} ({name})"
         for label, name in zip(both, names, strict=True)
-    ]  # fmt: skip
+    ]
     briefs = next((some for some in (tasks, models, both, names) if _differ(some)), labels)
     return [
         Folder(str(path), label, brief, *one)
@@ -97,22 +95,18 @@ def _read(folder: Path) -> tuple[Selection, str, str]:
         raise BeftError(f"{folder}: its {RESULT} or {SETTINGS} is not UTF-8 text") from None
     try:
         values = json.loads(text, parse_constant=_no_number)
-        if values["schema_version"] != 1:
-            raise BeftError(
-                f"{path}: schema version {values['schema_version']!r}; expected 1. Is it of "
-                "another version of beftkit?"
-            )
+        if (schema := values["schema_version"]) != 1:
+            whose = "Is it of another version of beftkit?"
+            raise BeftError(f"{path}: schema version {schema!r}; expected 1. {whose}")
         found = Selection.from_dict(values)
-        selection_text(found, "markdown")  # every table can be made of it
+        selection_document(found)  # every table can be made of it
         return found, str(values["beftkit_version"]), held
     except BeftError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise BeftError(
-            f"{path}: is damaged ({reason}); beftkit select --output {folder} --resume writes it "
-            "anew"
-        ) from None
+        again = f"beftkit select --output {folder} --resume writes it anew"
+        raise BeftError(f"{path}: is damaged ({reason}); {again}") from None
 
 
 def _why(folder: Path) -> str:

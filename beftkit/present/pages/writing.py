@@ -9,22 +9,22 @@ from pathlib import Path
 
 from beftkit.errors import BeftError, UsageError
 from beftkit.files import check_writable, same_file, write_whole
-from beftkit.present.pages.blocks import File, Files, Section
-from beftkit.present.pages.drawing import Picture, files
-from beftkit.present.pages.html import html_page
-from beftkit.present.pages.markdown import markdown_page
-from beftkit.present.pages.numbers import document, group_rows, role_rows
+from beftkit.present.data import csv_text, json_text
+from beftkit.present.document import Files, Picture, Section
+from beftkit.present.html import html_page
+from beftkit.present.markdown import markdown_page
+from beftkit.present.pages.drawing import files
+from beftkit.present.pages.rows import group_rows, report_values, role_rows
 from beftkit.present.pages.sections import report_sections
 from beftkit.present.pages.selections import Folder, read_folders
-from beftkit.present.rendering import csv_text, json_text
 
 PAGES = {".md": markdown_page, ".html": html_page}
 DOCUMENT = "report.json"
 _NUMBERS = (
-    File(["roles.csv"], "a row for each selection, place of its grid and role: scores, ranks"),
-    File(["groups.csv"], "a row for each selection and place of its grid: targets, margins, tau"),
-    File([DOCUMENT], "everything, at full precision"),
-)  # fmt: skip
+    (["roles.csv"], "a row for each selection, place of its grid and role: scores, ranks"),
+    (["groups.csv"], "a row for each selection and place of its grid: targets, margins, tau"),
+    ([DOCUMENT], "everything, at full precision"),
+)
 
 
 def write_report(
@@ -60,21 +60,19 @@ def write_report(
     sections = report_sections(read)
     pictures = [picture for section in sections for picture in _pictures(section)]
     made = {name: data for picture in pictures for name, data in files(picture).items()}
-    made |= {
-        "roles.csv": csv_text(role_rows(read)).encode(),
-        "groups.csv": csv_text(group_rows(read)).encode(),
-    }
-    made[DOCUMENT] = json_text(document(read, title, made)).encode()
-    sections.append(Section("Files", [Files([*_NUMBERS, *_figure_files(pictures)])]))
+    made["roles.csv"] = csv_text(role_rows(read)).encode()
+    made["groups.csv"] = csv_text(group_rows(read)).encode()
+    made[DOCUMENT] = json_text(report_values(read, title, made)).encode()
+    drawn = [([f"{one.name}.{form}" for form in ("svg", "png")], one.alt) for one in pictures]
+    sections.append(Section("Files", [Files([*_NUMBERS, *drawn])]))
     text = PAGES[page.suffix](title, sections, beside.name, _footer())
     _write(page, text.encode(errors="backslashreplace"), beside, made)
     return [page, beside]
 
 
 def _title(read: Sequence[Folder]) -> str:
-    if len(read) == 1:
-        return f"Which bias to fine-tune: {read[0].label}"
-    return f"Which bias to fine-tune: {len(read)} selections"
+    what = read[0].label if len(read) == 1 else f"{len(read)} selections"
+    return f"Which bias to fine-tune: {what}"
 
 
 def _footer() -> str:
@@ -87,11 +85,6 @@ def _pictures(section: Section) -> Iterator[Picture]:
     yield from (block for block in section.blocks if isinstance(block, Picture))
     for below in section.below:
         yield from _pictures(below)
-
-
-def _figure_files(pictures: Sequence[Picture]) -> Iterator[File]:
-    for picture in pictures:
-        yield File([f"{picture.name}.{suffix}" for suffix in ("svg", "png")], picture.alt)
 
 
 def _check_folder(beside: Path, folders: Sequence[str | Path]) -> None:

@@ -1,4 +1,4 @@
-"""The numbers of a report, as rows and as a document."""
+"""The numbers of a report, as rows for CSV and as values for JSON."""
 
 from __future__ import annotations
 
@@ -7,67 +7,41 @@ from typing import Any
 
 from beftkit.present.pages.figures import metric_gap
 from beftkit.present.pages.selections import Folder
-from beftkit.present.selection import TITLES, selection_rows
+from beftkit.present.selection import TITLES, place_row, selection_rows
 from beftkit.selection.certainty import Margin
 from beftkit.selection.results import GroupResult, Selection, Tau
 
 
 def role_rows(folders: Sequence[Folder]) -> list[dict[str, Any]]:
-    """One row a folder, place of the grid and role.
-
-    Args:
-        folders: of the report.
-
-    Returns:
-        Folder, model, task and metric, then the columns of ``beftkit select --format csv``.
-    """
+    """A row a folder, place of the grid and role: with the columns of ``select --format csv``."""
     return [{**_which(one), **row} for one in folders for row in selection_rows(one.found)]
 
 
 def group_rows(folders: Sequence[Folder]) -> list[dict[str, Any]]:
-    """One row a folder and place of the grid.
+    """A row a folder and place of the grid.
 
-    Args:
-        folders: of the report.
-
-    Returns:
-        Targets, margin, gap, when the probe settled, metrics of each bias trained alone, and tau.
+    Targets, margin, gap, when the probe settled, metrics of each bias trained alone, and tau.
     """
-    biases = list(dict.fromkeys(
-        bias for one in folders for group in one.found.groups for bias in group.verified
-    ))  # fmt: skip
+    groups = [group for one in folders for group in one.found.groups]
+    biases = list(dict.fromkeys(bias for group in groups for bias in group.verified))
     return [_row(one, group, biases) for one in folders for group in one.found.groups]
 
 
-def document(folders: Sequence[Folder], title: str, files: Iterable[str]) -> dict[str, Any]:
-    """Everything: each folder's ``select.json`` whole.
-
-    Args:
-        folders: of the report.
-        title: its title.
-        files: names of the other files beside the report.
-
-    Returns:
-        Plain values; `Selection.from_dict` reads what is in ``folders``.
-    """
+def report_values(folders: Sequence[Folder], title: str, files: Iterable[str]) -> dict[str, Any]:
+    """Everything, with each folder's ``select.json`` whole; `Selection.from_dict` reads these."""
     from beftkit import __version__
 
-    return {
-        "schema_version": 1,
-        "beftkit_version": __version__,
-        "title": title,
-        "files": sorted(files),
-        "folders": [
-            {"folder": one.path, **one.found.to_dict(), "beftkit_version": one.version}
-            for one in folders
-        ],
-    }
+    held = [{"folder": one.path, **one.found.to_dict()} for one in folders]
+    for one, values in zip(folders, held, strict=True):
+        values["beftkit_version"] = one.version
+    head = {"schema_version": 1, "beftkit_version": __version__, "title": title}
+    return {**head, "files": sorted(files), "folders": held}
 
 
-def is_clear(lead: Margin | None) -> str:
+def is_clear(lead: Margin | None) -> str | None:
     """What a margin's interval says, in a word or two."""
     if not lead:
-        return "-"
+        return None
     if lead.low is None:
         return "no interval"
     return "too close to call" if lead.close else "clear"
@@ -87,14 +61,10 @@ def _which(one: Folder) -> dict[str, Any]:
 def _row(one: Folder, group: GroupResult, biases: Sequence[str]) -> dict[str, Any]:
     lead = vars(group.projection.margin) if group.projection.margin else {}
     settled = vars(group.settled) if group.settled else {}
-    row: dict[str, Any] = {
-        **_which(one), "regime": group.regime, "train_size": group.train_size, "lr": group.lr,
-        "epochs": group.epochs, "seeds": " ".join(map(str, group.seeds)),
-        "examples": group.examples,
-    }  # fmt: skip
+    row = {**_which(one), **place_row(group)}
     row |= {f"target_{name}": group.target(name) for name in TITLES}
-    row |= {f"margin_{key}" if key != "runner_up" else key: lead.get(key)
-            for key in ("runner_up", "value", "low", "high", "close")}  # fmt: skip
+    row["runner_up"] = lead.get("runner_up")
+    row |= {f"margin_{key}": lead.get(key) for key in ("value", "low", "high", "close", "over")}
     row |= {"gap_v_q": group.gap, "metric_gap_v_q": metric_gap(group)}
     row |= {f"settled_{key}": settled.get(key) for key in ("target", "ranking", "steps")}
     row |= {"winner_best": group.winner.best, "winner_last": group.winner.last}

@@ -1,0 +1,56 @@
+"""Commands from settings: the one that made a selection, those of its runs, the one to run next."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+
+from beftkit.selection.cells import PROBE, Cell, run_settings
+from beftkit.selection.results import CellResult, GroupResult, Selection
+from beftkit.settings.resolve import flags_of, resolve_select
+from beftkit.settings.select import SelectSettings
+from beftkit.settings.train import TrainSettings
+
+
+def select_command(found: Selection, folder: str) -> str:
+    """The command that makes this selection, in one line for a POSIX shell.
+
+    Raises:
+        UsageError: settings that `beftkit.select` would not take.
+    """
+    names = [name for name in (*SelectSettings.GRID, *SelectSettings.SHARED) if name != "model"]
+    flags = flags_of(resolve_select(None, found.settings), names)
+    return shlex.join(["beftkit", "select", found.model, *flags, "-o", folder])
+
+
+def run_commands(found: Selection, cell: CellResult, folder: str) -> list[str]:
+    """The commands of a cell's runs: the probe's, and those that verified it.
+
+    The control ``all`` is left out where the probe is that run.
+    """
+    select = resolve_select(None, found.settings)
+    commands = []
+    for name, run in cell.runs.items():
+        if name != PROBE and run.folder == cell.runs[PROBE].folder:
+            continue
+        settings = run_settings(select, cell.cell, name, f"{folder}/{run.folder}")
+        commands.append(_train(settings, TrainSettings.model_fields))
+    return commands
+
+
+def next_command(found: Selection, group: GroupResult, target: str) -> str:
+    """The command that trains the target with the selection's own settings."""
+    select = resolve_select(None, {**found.settings, "model": found.model})
+    lr = group.lr if select.lrs else None  # else the task's own
+    epochs = group.epochs if select.epochs else None
+    name = re.sub(r"[^\w.-]+", "-", found.task)
+    cell = Cell(group.regime, group.train_size, lr, epochs, 0)
+    settings = run_settings(select, cell, target, None).model_copy(update={"seeds": group.seeds})
+    names = (name for name in TrainSettings.model_fields if name != "track_steps")
+    return _train(settings, names, "-o", f"runs/{name}-{target}")
+
+
+def _train(settings: TrainSettings, names: Iterable[str], *more: str) -> str:
+    flags = flags_of(settings, (name for name in names if name != "model"))
+    return shlex.join(["beftkit", "train", settings.model, *flags, *more])

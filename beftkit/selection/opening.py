@@ -1,0 +1,121 @@
+"""A selection's folder: when it may be written to, and what it lists as its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from beftkit.errors import BeftError
+from beftkit.files import write_whole
+from beftkit.runs import manifest
+from beftkit.runs.locks import LOCK, check_free, occupied
+from beftkit.runs.manifest import HALF
+from beftkit.selection.cells import PROBE, Cell
+from beftkit.settings.resolve import read_yaml, resolve_select
+
+SETTINGS, RESULT, CELL, FISHER = "select.yaml", "select.json", "cell.json", "fisher.json"
+CELLS = "cells"
+
+
+@contextmanager
+def opened(
+    folder: Path, values: Mapping[str, Any], *, overwrite: bool, resume: bool
+) -> Iterator[None]:
+    """Make the folder ready, write ``select.yaml``, and keep other selections out.
+
+    Args:
+        folder: of the selection.
+        values: what ``select.yaml`` holds.
+        overwrite: whether a former selection is replaced.
+        resume: whether one is taken up.
+
+    Raises:
+        Refusal: another process writes there, or what is there cannot be told from others' files.
+        BeftError: it holds something else, or a selection with other settings.
+    """
+    import yaml
+
+    given = {"overwrite": overwrite, "resume": resume}
+    check_free(folder)
+    _former(folder, values, **given)  # nothing is written where it is refused
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BeftError(f"{folder}: cannot be made ({error.strerror})") from None
+    with occupied(folder):
+        former = _former(folder, values, **given)  # others may have been here meanwhile
+        if former is None:
+            manifest.add(folder, SETTINGS, RESULT)
+            yield
+            return
+        try:
+            # select.yaml goes last (it is replaced), so that a kill leaves a selection's folder.
+            manifest.remove(folder, [path for path in former if path != folder / SETTINGS])
+        except OSError as error:
+            raise BeftError(f"{folder}: cannot be written ({error.strerror})") from None
+        manifest.begin(folder, SETTINGS, RESULT)
+        write_whole(folder / SETTINGS, yaml.safe_dump(dict(values), sort_keys=False).encode())
+        yield
+
+
+def list_cells(folder: Path, cells: Sequence[Cell], biases: Sequence[str]) -> None:
+    """List all that the cells of a grid can make, before any does: one process for all of them."""
+    places = [f"{CELLS}/{cell.name}" for cell in cells]
+    files = [f"{place}/{name}" for place in places for name in (CELL, FISHER, LOCK)]
+    runs = [f"{place}/{bias}" for place in places for bias in (PROBE, *biases)]
+    for name in runs:
+        manifest.check_no_link(folder, name)
+    manifest.add(folder, *files, folders=runs)
+
+
+def _former(
+    folder: Path, values: Mapping[str, Any], *, overwrite: bool, resume: bool
+) -> list[Path] | None:
+    """What a former selection made there and is to be deleted; None: it is to be taken up."""
+    if folder.exists() and not folder.is_dir():
+        raise BeftError(f"{folder}: is a file; expected a folder to make")
+    try:
+        held = sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise BeftError(f"{folder}: cannot be listed ({error.strerror})") from None
+    held = [name for name in held if name not in (LOCK, manifest.NAME)]
+    held = [name for name in held if not name.startswith(HALF)]
+    former = SETTINGS in held
+    if resume and former:
+        _check_same(folder, values)
+        return None
+    if not held:
+        return []
+    if not (former and overwrite):
+        taken = "holds a selection; --resume takes it up, --overwrite replaces it"
+        foreign = f"holds {held[0]} and is no selection's folder; give another --output"
+        raise BeftError(f"{folder}: {taken if former else foreign}")
+    try:
+        resolve_select(folder / SETTINGS, {})
+    except BeftError as error:
+        raise BeftError(
+            f"{folder}: its {SETTINGS} is no selection's, so nothing is replaced ({error}); give "
+            "another --output"
+        ) from None
+    manifest.check_no_link(folder, CELLS)
+    for cell in sorted((folder / CELLS).glob("*")):
+        check_free(cell)
+    made = manifest.made(folder, "a selection")
+    for path in (folder / RESULT, *(folder / CELLS).glob(f"*/{CELL}")):
+        if path.exists() and path not in made:
+            raise manifest.unlisted(path)
+    return made
+
+
+def _check_same(folder: Path, values: Mapping[str, Any]) -> None:
+    before = read_yaml(folder / SETTINGS)
+    for key in dict.fromkeys([*before, *values]):
+        # Verification may come later; the rest changes nothing of what is found.
+        if key not in ("verify", "report_to", "device") and before.get(key) != values.get(key):
+            raise BeftError(
+                f"{folder}: was begun with {key} {before.get(key)!r}, not {values.get(key)!r}; "
+                "resume with the same settings (--output and --resume alone will do), or start "
+                "afresh with --overwrite"
+            )
