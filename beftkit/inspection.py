@@ -114,7 +114,9 @@ def inspect(
     groups: dict[tuple[str, str, str], list[Site]] = {}
     for site in recognition.sites:
         groups.setdefault((site.role, site.tower, site.attention), []).append(site)
-    notes = list(recognition.notes)
+    notes = [*recognition.notes, *biases.beside_notes()]
+    if names := biases.nonfinite():
+        notes.append(f"not finite, so without a norm: {', '.join(names)}")
     if recognition.without_bias or not groups:
         notes.append(bias_free(recognition))
     if config is None and groups:
@@ -142,7 +144,7 @@ def sorted_groups(
 
 
 def _summary(key: tuple[str, str, str], sites: list[Site], biases: BiasSet) -> RoleSummary:
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         norms = [float(np.linalg.norm(biases.vector(site))) for site in sites]
     finite = bool(np.isfinite(norms).all())
     return RoleSummary(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from beftkit.checkpoints.reach import cached_commit, hub_or_cache, hub_reason
+from beftkit.checkpoints import check_model_files
+from beftkit.checkpoints.reach import cached_commit, cached_folder, hub_or_cache, hub_reason
 from beftkit.errors import BeftError
 
 #: what a tokenizer says that knows of no limit is far above this
@@ -107,6 +108,8 @@ def load_model(
             device_map=device_map,
             dtype="auto" if dtype == "auto" else getattr(torch, dtype),
         )
+        if commit:
+            check_model_files(cached_folder(reference, commit) or "")
     away = [name for name, value in model.named_parameters() if value.is_meta]
     if away:
         raise BeftError(
@@ -164,6 +167,8 @@ def _check_reference(reference: str) -> None:
         raise BeftError(f"{reference}: is an adapter; give its base model, and it as --adapter")
     if not there and (reference.count("/") > 1 or reference.startswith((".", "/", "~"))):
         raise BeftError(f"{reference}: no such folder; expected a model folder, or owner/name")
+    if there:
+        check_model_files(path)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import transformers
 from safetensors.torch import save_file
 
 import beftkit
-from beftkit.adapters import Step, bias_steps, lora_scale
+from beftkit.adapters import Scales, Step, bias_steps
 from beftkit.errors import BeftError, UsageError
+from beftkit.weights import apply_adapter
 from tests import tiny_models
 from tests.hub_fixtures import outside
 from tests.hub_server import Hub
@@ -164,8 +166,62 @@ def test_names_and_scales() -> None:
     ]
     assert len(rest) == 1
     config = {"r": 4, "lora_alpha": 8, "use_rslora": True, "rank_pattern": {"query": 16}}
-    assert lora_scale(config, "a.query") == 2.0
-    assert lora_scale(config, "a.value") == 4.0
+    assert Scales(config).of("a.query") == 2.0
+    assert Scales(config).of("a.value") == 4.0
+
+
+MODULE = "bert.encoder.layer.0.attention.self.value"
+ENDLESS = {
+    "backtracking": r"([a-z]|[a-z.]|[^q]|\d)*[0-9]{3}",
+    "repeats written out": "(?:(?:(?:a{1000}){1000}){1000}){1000}",
+    "one great repeat": "(?:.?){0,999999999}x",
+    "long": "(a|b)" * 1000,
+}
+
+
+@pytest.mark.parametrize("key", ["rank_pattern", "alpha_pattern"])
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_a_pattern_without_end_is_named(kind: str, key: str) -> None:
+    pattern = ENDLESS[kind]
+    start = time.monotonic()
+    with pytest.raises(BeftError, match=f"{key} .*takes for ever to match") as refused:
+        Scales({key: {pattern: 8}}).of(MODULE)
+    assert repr(pattern)[:30] in str(refused.value) and "\n" not in str(refused.value)
+    assert time.monotonic() - start < 15
+
+
+def test_patterns_mean_what_they_mean_in_peft() -> None:
+    from peft.utils.other import get_pattern_key
+
+    patterns = ["value", "self.value", r"layer\.[0-3]\..*value", MODULE, "alue", "^bert.*key"]
+    patterns.append(r".*\.1[02]\..*(query|value)")
+    patterns.append(r"encoder\.layer\.(\d{1,2})\.attention\.self\.(?!key).*")
+    modules = [
+        f"bert.encoder.layer.{layer}.attention.{part}"
+        for layer in (0, 1, 3, 10, 12, 21)
+        for part in ("self.query", "self.key", "self.value", "output.dense")
+    ]
+    for pattern in patterns:
+        scales = Scales({"r": 4, "lora_alpha": 4, "alpha_pattern": {pattern: 8}})
+        for module in modules:
+            want = 2.0 if get_pattern_key([pattern], module) == pattern else 1.0
+            assert scales.of(module) == want, (pattern, module)
+
+
+def test_an_adapter_with_a_pattern_without_end_ends(tmp_path: Path) -> None:
+    """Scored and put on: both read the patterns."""
+    base, adapter, _ = saved(
+        tmp_path, "bert-bare", peft.LoraConfig(r=2, lora_bias=True, target_modules=["value"])
+    )
+    said = json.loads((adapter / "adapter_config.json").read_text())
+    said["rank_pattern"] = {ENDLESS["backtracking"]: 8}
+    (adapter / "adapter_config.json").write_text(json.dumps(said))
+    for call in (
+        lambda: beftkit.score(base, adapter),
+        lambda: apply_adapter(tiny_models.build("bert-bare"), adapter),
+    ):
+        with pytest.raises(BeftError, match="takes for ever to match"):
+            call()
 
 
 def test_a_step_sums_alike_in_numpy_and_torch() -> None:

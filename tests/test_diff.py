@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 import beftkit
 from beftkit.biases import choose_tower, in_tower
+from beftkit.checkpoints import open_checkpoint
 from beftkit.errors import BeftError
 from tests import builders
 
@@ -183,6 +185,48 @@ def test_nonfinite_is_named_and_can_be_allowed(tmp_path: Path) -> None:
     assert scores.roles["q"].figures["projection"] is None
     assert scores.roles["q"].rank is None and scores.target == "v"
     assert any(name in note for note in scores.notes)
+
+
+def test_what_is_not_finite_outside_the_roles_is_noted(tmp_path: Path) -> None:
+    """A head or an embedding's LayerNorm has no score, and its damage passed without a word."""
+    pre, post = pair(tmp_path)
+    after = nudged(builders.model("bert"), ".bias")
+    names = ["bert.embeddings.LayerNorm.bias", "classifier.bias"]
+    before = {**builders.model("bert"), **{name: np.ones(4) for name in names}}
+    builders.write_file(pre / "model.safetensors", before)
+    broken = {names[0]: np.array([1, np.inf, 1, 1]), names[1]: np.array([np.nan, 1, 1, 1])}
+    for count, changed in ((0, {}), (1, {names[1]: broken[names[1]]}), (2, broken)):
+        builders.write_file(post / "model.safetensors", {**before, **after, **changed})
+        found = beftkit.score(pre, post)
+        notes = [note for note in found.notes if "which no role has, holds NaN or infinity" in note]
+        assert len(notes) == bool(count) and found.target == "v"
+        assert not notes or str(post) in notes[0]
+        seen = [note for note in beftkit.inspect(post).notes if "holds NaN or infinity" in note]
+        assert seen == notes
+    assert "bert.embeddings.LayerNorm.bias and 1 more" in notes[0]
+    digest = found.post.sha256
+    builders.write_file(post / "model.safetensors", {**before, **after})
+    assert beftkit.score(pre, post).post.sha256 == digest, "of the roles' biases alone"
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16", "F64"])
+def test_a_signalling_nan_makes_no_warning(tmp_path: Path, dtype: str) -> None:
+    pre, post = (builders.write_model(tmp_path / name, dtype=dtype) for name in ("pre", "post"))
+    file = post / "model.safetensors"
+    place = open_checkpoint(post).tensors["bert.encoder.layer.0.attention.self.query.bias"]
+    bits = {"F32": 0x7FA00000, "F16": 0x7D00, "BF16": 0x7FA0, "F64": 0x7FF4000000000000}[dtype]
+    raw = bytearray(file.read_bytes())
+    raw[place.start : place.start + builders.BYTES[dtype]] = bits.to_bytes(
+        builders.BYTES[dtype], "little"
+    )
+    file.write_bytes(raw)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(BeftError, match="holds NaN or infinity"):
+            beftkit.score(pre, post)
+        assert beftkit.score(pre, post, allow_nonfinite=True).roles["q"].rank is None
+        notes = beftkit.inspect(post).notes
+    assert any("not finite, so without a norm" in note for note in notes)
 
 
 def test_nothing_in_common_names_both_sides(tmp_path: Path) -> None:

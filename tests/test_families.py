@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import beftkit
 from beftkit.biases import Site
-from beftkit.checkpoints import open_checkpoint, recognise_checkpoint
+from beftkit.checkpoints import BiasSet, open_checkpoint, recognise_checkpoint
+from beftkit.checkpoints.live import LiveCheckpoint
 from beftkit.diff import choose_tower
 from tests.attention_probe import owned_elements, projections
 from tests.tiny_blocks import Owner
@@ -226,3 +228,31 @@ class SavedFile:
         with self.path.open("r+b") as file:
             file.seek(self.spans[name][0])
             file.write(values.astype("<f4").tobytes())
+
+
+@pytest.mark.parametrize("config", [None, {"model_type": "one of my own"}])
+def test_torch_s_own_attention_is_thirds_in_any_model(config: dict[str, Any] | None) -> None:
+    """Its in_proj_bias is [q|k|v] by torch's code; it was left out, or wanted a configuration."""
+    layer = torch.nn.TransformerEncoderLayer(12, 3, 20)
+    cross = torch.nn.TransformerDecoderLayer(12, 3, 20)
+    odd = torch.nn.ModuleDict({"mix": torch.nn.MultiheadAttention(12, 3)})
+    model = torch.nn.ModuleDict(
+        {
+            "encoder": torch.nn.ModuleDict({"layers": torch.nn.ModuleList([layer])}),
+            "decoder": torch.nn.ModuleDict({"layers": torch.nn.ModuleList([cross])}),
+            "fusion": torch.nn.ModuleDict({"steps": torch.nn.ModuleList([odd])}),
+        }
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("in_proj_bias"):
+                parameter.copy_(torch.arange(36.0))
+    live = LiveCheckpoint(model)
+    biases = BiasSet(live, recognise_checkpoint(live, config))
+    found = {(s.tower, s.attention, s.role): biases.vector(s)[0] for s in biases.sites}
+    fused = {key: first for key, first in found.items() if key[2] in ("q", "k", "v")}
+    assert sorted(fused.values()) == [0.0] * 4 + [12.0] * 4 + [24.0] * 4
+    assert all(first == 12.0 * "qkv".index(role) for (_, _, role), first in fused.items())
+    assert ("text.decoder", "cross", "v") in fused and ("text.decoder", "self", "q") in fused
+    roles = {(s.attention, s.role) for s in biases.sites if s.tower == "text.encoder"}
+    assert roles == {("self", r) for r in ("q", "k", "v", "m1", "m2", "m3", "ln1", "ln2")}

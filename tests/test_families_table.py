@@ -218,11 +218,15 @@ def test_the_documented_example_loads(tmp_path: Path) -> None:
         ("[inert]\nsometimes = 'x'", "unknown key 'sometimes'"),
         ("inert = 1", "must be a table"),
         ("families = 1", "unknown key 'families'"),
+        (f"a = {'[' * 9000}{']' * 9000}", "not a TOML file"),
+        (f"a = {'1' * 5000}", "not a TOML file"),
+        ("a = 2026-99-99", "not a TOML file"),
     ],
 )
 def test_a_bad_families_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "own.toml").write_text(text)
-    with pytest.raises(BeftError, match=message):
+    with pytest.raises(BeftError, match=message) as refused:
         load_table(tmp_path / "own.toml")
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 400
     with pytest.raises(BeftError, match="cannot be read"):
         load_table(tmp_path / "absent.toml")

@@ -152,7 +152,7 @@ BAD_FILES = {
     "one above the bound": (struct.pack("<Q", MAX_HEADER + 1), "not a safetensors file"),
     "a zip of pickles": (b"PK\x03\x04" + bytes(60), "file but a pickle"),
     "a pickle": (b"\x80\x02}q\x00(X\x01\x00\x00\x00" + bytes(60), "file but a pickle"),
-    "text": (b"version https://git-lfs.github.com/spec/v1\n", "not a safetensors file"),
+    "text": (b"Hello, this is a text, and long enough.\n", "not a safetensors file"),
 }
 
 

@@ -6,9 +6,12 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import beftkit
 from beftkit.errors import BeftError
 from beftkit.scores import (
     FIGURES,
@@ -22,6 +25,7 @@ from beftkit.scores import (
     combine_inert,
     rank_roles,
 )
+from tests import builders
 
 
 def site(role: str, value: float | None, layer: int = 0, inert: Inert = "no") -> SiteScore:
@@ -168,3 +172,60 @@ def test_public_names_are_lazy_and_complete() -> None:
 
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         beftkit.nonsense  # noqa: B018
+
+
+# --- biases that are zero before ---
+
+
+def moved(role: str, layer: int, norm_pre: float, projection: float) -> SiteScore:
+    one = site(role, projection, layer)
+    return replace(one, figures={**one.figures, "norm_pre": norm_pre, "projection": projection})
+
+
+def test_a_role_that_is_zero_before_cannot_be_the_target_by_the_ratio() -> None:
+    sites = [moved("q", i, 0.0, 1.0) for i in range(2)] + [moved("v", i, 2.0, 0.3) for i in (0, 1)]
+    roles = rank_roles(sites, "projection")
+    assert [(role, one.rank) for role, one in roles.items()] == [("v", 1), ("q", 2)]
+    target, notes = choose_target(roles, "projection", ["q", "v"])
+    assert target == "v" and len(notes) == 1
+    assert notes[0].startswith("q: zero in PRE, so the projection ratio is 1 whatever changed")
+    assert choose_target(roles, "projection", ["q"], allow_inert=True)[0] is None
+    assert choose_target(rank_roles(sites, "magnitude"), "magnitude", ["q", "v"]) == ("q", [])
+
+
+def test_where_every_bias_is_zero_before_no_target_is_named() -> None:
+    roles = rank_roles([moved(role, 0, 0.0, 1.0) for role in ("q", "k", "v")], "projection")
+    target, notes = choose_target(roles, "projection", ["q", "k", "v"])
+    assert target is None
+    assert "every compared bias is zero in PRE" in notes[0]
+    assert "magnitude" in notes[0] and "fisher" in notes[0]
+    still = rank_roles([moved("q", 0, 0.0, 0.0), moved("v", 0, 1.0, 0.0)], "projection")
+    assert choose_target(still, "projection", ["q", "v"]) == (None, [])
+
+
+def test_zeros_in_some_layers_are_said() -> None:
+    sites = [moved("q", 0, 0.0, 1.0), moved("q", 1, 3.0, 0.1), moved("v", 0, 2.0, 0.3)]
+    target, notes = choose_target(rank_roles(sites, "projection"), "projection", ["q", "v"])
+    assert target == "q"
+    assert notes == [
+        "q: 1 of 2 biases are zero in PRE, and count 1 each in the mean whatever changed"
+    ]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen2", "bert"])
+def test_a_fresh_model_s_biases_are_zero(tmp_path: Path, family: str) -> None:
+    """Every role scored exactly 1, and the first of them was named."""
+    post = builders.model(family, 1)
+    zero = {name: values * (not name.endswith("bias")) for name, values in post.items()}
+    for name, tensors in (("pre", zero), ("post", post)):
+        folder = builders.write_model(tmp_path / name, family)
+        builders.write_file(folder / "model.safetensors", tensors)
+    found = beftkit.score(tmp_path / "pre", tmp_path / "post")
+    assert {one.figures["projection"] for one in found.roles.values()} == {1.0}
+    assert found.target is None and found.changed
+    assert any("every compared bias is zero in PRE" in note for note in found.notes)
+    assert beftkit.score(tmp_path / "pre", tmp_path / "post", method="magnitude").target
+    angle = beftkit.score(tmp_path / "pre", tmp_path / "post", method="angle")
+    assert angle.target is None and any("there is no angle" in note for note in angle.notes)
+    back = beftkit.score(tmp_path / "post", tmp_path / "pre")
+    assert back.target and not any("zero in PRE" in note for note in back.notes)

@@ -18,7 +18,7 @@ from beftkit.scores import Inert
 from beftkit.selection import CellResult, Selection
 from beftkit.selection.cells import Cell, grid, run_settings
 from beftkit.selection.certainty import Settled, kendall_tau, settled
-from beftkit.selection.methods import thinned
+from beftkit.selection.methods import thinned, when_settled
 from beftkit.selection.results import CellRun, MethodTable, RoleRank, Tau, Winner
 from beftkit.selection.summary import overall_targets, summarise
 from beftkit.settings.resolve import resolve_select
@@ -188,6 +188,32 @@ def test_an_inert_bias_is_the_target_only_where_it_may_be() -> None:
     (group,) = summarise(CELLS, SelectSettings(allow_inert=True), None, True)
     assert group.projection.target == "k"
     assert group.verified == {}
+
+
+def test_a_bias_that_is_zero_before_is_no_target_of_the_ratio() -> None:
+    """Its ratio is 1 whatever changed; the magnitude ranks it as before."""
+
+    def emptied(one: MethodTable, *roles: str) -> MethodTable:
+        held = {r: replace(x, norm_pre=0.0 if r in roles else 1.0) for r, x in one.roles.items()}
+        return replace(one, roles=held)
+
+    for roles, ratio, size in ((("v",), "q", "q"), (("q", "k", "v", "ln1"), None, "q")):
+        cells = [
+            replace(one, methods={name: emptied(t, *roles) for name, t in one.methods.items()})
+            for one in CELLS
+        ]
+        (group,) = summarise(cells, SelectSettings(verify=True), "accuracy", True)
+        assert (group.projection.target, group.methods["magnitude"].target) == (ratio, size)
+        assert group.projection.margin is None
+    alone = [emptied(one.methods["projection"], "v") for one in CELLS]
+    first = [replace(c, methods={"projection": t}) for c, t in zip(CELLS, alone, strict=True)]
+    (group,) = summarise(first, SelectSettings(), None, True)
+    assert list(group.projection.roles) == ["q", "ln1", "v", "k"]
+    track = [(1, {"v": 1.0, "q": 0.1}), (2, {"v": 1.0, "q": 0.2})]
+    assert (
+        when_settled(track, emptied(CELLS[0].methods["projection"], "v", "q"), SelectSettings())
+        is None
+    )
 
 
 def test_a_failed_cell_leaves_the_others() -> None:

@@ -244,3 +244,26 @@ def test_the_next_command_trains_with_the_same_settings(select: Select, beftkit:
     probe = yaml.safe_load(Path("out/cells/all-lr0.01-e1-seed0/probe/run.yaml").read_text())
     differing = {key for key in ours if ours[key] != probe[key]}
     assert differing == {"bias", "output", "seeds", "track_steps"}
+
+
+def test_biases_that_are_zero_before_have_no_target_by_the_ratio(
+    beside: Path, beftkit: Beftkit
+) -> None:
+    """Every ratio is 1: the first candidate was named, and ``--bias auto`` trained it."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(beside / "base", beside / "zero", symlinks=False)
+    file = beside / "zero" / "model.safetensors"
+    tensors = load_file(file)
+    held = {name: one * 0 if name.endswith("bias") else one for name, one in tensors.items()}
+    file.unlink()
+    save_file(held, file, metadata={"format": "pt"})
+    given = (*DATA, "--epochs", "1")
+    ran = beftkit("select", "zero", *given, "--lrs", "1e-2", "-o", "none")
+    assert ran.code == 0, ran.err
+    found = document(beside / "none")
+    assert found["targets"]["projection"] is None
+    assert found["targets"]["magnitude"] in ("q", "v") and found["targets"]["fisher"]
+    assert any("every compared bias is zero in PRE" in note for note in found["notes"])
+    ran = beftkit("train", "zero", "--bias", "auto", *given, "--lr", "1e-2", "-o", "auto")
+    assert ran.code == 1 and "every compared bias is zero in PRE" in ran.err.splitlines()[-1]

@@ -83,3 +83,44 @@ def test_yaml_runs_no_code(tmp_path: Path) -> None:
     with pytest.raises(BeftError, match="not a YAML file"):
         read_yaml(file)
     assert not (tmp_path / "made").exists()
+
+
+BOMB = "\n".join(
+    ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
+)
+MERGES = "\n".join(
+    ["a0: &a0 {x: 1}"] + [f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}" for i in range(1, 40)]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (f"model: {'[' * 5000}{']' * 5000}", "nested more than 20 deep"),
+        ("a: " + "{a: " * 3000 + "1" + "}" * 3000, "nested more than 20 deep"),
+        ("\n".join(f"{'  ' * i}a:" for i in range(2000)), "nested more than 20 deep"),
+        ("- " * 3000, "nested more than 20 deep"),
+        (BOMB, "holds more than 10000 values, its aliases written out"),
+        (MERGES, "holds more than 10000 values, its aliases written out"),
+        ("a: &a [*a]", "the alias .a stands within what it stands for"),
+        ("a: *b", "the alias .b stands within"),
+        ("a: 2026-99-99", "not a YAML file"),
+        (f"a: {'1' * 5000}", "not a YAML file"),
+        ("a: !!python/object/apply:os.system [ls]", "not a YAML file"),
+        ("a: [1", "not a YAML file"),
+    ],
+)
+def test_a_yaml_file_without_measure_is_one_line(tmp_path: Path, text: str, match: str) -> None:
+    """It ended in a traceback, or in a message as long as what the aliases stand for."""
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(BeftError, match=match) as refused:
+        read_yaml(file)
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 400
+
+
+def test_aliases_in_measure_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("metric: &m [f1]\nseeds: [1, 2]\nagain: *m\n")
+    assert read_yaml(file) == {"metric": ["f1"], "seeds": [1, 2], "again": ["f1"]}

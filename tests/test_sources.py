@@ -225,6 +225,26 @@ def test_snapshots_and_single_models_are_told_apart(run: Path) -> None:
     assert expand_runs([model, "owner/name"]) == [model, "owner/name"]
 
 
+@pytest.mark.parametrize("root", ["model.safetensors", "pytorch_model.bin"])
+def test_checkpoints_beside_a_model_are_said_not_to_be_scored(run: Path, root: str) -> None:
+    """A trainer's output folder as it is left: the final model, and its checkpoints."""
+    post = builders.write_model(run / "final", seed=4)
+    if root.endswith(".bin"):
+        pickled(post, run / "out" / root)
+    else:
+        (run / "out" / root).write_bytes((post / root).read_bytes())
+    [found] = beftkit.score_all(run / "pre", [run / "out"], model_config=run / "pre")
+    assert found.roles == beftkit.score(run / "pre", post).roles
+    note = (
+        f"{run / 'out'}: the model in this folder was scored; the 3 checkpoints beside it "
+        f"(checkpoint-9, checkpoint-20, checkpoint-100) were not: give them by name "
+        f"({run / 'out' / 'checkpoint-*'})"
+    )
+    assert note in found.notes
+    assert note in beftkit.score(run / "pre", run / "out", model_config=run / "pre").notes
+    assert not any("beside it" in n for n in beftkit.score(run / "pre", post).notes)
+
+
 def test_many_posts_in_every_format(run: Path, beftkit: Beftkit, tmp_path: Path) -> None:
     arguments = ("score", run / "pre", run / "out")
     table = beftkit(*arguments)

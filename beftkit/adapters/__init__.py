@@ -6,9 +6,20 @@ from beftkit.adapters.reading import (
     CONFIG_NAME,
     WEIGHTS_NAME,
     AdapterInfo,
+    base_elsewhere,
     biases_config,
+    mismatch,
 )
-from beftkit.adapters.steps import Step, Target, all_steps, bias_steps, endings, lora_scale
+from beftkit.adapters.scales import Scales
+from beftkit.adapters.steps import (
+    Step,
+    Target,
+    all_steps,
+    bias_steps,
+    endings,
+    fewer_layers,
+    layers_of,
+)
 from beftkit.adapters.tuned import FORMATS, SAVED_BY_TASK, Kind, Tuned, check_format, default_format
 from beftkit.adapters.writing import write_adapter, write_biases
 
@@ -20,17 +31,21 @@ __all__ = [
     "WEIGHTS_NAME",
     "AdapterInfo",
     "Kind",
+    "Scales",
     "Step",
     "Target",
     "Tuned",
     "all_steps",
+    "base_elsewhere",
     "bias_steps",
     "biases_config",
     "change",
     "check_format",
     "default_format",
     "endings",
-    "lora_scale",
+    "fewer_layers",
+    "layers_of",
+    "mismatch",
     "storable",
     "write_adapter",
     "write_biases",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from beftkit.adapters.tuned import FORMATS
@@ -17,7 +18,11 @@ BIASES_NAME = "biases.safetensors"
 OWN_KEYS = {
     key: f"beftkit_{key}" for key in ("format", "base_model_name_or_path", "revision", "task_type")
 }
-_WRAPPERS = {"base_layer", "modules_to_save", "default"}
+#: parts of names that PEFT puts in, then those of torch's compiler and of sharded training
+_WRAPPERS = set("base_layer modules_to_save default".split())
+_WRAPPERS |= set("_orig_mod _fsdp_wrapped_module _checkpoint_wrapped_module".split())
+#: before a whole model's names: PEFT's own, and that of torch's data parallel wrappers
+_PREFIXES = ("base_model.model.", "module.")
 _HEAD = re.compile(r"(?:.*\.)?(?:classifier|score)(?:\.out_proj)?\.weight")
 
 
@@ -81,8 +86,39 @@ class AdapterInfo:
     @property
     def mismatch(self) -> str:
         """What to say where a base is not the adapter's."""
-        trained = f"it was trained on {self.base}" if self.base else "it does not name its own"
-        return f"a base model that does not match the adapter ({trained})"
+        return mismatch(self.base)
+
+
+def mismatch(base: Any) -> str:
+    """What to say where a base is not the one that an adapter names."""
+    trained = f"it was trained on {base}" if base else "it does not name its own"
+    return f"a base model that does not match the adapter ({trained})"
+
+
+def base_elsewhere(reference: str, base: str) -> list[str]:
+    """Say where an adapter leads out of this folder to its base: by an absolute or ``..`` path.
+
+    Args:
+        reference: the adapter.
+        base: the path or name of its base, as it says.
+
+    Raises:
+        BeftError: what lies there is no model's folder, so it is not read.
+    """
+    parts = base.replace("\\", "/").split("/")
+    absolute = Path(base).is_absolute() or PureWindowsPath(base).is_absolute() or parts[0] == "~"
+    if not absolute and ".." not in parts:
+        return []
+    try:
+        is_model = (Path(base) / "config.json").is_file()
+    except (OSError, ValueError):
+        is_model = False
+    if not is_model:
+        raise BeftError(
+            f"{reference}: names its base by the path {base!r}, where no model's folder is (one "
+            "with a config.json), so it was not read; give the base yourself"
+        )
+    return [f"the adapter names its base by a path out of here, which was read: {base}"]
 
 
 def biases_config(metadata: Mapping[str, str]) -> dict[str, Any] | None:
@@ -101,6 +137,14 @@ def biases_config(metadata: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def plain(name: str) -> str:
-    """The name as the base model has it: PEFT's prefix and wrappers removed."""
-    parts = name.removeprefix("base_model.model.").split(".")
-    return ".".join(part for part in parts if part not in _WRAPPERS)
+    """The name as the base model has it: prefixes and wrappers removed."""
+    found = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+    while found.startswith(_PREFIXES):
+        for prefix in _PREFIXES:
+            found = found.removeprefix(prefix)
+    return found
+
+
+def unused(name: str) -> bool:
+    """Whether a tensor is of a module that PEFT replaced by what it saved whole: ``bias="all"``."""
+    return "original_module" in name.split(".")

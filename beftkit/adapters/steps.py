@@ -9,19 +9,18 @@ BEFT stores ``<module>.beft_bias`` ``[1, out]``, a change; LoRA with ``lora_bias
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from beftkit.adapters.reading import AdapterInfo, plain
+from beftkit.adapters.reading import AdapterInfo, plain, unused
+from beftkit.adapters.scales import Scales
 from beftkit.errors import BeftError
 
 #: options of a LoRA that change more than W + B A and the bias
 _NOT_PLAIN = """
     use_dora use_qalora use_bdlora layer_replication trainable_token_indices target_parameters
-    alora_invocation_tokens arrow_config corda_config eva_config
+    alora_invocation_tokens arrow_config corda_config eva_config kasa_config monteclora_config
 """.split()
 _OTHER_LORA = "beftkit does not apply; load this adapter with PEFT"
 
@@ -147,14 +146,16 @@ def bias_steps(config: Mapping[str, Any], names: Iterable[str]) -> tuple[list[St
     Returns:
         The steps, and the names of tensors that are not biases; both in the order of ``names``.
     """
-    steps, rest = [], []
+    steps, rest, scales = [], [], Scales(config)
     for name in names:
+        if unused(name):
+            continue
         module, _, leaf = plain(name).rpartition(".")
         if leaf == "beft_bias":
             steps.append(Step("add", f"{module}.bias", (name,)))
         elif leaf == "bias" and module.endswith(".lora_B"):
             module = module.removesuffix(".lora_B")
-            steps.append(Step("add", f"{module}.bias", (name,), lora_scale(config, module)))
+            steps.append(Step("add", f"{module}.bias", (name,), scales.of(module)))
         elif leaf in ("bias", "beta") or leaf.endswith("_bias"):
             leaf = "bias" if leaf == "beta" else leaf
             steps.append(Step("replace", f"{module}.{leaf}", (name,)))
@@ -176,7 +177,7 @@ def all_steps(config: Mapping[str, Any], names: Collection[str], info: AdapterIn
     """
     if found := _variants(config) if info.format == "lora" else []:
         raise BeftError(f"{info.reference}: a LoRA with {', '.join(found)}, which {_OTHER_LORA}")
-    steps, rest = bias_steps(config, names)
+    (steps, rest), scales = bias_steps(config, names), Scales(config)
     for tensor in rest:
         module, _, leaf = plain(tensor).rpartition(".")
         if ".lora_" not in tensor:
@@ -185,8 +186,7 @@ def all_steps(config: Mapping[str, Any], names: Collection[str], info: AdapterIn
             module, own = module[:-7], f"{module[-7:]}."
             a, b = (tensor.replace(own, f".lora_{which}.") for which in "AB")
             if tensor == a or a not in names:
-                scale = lora_scale(config, module)
-                steps.append(Step("low_rank", f"{module}.weight", (a, b), scale))
+                steps.append(Step("low_rank", f"{module}.weight", (a, b), scales.of(module)))
         else:
             raise BeftError(f"{info.reference}: {tensor}, which {_OTHER_LORA}")
     return steps
@@ -201,34 +201,39 @@ def _variants(config: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def layers_of(paths: Iterable[str]) -> dict[str, set[int]]:
+    """Which layers there are: path of a module list -> indices in it that these paths have."""
+    found: dict[str, set[int]] = {}
+    for path in paths:
+        parts = path.split(".")
+        at = next((i for i, part in enumerate(parts) if part.isdecimal()), None)
+        if at is not None:
+            found.setdefault(".".join(parts[:at]), set()).add(int(parts[at]))
+    return found
+
+
+def fewer_layers(changed: Iterable[str], there: Iterable[str]) -> list[str]:
+    """Say where an adapter changes only some layers of a base: it may be that of a smaller one.
+
+    Args:
+        changed: paths of what it changes, at runtime, with or without the base model's prefix.
+        there: paths of what the base has.
+    """
+    layers, notes = layers_of(there), []
+    for stack, found in layers_of(changed).items():
+        like = [one for one in layers if stack in endings(one) or one in endings(stack)]
+        like = [stack] if stack in like else like
+        whole = layers[like[0]] if len(like) == 1 else set()
+        if len(like) == 1 and found < whole:
+            shown = ", ".join(map(str, sorted(found)[:12])) + (", ..." if len(found) > 12 else "")
+            notes.append(
+                f"the adapter changes {len(found)} of the base's {len(whole)} layers "
+                f"({like[0]}: {shown}); was it trained on a smaller model?"
+            )
+    return notes
+
+
 def endings(path: str) -> list[str]:
     """The path, and what is left of it without its first parts: ``a.b.c``, ``b.c``, ``c``."""
     parts = path.split(".")
     return [".".join(parts[start:]) for start in range(len(parts))]
-
-
-def lora_scale(config: Mapping[str, Any], module: str) -> float:
-    """LoRA's factor for a module: alpha / r, or alpha / sqrt(r) with rank-stabilised LoRA.
-
-    Raises:
-        BeftError: the configuration's numbers are none.
-    """
-    rank = _by_pattern(config.get("rank_pattern"), module, config.get("r", 8))
-    alpha = _by_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))
-    if not (rank > 0 and math.isfinite(rank) and math.isfinite(alpha)):
-        raise BeftError(f"adapter configuration: r {rank:g}, lora_alpha {alpha:g}; is it damaged?")
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-
-
-def _by_pattern(patterns: Any, module: str, default: Any) -> float:
-    try:
-        if isinstance(patterns, dict):
-            for pattern, value in patterns.items():
-                if re.match(rf"(.*\.)?({pattern})$", module):
-                    return float(value)
-        return float(default)
-    except (re.error, TypeError, ValueError, OverflowError):
-        raise BeftError(
-            "adapter configuration: r, lora_alpha, rank_pattern or alpha_pattern is no number or "
-            "pattern; is it damaged?"
-        ) from None

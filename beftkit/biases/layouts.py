@@ -159,8 +159,9 @@ LAYOUTS = (
            m2="mlp.linear_fc1 mlp.lin1 mlp.proj_in", m3="mlp.linear_fc2 mlp.lin2 mlp.proj_out"),
     Layout(name="blip", qkv="self_attn.qkv self_attn.qkv_proj",
            m1="self_attn.projection self_attn.projection_layer"),
-    Layout(name="open-clip blocks", qkv="attn.in_proj_bias"),
-    Layout(name="torch's attention", qkv="self_attn.in_proj_bias"),
+    Layout(name="torch's decoder blocks", attention="cross", m1="multihead_attn.out_proj"),
+    Layout(name="torch's blocks", needs="self_attn.out_proj linear1", m2="linear1",
+           m3="linear2"),
     Layout(name="timesformer, seggpt", qkv="attention.attention.qkv attention.qkv",
            m1="attention.proj"),
     Layout(name="timesformer, over time", attention="time", qkv="temporal_attention.attention.qkv",
@@ -281,3 +282,6 @@ LAYOUTS = (
            m3="feed_forward1.linear2 feed_forward2.linear2"),
 )
 # fmt: on
+#: torch.nn.MultiheadAttention, wherever its ``in_proj_bias`` is in a block
+TORCH = Layout(name="torch's attention")
+TORCH_CROSS = Layout(name="torch's attention to another sequence", attention="cross")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from beftkit.biases.table import Table
+from beftkit.biases.table import Table, is_torch_fused
 
 #: module wrappers that come and go between a run and its checkpoint, wherever they stand
 WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer"}
@@ -76,7 +76,10 @@ def _lookup(tensor: Tensor, names: frozenset[str]) -> Named | None:
                 return Named(tensor, *_stack(path), leaf)
             if position and f"{path[-2]}.*.{leaf}" in names:  # a list for each part of a layer
                 return Named(tensor, *_stack([*path[:-2], path[-1]]), f"{path[-2]}.*.{leaf}")
-    return None
+    at = max((i for i, part in enumerate(parts) if part.isdecimal()), default=None)
+    if at is None or not is_torch_fused(parts[-1]):
+        return None
+    return Named(tensor, *_stack(parts[: at + 1]), ".".join(parts[at + 1 :]))
 
 
 def _stack(path: list[str]) -> tuple[str, tuple[int, ...]]:

@@ -211,8 +211,9 @@ def _sites(item: Named, scene: _Scene) -> list[Site]:
 
 
 def _split_rule(item: Named, scene: _Scene) -> str | None:
-    if scene.config:
-        return scene.table.split_rule(item.leaf, scene.types)
+    rule = scene.table.split_rule(item.leaf, scene.types)
+    if rule is not None or scene.config:
+        return rule
     # GPT-2's Conv1D weight is [in, 3 in]; nobody else's fused weight is transposed.
     shape = scene.shapes.get(item.tensor.name.removesuffix("bias") + "weight", ())
     if len(shape) == 2 and shape[1] == item.tensor.shape[0] != shape[0]:

@@ -89,10 +89,6 @@ SPLITS: dict[str, tuple[tuple[str, str], ...]] = {
     "self_attn.qkv.bias": ((_BLIP, "thirds"),),
     "self_attn.qkv_proj.bias": (("unlimited_ocr", "thirds"),),
     "attn.Wqkv.bias": (("modernbert modernvbert pe_audio", "thirds"),),
-    "attn.in_proj_bias": (
-        ("bridgetower bridgetower_vision_model step3p7 tipsv2 tipsv2_text_model", "thirds"),
-    ),
-    "self_attn.in_proj_bias": (("oneformer rf_detr", "thirds"),),
     "attention.attention.qkv.bias": (("timesformer", "thirds"),),
     "temporal_attention.attention.qkv.bias": (("timesformer", "thirds"),),
     "attention.qkv.bias": (("seggpt vitdet", "thirds"),),

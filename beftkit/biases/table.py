@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from beftkit.biases.inertness import RULES, rules_by_type
-from beftkit.biases.layouts import LAYOUTS, Layout, parameter
+from beftkit.biases.layouts import LAYOUTS, TORCH, TORCH_CROSS, Layout, parameter
 from beftkit.biases.splits import SPLIT_RULES, SPLITS
 from beftkit.errors import BeftError
+
+_CROSS = re.compile(r"cross|multihead_attn|encoder_attn")
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,24 @@ class Table:
         for row in (*general, *self.own):
             if all(parameter(leaf) in leaves for leaf in row.needs.split()):
                 result |= {leaf: (role, row) for leaf, role in row.names().items()}
+        for leaf in leaves - result.keys():
+            if is_torch_fused(leaf):
+                result[leaf] = ("qkv", TORCH_CROSS if _CROSS.search(leaf) else TORCH)
         return result
 
     def split_rule(self, leaf: str, types: frozenset[str]) -> str | None:
         """The split rule for a fused name under these model types, or None if no row says."""
         rows = self.splits.get(leaf, ())
-        return next((rule for row_types, rule in rows if types & set(row_types.split())), None)
+        rule = next((rule for row_types, rule in rows if types & set(row_types.split())), None)
+        return rule or ("thirds" if is_torch_fused(leaf) else None)
 
 
 BUILT_IN = Table(LAYOUTS, SPLITS, rules_by_type(RULES))
+
+
+def is_torch_fused(leaf: str) -> bool:
+    """Whether this is torch.nn.MultiheadAttention's bias: [q|k|v] by its code, in any model."""
+    return leaf.rpartition(".")[2] == "in_proj_bias"
 
 
 def load_table(path: str | Path | None) -> Table:
@@ -69,8 +81,9 @@ def load_table(path: str | Path | None) -> Table:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise BeftError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BeftError(f"{path}: not a TOML file ({error}); see docs/families-file.md") from None
+    except (ValueError, RecursionError) as error:  # a TOMLDecodeError, a number of 5000 digits
+        reason = " ".join(str(error).split())[:200]
+        raise BeftError(f"{path}: not a TOML file ({reason}); see docs/families-file.md") from None
     _only(document, {"layout", "split", "inert"}, f"{path}")
     known = {field.name for field in fields(Layout)}
     own = []

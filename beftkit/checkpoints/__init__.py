@@ -1,14 +1,17 @@
 """Checkpoints: names, shapes and, lazily, bytes."""
 
-from beftkit.checkpoints.bias_set import AdaptedBiasSet, BiasSet, recognise_checkpoint
+from beftkit.checkpoints.adapted import AdaptedBiasSet
+from beftkit.checkpoints.bias_set import BiasSet, recognise_checkpoint
 from beftkit.checkpoints.checkpoint import Checkpoint, load_config, open_checkpoint
 from beftkit.checkpoints.header import TensorInfo
+from beftkit.checkpoints.screen import check_model_files
 
 __all__ = [
     "AdaptedBiasSet",
     "BiasSet",
     "Checkpoint",
     "TensorInfo",
+    "check_model_files",
     "load_config",
     "open_checkpoint",
     "recognise_checkpoint",

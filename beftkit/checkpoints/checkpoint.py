@@ -25,7 +25,7 @@ from beftkit.errors import BeftError
 INDEX_SUFFIXES = (".safetensors.index.json", ".bin.index.json")
 CONFIG = "config.json"
 #: pickles that trainers leave beside the weights
-_NOT_WEIGHTS = re.compile(r"training_args|optimizer|scheduler|scaler|rng_state|trainer_state")
+NOT_WEIGHTS = re.compile(r"training_args|optimizer|scheduler|scaler|rng_state|trainer_state")
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)\.safetensors")
 
 
@@ -39,6 +39,7 @@ class Checkpoint:
         adapter: the ``adapter_config.json`` where the tensors are a PEFT adapter's, what our own
             adapter says in its stead, else None.
         metadata: the text in an adapter's header.
+        notes: sentences that a reader of the tensors needs.
         origin: what else is known of where they come from; a hub's commit and the bytes fetched.
     """
 
@@ -56,6 +57,7 @@ class Checkpoint:
         self.reference, self.tensors = reference, tensors
         self.config, self.adapter = config, adapter
         self.metadata: Mapping[str, str] = metadata or {}
+        self.notes = [one for file in files for one in getattr(file, "notes", ())]
         self._files = files
 
     @property
@@ -180,7 +182,7 @@ def choose_weights(folder: Folder) -> str | list[str]:
     for name in ("pytorch_model.bin", f"pytorch_model{INDEX_SUFFIXES[1]}", "adapter_model.bin"):
         if name in names:
             return name
-    pickles = [n for n in names if n.endswith(PICKLES) and not _NOT_WEIGHTS.match(n)]
+    pickles = [n for n in names if n.endswith(PICKLES) and not NOT_WEIGHTS.match(n)]
     if len(pickles) == 1:
         return pickles[0]
     found = f"found {', '.join(names[:5])}" if names else "it is empty"

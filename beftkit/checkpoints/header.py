@@ -11,6 +11,7 @@ import json
 from math import isfinite
 from typing import Any, NamedTuple
 
+from beftkit.checkpoints.foreign import foreign
 from beftkit.errors import BeftError
 
 LENGTH_BYTES = 8
@@ -90,6 +91,8 @@ def parse_json_object(
     except RecursionError:
         too_deep = True
     except ValueError:  # UnicodeError, JSONDecodeError, integers of thousands of digits
+        if told := foreign(raw):
+            raise BeftError(f"{where}: {told}") from None
         raise BeftError(f"{where}: {what} is not valid JSON; is the file damaged?") from None
     if too_deep:
         raise BeftError(f"{where}: {what} is nested absurdly deep; expected a flat object")
@@ -120,8 +123,12 @@ def header_length(first: bytes, file_size: int, where: str) -> int:
     if file_size == 0:
         raise BeftError(f"{where}: the file is empty; expected a safetensors file")
     if len(first) < LENGTH_BYTES:
+        if told := foreign(first):
+            raise BeftError(f"{where}: {told}")
         raise BeftError(f"{where}: {file_size} bytes is too short for a safetensors file")
     length = int.from_bytes(first[:LENGTH_BYTES], "little")
+    if length > min(MAX_HEADER, file_size) and (told := foreign(first)):
+        raise BeftError(f"{where}: {told}")
     # A zip's first bytes can be a believable length, so these come first.
     if first.startswith(b"PK\x03\x04") or (length > MAX_HEADER and first[0] == 0x80):
         raise BeftError(

@@ -74,12 +74,17 @@ def hub_reason(error: BaseException, reference: str) -> str | None:
     return None
 
 
-def cached_commit(reference: str, revision: str | None) -> str | None:
-    """The commit of a repository whose ``config.json`` was just read; None for a folder here."""
+def cached_folder(reference: str, revision: str | None) -> Path | None:
+    """Where a repository lies whose ``config.json`` was just read; None for a folder here."""
     from huggingface_hub import try_to_load_from_cache
 
     if Path(reference).exists():
         return None
     found = try_to_load_from_cache(reference, "config.json", revision=revision)
-    name = Path(found).parent.name if isinstance(found, str) else ""
-    return name if _COMMIT.fullmatch(name) else None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def cached_commit(reference: str, revision: str | None) -> str | None:
+    """The commit of a repository whose ``config.json`` was just read; None for a folder here."""
+    folder = cached_folder(reference, revision)
+    return folder.name if folder and _COMMIT.fullmatch(folder.name) else None

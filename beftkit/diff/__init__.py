@@ -18,7 +18,7 @@ from beftkit.diff.compare import (
     score_pairs,
     settle_candidates,
 )
-from beftkit.diff.sides import Reference, Sides, expand_runs
+from beftkit.diff.sides import Reference, Sides, expand_runs, passed_over
 from beftkit.errors import BeftError
 from beftkit.scores import METHODS, Coverage, Identity, Scores, SiteScore, choose_target, rank_roles
 
@@ -123,13 +123,18 @@ def score_all(
         return first + list(pool.map(one, wanted[1:]))
 
 
-def comparison(pre: Reference, post: Reference) -> Comparison:
+def comparison(pre: Reference, post: Reference, *, merged: bool = True) -> Comparison:
     """Read PRE and POST once; the figures are then ranked by as many methods as wanted.
+
+    Args:
+        pre: as for `score`.
+        post: as for `score`.
+        merged: whether an adapter's sums are rounded to PRE's dtype, as `score` does.
 
     Raises:
         BeftError: as by `score`.
     """
-    return _compare(Sides(pre, None, BUILT_IN, False), post, None, False)
+    return _compare(Sides(pre, None, BUILT_IN, False, merged), post, None, False)
 
 
 @dataclass(frozen=True)
@@ -182,7 +187,8 @@ class Comparison:
 def _compare(sides: Sides, post: Reference, tower: str | None, allow_nonfinite: bool) -> Comparison:
     left, right = sides.pair(post)
     refuse_empty(left, right)
-    notes = list(dict.fromkeys([*left.recognition.notes, *right.recognition.notes]))
+    told = [*left.recognition.notes, *right.recognition.notes, *passed_over(post)]
+    notes = list(dict.fromkeys(told))
     families = [one.recognition.family for one in (left, right)]
     if families[0] != families[1] and not any("by its names" in name for name in families):
         notes.append(f"PRE is a {families[0]}, POST a {families[1]}: matched by their names alone")

@@ -61,6 +61,7 @@ def check_finite(left: BiasSet, right: BiasSet, allowed: bool) -> list[str]:
             )
         if names:
             notes.append(f"not finite in {one.checkpoint.reference}: {', '.join(names)}")
+        notes += one.beside_notes()
     return notes
 
 

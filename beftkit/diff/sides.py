@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from beftkit.adapters import BIASES_NAME
+from beftkit.adapters import BIASES_NAME, base_elsewhere
 from beftkit.adapters import CONFIG_NAME as ADAPTER_CONFIG
 from beftkit.biases import Table
 from beftkit.checkpoints import (
@@ -23,7 +23,7 @@ from beftkit.errors import BeftError, UsageError
 #: a path or a hub reference, a module, or a state dict
 Reference = Any
 #: what lies in the folder of a model or an adapter, never in that of a run
-_NO_RUN = ("model.safetensors", ADAPTER_CONFIG, BIASES_NAME)
+_NO_RUN = ("model.safetensors", "pytorch_model.bin", ADAPTER_CONFIG, BIASES_NAME)
 _RUN = re.compile(r"(?:checkpoint|epoch|step|snapshot)s?[-_]?\d+", re.IGNORECASE)
 
 
@@ -36,12 +36,14 @@ class Sides:
         given: the configuration to use for all, or None.
         table: the families.
         download: whether hub files are fetched whole.
+        merged: whether an adapter's sums are rounded to its base's dtype, as by PEFT's merge.
     """
 
     pre: Reference | None
     given: dict[str, Any] | None
     table: Table
     download: bool
+    merged: bool = True
     _bases: dict[str, Checkpoint] = field(default_factory=dict)
     _sets: dict[tuple[int, int], BiasSet] = field(default_factory=dict)
 
@@ -64,7 +66,7 @@ class Sides:
         if after.adapter is None:
             return left, self._read(after, self.given or after.config or own)
         plain = left if before.adapter is None else self.biases(self.base_of(after), config)
-        return left, AdaptedBiasSet(plain, after)
+        return left, AdaptedBiasSet(plain, after, merged=self.merged)
 
     def kept(self, reference: Reference) -> Checkpoint:
         """PRE or an adapter's base, opened once for all POSTs."""
@@ -78,6 +80,9 @@ class Sides:
         name = (adapter.adapter or {}).get("base_model_name_or_path")
         if not isinstance(name, str) or not name:
             raise BeftError(f"{adapter.reference}: does not name its base model; give it as PRE")
+        for note in base_elsewhere(adapter.reference, name):
+            if note not in adapter.notes:
+                adapter.notes.append(note)
         if "/" not in name and not Path(name).exists():  # bert-base-uncased, without an owner
             name = f"hf://{name}"
         revision = (adapter.adapter or {}).get("revision")
@@ -94,7 +99,7 @@ class Sides:
         if key not in self._sets:
             if checkpoint.adapter is not None:
                 base = self.biases(self.base_of(checkpoint), config)
-                self._sets[key] = AdaptedBiasSet(base, checkpoint)
+                self._sets[key] = AdaptedBiasSet(base, checkpoint, merged=self.merged)
             else:
                 self._sets[key] = self._read(checkpoint, config)
         return self._sets[key]
@@ -118,22 +123,38 @@ def expand_runs(posts: Iterable[Reference]) -> list[Reference]:
     """
     result: list[Reference] = []
     for post in posts:
-        found = _members(Path(post)) if isinstance(post, (str, Path)) else []
-        result += found or [post]
+        is_model, members = _members(post)
+        result += [post] if is_model or not members else members
     return result
 
 
-def _members(folder: Path) -> list[Path]:
+def passed_over(post: Reference) -> list[str]:
+    """Say that checkpoints of a run lie in the folder of a model, which alone is scored."""
+    is_model, members = _members(post)
+    if not (is_model and members):
+        return []
+    names = ", ".join(one.name for one in members[:3]) + (", ..." if len(members) > 3 else "")
+    pattern = f"{Path(post) / re.split('[0-9]', members[0].name)[0]}*"
+    return [
+        f"{post}: the model in this folder was scored; the {len(members)} checkpoints beside it "
+        f"({names}) were not: give them by name ({pattern})"
+    ]
+
+
+def _members(reference: Reference) -> tuple[bool, list[Path]]:
+    """Whether a folder holds a model or an adapter itself, and the checkpoints of a run in it."""
+    if not isinstance(reference, (str, Path)):
+        return False, []
+    folder = Path(reference)
     try:
         entries = list(folder.iterdir()) if folder.is_dir() else []
     except (OSError, ValueError):
-        return []
+        return False, []
     names = [entry.name for entry in entries]
-    if any(name in _NO_RUN or name.endswith(".index.json") for name in names):
-        return []
+    is_model = any(name in _NO_RUN or name.endswith(".index.json") for name in names)
     folders = [entry for entry in entries if entry.is_dir() and _RUN.fullmatch(entry.name)]
     files = [one for one in entries if one.suffix == ".safetensors" and _RUN.fullmatch(one.stem)]
-    return sorted(folders or files, key=natural)
+    return is_model, sorted(folders or files, key=natural)
 
 
 def natural(path: Path) -> list[tuple[int, str | int]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from beftkit.accelerator import out_of_memory
+from beftkit.adapters import base_elsewhere
 from beftkit.errors import BeftError, UsageError
 from beftkit.runs.prepare import load_data, prepare
 from beftkit.settings.evaluate import EvaluateSettings
@@ -68,11 +69,13 @@ def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
     """`evaluate` (see there) under settings that are resolved."""
     s = settings
     info = None if s.adapter is None else adapter_info(s.adapter)
+    led: list[str] = []  # what to say of where the adapter led us
     if not s.model:
         if info is None:
             raise UsageError("neither a model nor an adapter was given; expected one of them")
         if info.base is None:
             raise BeftError(f"{s.adapter}: does not name its base; give the model as well")
+        led = base_elsewhere(str(s.adapter), info.base)
         found_base = {"model": info.base, "revision": s.revision or info.revision}
         s = s.model_copy(update=found_base)
     said = _Said.of(info)
@@ -80,7 +83,7 @@ def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
     data = load_data(s, train=False, labels=said.labels)
     metrics = load_metrics(s.metric or said.metrics or data.metrics, s.trust_remote_code)
     ready = prepare(s, 0, data=data)
-    notes, held = (*(() if s.metric else said.notes), *data.notes), set[str]()
+    notes, held = (*led, *(() if s.metric else said.notes), *data.notes), set[str]()
     if s.adapter is not None:
         applied = apply_adapter(ready.model, s.adapter)
         held, notes = set(applied.parameters), (*notes, *applied.notes)
@@ -122,7 +125,7 @@ class _Said:
         def read(key: str) -> Any:
             try:
                 return json.loads(said.get(f"beftkit.{key}") or "null")
-            except ValueError:
+            except (ValueError, RecursionError):
                 return None
 
         labels, metrics, length = read("labels"), read("metrics"), read("max_length")

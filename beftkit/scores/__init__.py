@@ -9,6 +9,7 @@ from beftkit.scores.ranking import (
     combine_inert,
     contenders,
     rank_roles,
+    unmeasured,
 )
 from beftkit.scores.results import (
     Coverage,
@@ -40,4 +41,5 @@ __all__ = [
     "document",
     "post_labels",
     "rank_roles",
+    "unmeasured",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -35,10 +35,14 @@ METHODS = {"projection": "projection", "magnitude": "magnitude_l1"}
 METHODS |= {name: name for name in FIGURES if name.startswith("magnitude_")}
 METHODS |= {"angle": "angle", "fisher": "fisher"}
 DEFAULT_CANDIDATES = ("q", "k", "v")
+#: what else ranks where the projection ratio cannot
+_INSTEAD = "magnitude (--method magnitude) and Fisher (beftkit fisher) can rank such biases"
 
 
 def rank_roles(sites: Iterable[SiteScore], method: str) -> dict[str, RoleScore]:
     """Average sites into roles and order them: learning roles by score, then the inert ones.
+
+    Roles whose score means nothing (`unmeasured`) come between the two.
 
     Args:
         sites: scored sites in a stable order.
@@ -56,24 +60,43 @@ def rank_roles(sites: Iterable[SiteScore], method: str) -> dict[str, RoleScore]:
         for role, members in grouped.items()
     }
     scores = {role: one.figures[figure] for role, one in unranked.items()}
-    order = best_first(scores, {role: one.inert for role, one in unranked.items()})
+    empty = unmeasured(method, {role: one.figures["norm_pre"] for role, one in unranked.items()})
+    order = best_first(scores, {role: one.inert for role, one in unranked.items()}, empty)
     return {
         role: replace(unranked[role], rank=None if scores[role] is None else rank)
         for rank, role in enumerate(order, start=1)
     }
 
 
-def best_first(scores: Mapping[str, float | None], inert: Mapping[str, Inert]) -> list[str]:
+def unmeasured(method: str, norms: Mapping[str, float | None]) -> frozenset[str]:
+    """Roles that are zero before training, of which the projection ratio is 1 whatever changed.
+
+    Args:
+        method: key of `METHODS`.
+        norms: of each role the mean norm before.
+    """
+    if METHODS[method] != "projection":
+        return frozenset()
+    return frozenset(role for role, norm in norms.items() if norm == 0)
+
+
+def best_first(
+    scores: Mapping[str, float | None],
+    inert: Mapping[str, Inert],
+    empty: Collection[str] = (),
+) -> list[str]:
     """Roles in order: those that learn by score, then the inert ones, last those without a score.
 
     Args:
         scores: of each role; ties keep its order.
         inert: of each role; one that is not there learns.
+        empty: roles whose score means nothing; they come before the inert ones.
     """
 
-    def order(role: str) -> tuple[bool, bool, float]:
+    def order(role: str) -> tuple[bool, bool, bool, float]:
         score = scores[role]
-        return score is None, inert.get(role) == "yes", 0.0 if score is None else -score
+        last = 0.0 if score is None else -score
+        return score is None, inert.get(role) == "yes", role in empty, last
 
     return sorted(scores, key=order)
 
@@ -83,11 +106,12 @@ def contenders(
     scores: Mapping[str, float | None],
     inert: Mapping[str, Inert],
     allow_inert: bool = False,
+    empty: Collection[str] = (),
 ) -> list[str]:
     """Those of the roles that can be the target, best first; ties keep the order of ``roles``."""
     able = [role for role in roles if allow_inert or inert.get(role) != "yes"]
     known = {role: scores[role] for role in able if scores.get(role) is not None}
-    return best_first(known, {})
+    return [role for role in best_first(known, {}) if role not in empty]
 
 
 def choose_target(
@@ -108,7 +132,10 @@ def choose_target(
     if absent:
         notes.append(f"candidate {', '.join(absent)}: no such bias was compared")
     scored = {role: value for role in present if (value := roles[role].figures[figure]) is not None}
-    allowed = contenders(present, scored, {r: roles[r].inert for r in present}, allow_inert)
+    empty = unmeasured(method, {role: one.figures["norm_pre"] for role, one in roles.items()})
+    notes += _empty_notes(roles, method, empty, scored)
+    inert = {role: roles[role].inert for role in present}
+    allowed = contenders(present, scored, inert, allow_inert, empty)
     target = allowed[0] if allowed else None
     if target is None:
         notes.append("no candidate can be the target")
@@ -118,7 +145,7 @@ def choose_target(
     if ties:
         notes.append(f"{target} and {', '.join(ties)} have equal scores; {target} is named first")
     for role in scored:
-        if role not in allowed and target and scored[role] > scored[target]:
+        if role not in (*allowed, *empty) and target and scored[role] > scored[target]:
             notes.append(
                 f"{role} scores higher ({scored[role]:.4g}) but is inert here: softmax ignores "
                 "it, its change is optimiser noise, so it is not the target"
@@ -126,6 +153,39 @@ def choose_target(
     if allow_inert and target and roles[target].inert == "yes":
         notes.append(f"{target} is inert here: training it alone changes nothing but the head")
     return target, notes
+
+
+def _empty_notes(
+    roles: Mapping[str, RoleScore], method: str, empty: Collection[str], scored: Mapping[str, float]
+) -> list[str]:
+    """Say where the projection ratio means nothing, in whole or in part."""
+    figure = METHODS[method]
+    if not any(roles[role].figures[figure] for role in empty):
+        empty = ()  # nothing in them changed either
+    notes = []
+    if empty and len(empty) == len(roles):
+        notes.append(
+            "every compared bias is zero in PRE (a fresh model, or biases added at zero): the "
+            "projection ratio is then 1 whatever changed and means nothing, so it names no target; "
+            f"{_INSTEAD}"
+        )
+    elif named := [role for role in roles if role in empty]:
+        notes.append(
+            f"{', '.join(named)}: zero in PRE, so the projection ratio is 1 whatever changed and "
+            f"cannot make them the target; {_INSTEAD}"
+        )
+    if figure == "angle" and (zero := [r for r in roles if roles[r].figures["norm_pre"] == 0]):
+        notes.append(f"{', '.join(zero)}: zero in PRE, so there is no angle; {_INSTEAD}")
+    if figure == "projection":
+        for role in scored:
+            sites = [one.figures for one in roles[role].sites if one.figures["norm_pre"] == 0]
+            counted = sum(bool(one["projection"]) for one in sites)
+            if counted and role not in empty:
+                notes.append(
+                    f"{role}: {counted} of {len(roles[role].sites)} biases are zero in PRE, and "
+                    "count 1 each in the mean whatever changed"
+                )
+    return notes
 
 
 def combine_inert(sites: Iterable[HasInert]) -> Inert:

@@ -54,10 +54,31 @@ def decode(raw: bytes, dtype: str) -> Array:
         raw: little-endian bytes as a safetensors file keeps them.
         dtype: ``F64``, ``F32``, ``F16`` or ``BF16``.
     """
-    if dtype == "BF16":  # the upper half of a float32
-        wide = np.frombuffer(raw, "<u2").astype("<u4") << np.uint32(16)
-        return wide.view("<f4").astype(np.float64)
-    return np.frombuffer(raw, f"<f{_BYTES[dtype]}").astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN stays a NaN, and that is no news here
+        if dtype == "BF16":  # the upper half of a float32
+            wide = np.frombuffer(raw, "<u2").astype("<u4") << np.uint32(16)
+            return wide.view("<f4").astype(np.float64)
+        return np.frombuffer(raw, f"<f{_BYTES[dtype]}").astype(np.float64)
+
+
+def rounded(values: Array, dtype: str) -> Array:
+    """Values as a float32 result is stored in a dtype: to the nearest, ties to even.
+
+    Args:
+        values: any shape.
+        dtype: ``F64`` (nothing is rounded), ``F32``, ``F16`` or ``BF16``.
+    """
+    if dtype == "F64":
+        return values
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity stay what they are
+        single = values.astype(np.float32)
+        if dtype == "F16":
+            return single.astype(np.float16).astype(np.float64)
+        if dtype == "BF16":
+            bits = single.view(np.uint32)
+            near = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+            single = np.where(np.isnan(single), single, near.astype(np.uint32).view(np.float32))
+        return single.astype(np.float64)
 
 
 def pair_stats(pre: Array, post: Array) -> Stats:

@@ -58,7 +58,8 @@ def choose_bias(
             asked_to_stop=asked_to_stop,
         )
     if found.target is None:
-        raise BeftError(f"{folder / folders.SELECT}: no candidate can be the target")
+        why = "".join(f"; {note}" for note in found.notes if "zero in PRE" in note)
+        raise BeftError(f"{folder / folders.SELECT}: no candidate can be the target{why}")
     score = found.groups[0].projection.roles[found.target].score
     watcher.note(
         f"the {PROBE} moved {found.target} most (projection ratio {score:.4g}): training it alone"

@@ -10,7 +10,7 @@ from beftkit.diff import comparison
 from beftkit.runs.prepare import prepare
 from beftkit.runs.results import Run, TrainResult, run_metrics
 from beftkit.scores import METHODS as FIGURES_OF
-from beftkit.scores import Scores
+from beftkit.scores import Scores, unmeasured
 from beftkit.selection.certainty import Settled, settled
 from beftkit.selection.results import CellRun, MethodTable, ProbeRun, RoleRank
 from beftkit.settings.select import SelectSettings
@@ -31,12 +31,13 @@ def change_methods(
     revision = result.settings.revision
     pre = f"{result.model}@{revision}" if revision else result.model
     post = Path(str(run.folder)) / str(run.adapter)
-    read = comparison(pre, post)
+    read = comparison(pre, post, merged=False)  # a probe trains in float32, whatever is stored
     rules = list(settings.candidates), settings.allow_inert
     first, second = (read.ranked(method, *rules) for method in ("projection", "magnitude"))
     tables = {one.method: method_table(one) for one in (first, second)}
     # What the probe's adapter holds beside biases is no news here.
-    return tables, first.family, tuple(note for note in first.notes if "inert" in note)
+    told = [note for note in first.notes if "inert" in note or "zero in PRE" in note]
+    return tables, first.family, tuple(told)
 
 
 def fisher_method(
@@ -103,6 +104,7 @@ def thinned(track: Track) -> dict[str, tuple[tuple[int, float | None], ...]]:
 
 def when_settled(track: Track, table: MethodTable, settings: SelectSettings) -> Settled | None:
     """From which update the projection ratio's answer stayed, among candidates that can learn."""
-    there = [role for role in settings.candidates if role in table.roles]
+    empty = unmeasured("projection", {role: one.norm_pre for role, one in table.roles.items()})
+    there = [role for role in settings.candidates if role in table.roles and role not in empty]
     able = [role for role in there if settings.allow_inert or table.roles[role].inert != "yes"]
     return settled(track, able)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from beftkit.scores import best_first, contenders
+from beftkit.scores import best_first, contenders, unmeasured
 from beftkit.selection.certainty import Settled, kendall_tau, margin
 from beftkit.selection.results import (
     METHODS,
@@ -44,7 +44,7 @@ def _group(
     cells: Sequence[CellResult], settings: SelectSettings, metric: str | None, higher: bool
 ) -> GroupResult:
     tables = {name: [c.methods[name] for c in cells if name in c.methods] for name in METHODS}
-    methods = {name: _method(some, settings) for name, some in tables.items() if some}
+    methods = {name: _method(name, some, settings) for name, some in tables.items() if some}
     shifts = [cell.settled for cell in cells if cell.settled]
     roles = methods["projection"].roles
     v, q = (roles[role].score if role in roles else None for role in ("v", "q"))
@@ -87,19 +87,20 @@ def _mean(values: Sequence[float | None]) -> tuple[float | None, float | None]:
     return fmean(known), stdev(known) if len(known) > 1 else None
 
 
-def _method(tables: Sequence[MethodTable], settings: SelectSettings) -> MethodMean:
+def _method(method: str, tables: Sequence[MethodTable], settings: SelectSettings) -> MethodMean:
     """Mean scores over seeds, ranked anew; the target, and by how much it leads."""
     first = tables[0].roles
     means = {role: _mean([table.roles[role].score for table in tables]) for role in first}
     scores = {role: mean for role, (mean, _) in means.items()}
     inert = {role: one.inert for role, one in first.items()}
+    empty = unmeasured(method, {role: one.norm_pre for role, one in first.items()})
     roles = {}
-    for rank, role in enumerate(best_first(scores, inert), start=1):
+    for rank, role in enumerate(best_first(scores, inert, empty), start=1):
         one, (mean, deviation) = first[role], means[role]
         what = mean, deviation, one.inert, one.width, one.norm_pre
         roles[role] = RoleMean(*what, None if mean is None else rank)
     moved = [role for role in roles if role in settings.candidates and scores[role]]
-    can = contenders(moved, scores, inert, settings.allow_inert)
+    can = contenders(moved, scores, inert, settings.allow_inert, empty)
     layers = [_layers(tables, role) for role in can[:2]]
     lead = margin(can[1], *layers) if len(can) > 1 else None
     return MethodMean(can[0] if can else None, lead, roles)

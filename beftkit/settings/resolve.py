@@ -17,6 +17,8 @@ from beftkit.settings.train import TrainSettings
 
 #: what loads data and a model
 Loading = TrainSettings | FisherSettings | EvaluateSettings
+#: what a YAML file of settings may hold: levels, and values with every alias written out
+_DEEPEST, _MOST = 20, 10_000
 _Settings = TypeVar("_Settings", bound=Part)
 
 
@@ -114,22 +116,60 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     """A mapping of settings from a YAML file.
 
     Raises:
-        BeftError: not there, not YAML, or not a mapping.
+        BeftError: not there, not YAML, nested or repeated without measure, or not a mapping.
     """
     import yaml
 
     try:
-        found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        text = Path(file).read_text(encoding="utf-8")
+        if problem := _overgrown(text):
+            raise BeftError(f"{file}: {problem}; expected settings such as `lr: 0.001`, one a line")
+        found = yaml.safe_load(text)
+    except BeftError:
+        raise
     except OSError as error:
         raise BeftError(f"{file}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise BeftError(f"{file}: not a YAML file ({reason})") from None
+        raise BeftError(f"{file}: not a YAML file ({reason[:200]})") from None
     if found is None:
         return {}
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise BeftError(f"{file}: expected settings such as `lr: 0.001`, one a line")
     return found
+
+
+def _overgrown(text: str) -> str | None:
+    """What is too much in a YAML text, if anything; told from its events, before it is built.
+
+    Aliases cost nothing to write: nine lines of them stand for a thousand million values.
+    """
+    import yaml
+
+    sizes: dict[str, int] = {}  # of what an alias stands for
+    opened: list[tuple[str | None, int]] = []
+    count = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                return f"the alias *{event.anchor} stands within what it stands for, or for nothing"
+            count += sizes[event.anchor]
+        elif isinstance(event, yaml.ScalarEvent):
+            count += 1
+            if event.anchor:
+                sizes[event.anchor] = 1
+        elif isinstance(event, yaml.CollectionStartEvent):
+            opened.append((event.anchor, count))
+            count += 1
+            if len(opened) > _DEEPEST:
+                return f"nested more than {_DEEPEST} deep"
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = opened.pop()
+            if anchor:
+                sizes[anchor] = count - before
+        if count > _MOST:
+            return f"holds more than {_MOST} values, its aliases written out"
+    return None
 
 
 def settings_yaml(settings: TrainSettings) -> str:

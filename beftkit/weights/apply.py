@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from beftkit.adapters import BIASES_NAME, AdapterInfo, Step, Target, all_steps
+from beftkit.adapters import BIASES_NAME, AdapterInfo, Step, Target, all_steps, fewer_layers
 from beftkit.checkpoints import Checkpoint, open_checkpoint
 from beftkit.errors import BeftError
 from beftkit.scores.statistics import PRECISION, decode
@@ -92,6 +92,9 @@ def apply_adapter(
     notes = []
     if made:
         notes.append(f"added {len(made)} biases that the base has not (e.g. {made[0]})")
+    # Of what is changed a module is the owner, also where it had no bias.
+    changed = [one.parameter.rpartition(".")[0] for one in placed]
+    notes += fewer_layers(changed, [name for name, _ in model.named_modules()])
     return AppliedAdapter(info, tuple(sorted({one.parameter for one in placed})), tuple(notes))
 
 
