@@ -2,9 +2,9 @@
 
     python bench/same_behaviour.py OLD NEW [--data DIR] [--keep DIR] [--only NAME,...]
 
-OLD and NEW are revisions, or `.` for the working tree as it is. Both run in a folder of the same
-path, by the command line alone, since internals may move. Exit codes, stdout, stderr and every file
-are compared to the bit, times apart; of `--help` the options alone. Exit code 1 where any differs.
+Both run in a folder of the same path, by the command line alone, since internals may move. Exit
+codes, stdout, stderr and every file have to be equal to the bit, times apart; of help texts the
+options alone. Exit code 1 if anything differs. The cases stand in same_behaviour.txt.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import csv
 import difflib
 import fnmatch
 import hashlib
+import inspect
 import json
 import os
 import random
@@ -36,7 +37,6 @@ from typing import Any
 TIMES = re.compile(r'("\w*(?:seconds|examples_per_second|crc32|log_bytes)": ?)("\d+"|[\w.+-]+)')
 SPEED = re.compile(r"\d+ examples/s\b")
 COLUMNS = re.compile(r"(?:train s|examples/s)\b")
-SHOWN = 8  # differences of a case that are printed
 
 FAMILIES = "bert roberta electra deberta deberta-v2 gpt2 gpt_neox bloom falcon opt qwen2 bart vit"
 SIZES = """hidden_size=24 num_hidden_layers=2 num_attention_heads=3 intermediate_size=40
@@ -59,7 +59,6 @@ def cases(data: Path | None) -> dict[str, list[str]]:
     """The commands of each case; none where it needs data that is not there."""
     short = {"families": FAMILIES.replace(" ", "|")}
     found: dict[str, list[str]] = {}
-    real = {} if data is None else {"data": data}
     text = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8")
     for line in text.replace("\\\n", "").splitlines():
         while line != (line := Template(line).safe_substitute(short)):
@@ -71,7 +70,7 @@ def cases(data: Path | None) -> dict[str, list[str]]:
         elif not line.startswith("#"):
             group = re.search(r"\{([^{}]*)\}", line) or [line, line]
             every = [line.replace(group[0], one) for one in group[1].split("|")]
-            lines += [Template(one).safe_substitute(real) for one in every]
+            lines += [Template(one).safe_substitute(data=data or "$data") for one in every]
     return {name: [] if "$data" in str(lines) else lines for name, lines in found.items()}
 
 
@@ -136,7 +135,7 @@ def start(place: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
 
 def run_case(lines: list[str], place: Path, result: Path) -> None:
     """Run the lines in a fresh folder; what they say and leave goes to ``result``."""
-    work, ran = place / "work", result / "ran"
+    work, ran = place / "work", result / "commands"
     shutil.rmtree(work, ignore_errors=True)
     shutil.rmtree(result, ignore_errors=True)
     shutil.copytree(place / "inputs", work)
@@ -148,9 +147,9 @@ def run_case(lines: list[str], place: Path, result: Path) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             continue
         done = start(place, "-m", "beftkit", *words)
-        (ran / f"{number}.exit").write_text(str(done.returncode))
-        (ran / f"{number}.stdout").write_bytes(done.stdout)
-        (ran / f"{number}.stderr").write_bytes(done.stderr)
+        (ran / f"{number:02}.exit").write_text(str(done.returncode))
+        (ran / f"{number:02}.stdout").write_bytes(done.stdout)
+        (ran / f"{number:02}.stderr").write_bytes(done.stderr)
     work.rename(result / "files")
 
 
@@ -250,7 +249,7 @@ def compare(lines: list[str], old: Path, new: Path) -> list[str]:
     for path in sorted({one.relative_to(side) for side in (old, new) for one in side.rglob("*")}):
         one, other = old / path, new / path
         name = str(path)
-        if path.parts[0] == "ran" and path.suffix:
+        if path.parts[0] == "commands" and path.suffix:
             name = f"`{lines[int(path.stem)]}` {path.suffix[1:]}"
         if not (one.exists() and other.exists()):
             found.append(f"{name}: only in {'OLD' if one.exists() else 'NEW'}")
@@ -258,7 +257,7 @@ def compare(lines: list[str], old: Path, new: Path) -> list[str]:
             found.append(f"{name}: mode {one.stat().st_mode:o} -> {other.stat().st_mode:o}")
         elif one.is_file():
             texts = [one.read_bytes(), other.read_bytes()]
-            if name.endswith("--help` stdout"):
+            if all(b"-h, --help " in text for text in texts):  # wording is free
                 texts = [listed_options(text.decode()).encode() for text in texts]
             found += [f"{name} {line}" for line in differences(*texts)]
     return found
@@ -297,7 +296,6 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder of it all; OLD's outputs are used again")
     parser.add_argument("--only", default="*", help="cases, with commas; * and ? match")
     given = parser.parse_args()
-    place = (given.keep or Path(tempfile.mkdtemp(prefix="beftkit-"))).resolve()
     every, patterns = cases(given.data and Path(given.data).resolve()), given.only.split(",")
     chosen = {n: c for n, c in every.items() if any(fnmatch.fnmatch(n, one) for one in patterns)}
     if missing := [one for one in patterns if not fnmatch.filter(every, one)]:
@@ -305,8 +303,10 @@ def main() -> int:
     for name in [name for name, lines in chosen.items() if not lines]:
         print(f"{name}: left out, as it needs --data", flush=True)
         del chosen[name]
+    place = (given.keep or Path(tempfile.mkdtemp(prefix="beftkit-"))).resolve()
+    made = [inspect.getsource(one) for one in (make_inputs, start, run_case)]
     versions = [version(name) for name in ("torch", "transformers", "numpy", "matplotlib")]
-    stamp, held = f"{versions} {Path(__file__).read_text()}", place / "stamp"
+    stamp, held = str([FILES, FAMILIES, SIZES, WORDS, *made, *versions]), place / "stamp"
     if not held.is_file() or held.read_text() != stamp:
         shutil.rmtree(place / "inputs", ignore_errors=True)
         make_inputs(place / "inputs")
@@ -316,10 +316,10 @@ def main() -> int:
     for name in run_side("NEW", given.new, chosen, place):
         found = compare(chosen[name], place / "OLD" / name, place / "NEW" / name)
         differing += [name] if found else []
-        codes = Counter(one.read_text() for one in (place / "NEW" / name / "ran").glob("*.exit"))
+        codes = Counter(one.read_text() for one in (place / "NEW" / name).glob("commands/*.exit"))
         verdict = f"DIFFERS in {len(found)} places" if found else "same"
         print(f"{name}: {verdict}; exit codes {dict(sorted(codes.items()))}", flush=True)
-        print(*(f"    {line}\n" for line in found[:SHOWN]), sep="", end="", flush=True)
+        print(*(f"    {line}\n" for line in found[:8]), sep="", end="", flush=True)
     if given.keep is None:
         shutil.rmtree(place)
     print(f"{len(chosen)} cases, {len(differing)} differ {' '.join(differing)}".rstrip())
