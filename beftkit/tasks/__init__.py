@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from beftkit.tasks.encoding import Encoded as Encoded
     from beftkit.tasks.encoding import encode as encode
     from beftkit.tasks.files import load_files as load_files
+    from beftkit.tasks.labels import match_labels as match_labels
+    from beftkit.tasks.labels import read_label_map as read_label_map
+    from beftkit.tasks.labels import relabel as relabel
     from beftkit.tasks.metrics import METRIC_NAMES as METRIC_NAMES
     from beftkit.tasks.metrics import compute_metrics as compute_metrics
     from beftkit.tasks.metrics import higher_is_better as higher_is_better
@@ -35,8 +38,11 @@ _HOMES = {
     "load_files": "files",
     "load_metric": "metrics",
     "load_task": "sources",
+    "match_labels": "labels",
     "plan": "batches",
     "plan_evaluation": "batches",
+    "read_label_map": "labels",
+    "relabel": "labels",
     "subsample": "data",
 }
 
