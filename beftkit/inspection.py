@@ -34,12 +34,9 @@ class RoleSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {
-            "tower": self.tower, "attention": self.attention, "count": self.count,
-            "layers": self.layers, "width": list(self.widths), "dtype": list(self.dtypes),
-            "fused": self.fused, "norm_mean": self.norm_mean, "norm_min": self.norm_min,
-            "norm_max": self.norm_max, "inert": self.inert,
-        }  # fmt: skip
+        keys = {"widths": "width", "dtypes": "dtype"}
+        said = {keys.get(name, name): value for name, value in vars(self).items() if name != "role"}
+        return {**said, "width": list(self.widths), "dtype": list(self.dtypes)}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from beftkit.errors import BeftError
 
 #: what a tokenizer says that knows of no limit is far above this
 _NO_LIMIT = 1_000_000
+#: what loading raises, beside an error of safetensors
+_FAILURES = (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,11 @@ def load_classifier(
         revision = commit or revision
         _set_labels(config, labels)
         set_seed(seed)
+        where = {"config": config, "revision": revision, "device_map": device_map}
+        where["dtype"] = "auto" if dtype == "auto" else getattr(torch, dtype)
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            reference, config=config, revision=revision, output_loading_info=True,
-            ignore_mismatched_sizes=True, device_map=device_map,
-            dtype="auto" if dtype == "auto" else getattr(torch, dtype),
-        )  # fmt: skip
+            reference, output_loading_info=True, ignore_mismatched_sizes=True, **where
+        )
     away = [name for name, value in model.named_parameters() if value.is_meta]
     if away:
         raise BeftError(
@@ -178,8 +180,7 @@ def one_line(reference: str, what: str) -> Iterator[None]:
                 yield
     except BeftError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError,
-            SafetensorError) as error:  # fmt: skip
+    except (*_FAILURES, SafetensorError) as error:
         text = " ".join(str(error).split())
         if "Unrecognized configuration class" in text:
             kind = text.partition("class ")[2].partition(" for")[0]

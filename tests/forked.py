@@ -20,7 +20,7 @@ from typing import Any
 _HEAVY = ["torch", "torch.distributed", "datasets", "accelerate", "accelerate.utils", "pytest",
           "peft", "sklearn", "typer", "transformers.models.bert.modeling_bert",
           "transformers.models.auto.modeling_auto", "beftkit.runs",
-          "beftkit.tasks.task_metric"]  # fmt: skip
+          "evaluate", "beftkit.tasks.formulas"]  # fmt: skip
 
 
 class Command:

@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import save_file
 
 import beftkit
-from beftkit.adapters import bias_changes, lora_scale
+from beftkit.adapters import bias_steps, lora_scale
 from beftkit.errors import BeftError, UsageError
 from tests import tiny_models
 from tests.hub_fixtures import outside
@@ -145,7 +145,7 @@ def test_inspecting_an_adapter_points_to_its_base(tmp_path: Path) -> None:
 
 def test_names_and_scales() -> None:
     prefix = "base_model.model.bert.encoder.layer.0."
-    changes, rest = bias_changes(
+    steps, rest = bias_steps(
         {"r": 4, "lora_alpha": 8},
         [
             f"{prefix}attention.self.query.lora_B.bias",
@@ -155,7 +155,7 @@ def test_names_and_scales() -> None:
         ],
     )
     assert [
-        (c.parameter.removeprefix("bert.encoder.layer.0."), c.kind, c.scale) for c in changes
+        (s.parameter.removeprefix("bert.encoder.layer.0."), s.kind, s.scale) for s in steps
     ] == [
         ("attention.self.query.bias", "add", 2.0),
         ("attention.self.value.bias", "replace", 1.0),

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from beftkit.checkpoints import TensorInfo, open_checkpoint
-from beftkit.checkpoints.files import LocalFile, coalesce
 from beftkit.checkpoints.header import DTYPE_BITS, MAX_HEADER, parse_header
+from beftkit.checkpoints.local import LocalFile, coalesce
 from beftkit.errors import BeftError
 from tests.builders import layout, model, shard_name, write_file, write_index, write_raw
 from tests.builders import write_shards as deal_out

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize
 
 from beftkit.checkpoints import open_checkpoint
-from beftkit.checkpoints.files import LocalFile
 from beftkit.checkpoints.header import DTYPE_BITS, parse_header
+from beftkit.checkpoints.local import LocalFile
 from beftkit.errors import BeftError
 from tests.builders import layout, model, write_index, write_raw
 

@@ -150,7 +150,7 @@ def test_labels_meet_a_kept_heads_names(case: str) -> None:
 
 MISFITS: dict[str, tuple[tuple[str, ...], tuple[str, ...], dict[str, str], str]] = {
     "numbers": (("0", "1"), ("no", "yes"), {},
-                "labels 0, 1, the head's no, yes: no class for 0, 1; say which, as --label-map"
+                "labels 0, 1, the head's no, yes: none fits; say which, as --label-map"
                 " 0=no,1=yes"),
     "one": (("pos", "mixed"), ("positive", "negative"), {}, "no class for mixed; say which, as"
             " --label-map mixed=negative"),
@@ -158,11 +158,11 @@ MISFITS: dict[str, tuple[tuple[str, ...], tuple[str, ...], dict[str, str], str]]
                    "'positive' and 'Positive ' would both be the head's 'positive'"),
     "synonyms as one": (("pos", "positive"), ("positive", "negative"), {}, "would both be the"),
     "more than the head": (("a", "b", "c"), ("a", "b"), {}, "no class for c"),
-    "fewer than unnamed": (("a", "b"), ("LABEL_0", "LABEL_1", "LABEL_2"), {}, "no class for a, b"),
+    "fewer than unnamed": (("a", "b"), ("LABEL_0", "LABEL_1", "LABEL_2"), {}, "none fits"),
     "unnamed, half given": (("a", "b"), ("LABEL_0", "LABEL_1"), {"a": "LABEL_1"}, "no class for b"),
     "no such name": (("a", "b"), ("a", "b"), {"a": "c"}, "--label-map a=c: the head's classes are"),
-    "no is unclear": (("no",), ("false", "not_entailment"), {}, "no class for no"),
-    "test set": (("-1",), ("a", "b"), {}, "no class for -1; -1 marks test sets"),
+    "no is unclear": (("no",), ("false", "not_entailment"), {}, "none fits"),
+    "test set": (("-1",), ("a", "b"), {}, "none fits; -1 marks test sets"),
 }  # fmt: skip
 
 

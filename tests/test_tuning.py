@@ -13,7 +13,6 @@ from beftkit.errors import BeftError
 from beftkit.tuning import (
     Tuner,
     choose,
-    cut_positions,
     head_names,
     parse_layers,
     store_for_autocast,
@@ -254,7 +253,7 @@ def test_tracked_vectors_follow_training() -> None:
         parameters = dict(model.named_parameters())
         for site, vector in zip(choice.sites, found.values(), strict=True):
             flat = parameters[site.name].detach().reshape(-1)
-            where = slice(None) if site.cut is None else cut_positions(site.cut)
+            where = slice(None) if site.cut is None else site.cut.positions()
             assert torch.equal(vector.reshape(-1), flat[where])
 
 

@@ -1,17 +1,14 @@
-"""Adapters: what training changed, as files, and what such files say."""
+"""Adapters: what training changed, as files, what such files say, and what they do to a base."""
 
 from beftkit.adapters.changes import change, storable
 from beftkit.adapters.reading import (
     BIASES_NAME,
     CONFIG_NAME,
-    OWN_KEYS,
     WEIGHTS_NAME,
-    Change,
-    bias_changes,
+    AdapterInfo,
     biases_config,
-    lora_scale,
-    plain,
 )
+from beftkit.adapters.steps import Step, Target, all_steps, bias_steps, endings, lora_scale
 from beftkit.adapters.tuned import FORMATS, SAVED_BY_TASK, Kind, Tuned, check_format, default_format
 from beftkit.adapters.writing import write_adapter, write_biases
 
@@ -19,19 +16,21 @@ __all__ = [
     "BIASES_NAME",
     "CONFIG_NAME",
     "FORMATS",
-    "OWN_KEYS",
     "SAVED_BY_TASK",
     "WEIGHTS_NAME",
-    "Change",
+    "AdapterInfo",
     "Kind",
+    "Step",
+    "Target",
     "Tuned",
-    "bias_changes",
+    "all_steps",
+    "bias_steps",
     "biases_config",
     "change",
     "check_format",
     "default_format",
+    "endings",
     "lora_scale",
-    "plain",
     "storable",
     "write_adapter",
     "write_biases",

@@ -1,19 +1,13 @@
-"""Adapters as found: which biases their files change, and how.
-
-Pure reading of names and configuration; values stay with whoever opened the file. Formats checked
-against peft 0.21: BEFT stores ``<module>.beft_bias`` ``[1, out]``, a change; LoRA with
-``lora_bias`` stores ``<module>.lora_B.bias`` ``[out]``, a change scaled by alpha / r; whole biases
-(``bias="all"``, ``modules_to_save``, and our own format) replace those of the base.
-"""
+"""What an adapter says of itself: its format, base, task type, head and metadata."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from beftkit.adapters.tuned import FORMATS
 from beftkit.errors import BeftError
 
 CONFIG_NAME = "adapter_config.json"
@@ -24,76 +18,71 @@ OWN_KEYS = {
     key: f"beftkit_{key}" for key in ("format", "base_model_name_or_path", "revision", "task_type")
 }
 _WRAPPERS = {"base_layer", "modules_to_save", "default"}
+_HEAD = re.compile(r"(?:.*\.)?(?:classifier|score)(?:\.out_proj)?\.weight")
 
 
 @dataclass(frozen=True)
-class Change:
-    """What one tensor of an adapter does to one bias of the base.
+class AdapterInfo:
+    """What an adapter says of itself.
 
     Attributes:
-        tensor: its name in the adapter's file.
-        parameter: the bias parameter at runtime, ``...query.bias``, as the base model names it.
-        kind: ``add`` scale x values to the bias, or ``replace`` it.
-        scale: factor of the values.
+        reference: as given.
+        format: ``beft``, ``lora`` or ``biases``.
+        base: the model it was trained on, as it names it; None if it does not.
+        revision: the base's revision, or None.
+        task_type: PEFT's ``SEQ_CLS``, ``CAUSAL_LM``, ..., or None.
+        num_labels: rows of its classification head; None if it holds none.
+        metadata: what was given to `beftkit.adapters.write_adapter`.
     """
 
-    tensor: str
-    parameter: str
-    kind: Literal["add", "replace"]
-    scale: float = 1.0
+    reference: str
+    format: str
+    base: str | None
+    revision: str | None
+    task_type: str | None
+    num_labels: int | None
+    metadata: Mapping[str, str]
 
+    @classmethod
+    def read(
+        cls,
+        reference: str,
+        config: Mapping[str, Any],
+        shapes: Mapping[str, tuple[int, ...]],
+        metadata: Mapping[str, str],
+    ) -> AdapterInfo:
+        """Read it from an adapter's configuration, its tensors' shapes and its file's metadata.
 
-def bias_changes(config: Mapping[str, Any], names: Iterable[str]) -> tuple[list[Change], list[str]]:
-    """Sort an adapter's tensors into changes of biases and the rest.
+        Raises:
+            BeftError: it is of a kind that beftkit does not apply.
+        """
+        kind = str(config.get("peft_type")).lower()
+        if kind not in FORMATS:
+            raise BeftError(
+                f"{reference}: an adapter of type {config.get('peft_type')}; beftkit "
+                "applies BEFT and LoRA, so load this one with PEFT"
+            )
 
-    Args:
-        config: its ``adapter_config.json``.
-        names: the tensors in its file.
+        def text(key: str) -> str | None:
+            return config[key] if isinstance(config.get(key), str) and config[key] else None
 
-    Returns:
-        The changes, and the names of tensors that are not biases.
-    """
-    changes, rest = [], []
-    for name in names:
-        module, _, leaf = plain(name).rpartition(".")
-        if leaf == "beft_bias":
-            changes.append(Change(name, f"{module}.bias", "add"))
-        elif leaf == "bias" and module.endswith(".lora_B"):
-            module = module.removesuffix(".lora_B")
-            changes.append(Change(name, f"{module}.bias", "add", lora_scale(config, module)))
-        elif leaf in ("bias", "beta") or leaf.endswith("_bias"):
-            leaf = "bias" if leaf == "beta" else leaf
-            changes.append(Change(name, f"{module}.{leaf}", "replace"))
-        else:
-            rest.append(name)
-    return changes, rest
+        heads = [s for name, s in shapes.items() if _HEAD.fullmatch(plain(name)) and len(s) == 2]
+        own = {"format", *OWN_KEYS.values()}
+        return cls(
+            reference=reference,
+            format=kind,
+            base=text("base_model_name_or_path"),
+            revision=text("revision"),
+            task_type=text("task_type"),
+            num_labels=heads[0][0] if heads else None,
+            metadata={key: value for key, value in metadata.items() if key not in own},
+        )
 
-
-def lora_scale(config: Mapping[str, Any], module: str) -> float:
-    """LoRA's factor for a module: alpha / r, or alpha / sqrt(r) with rank-stabilised LoRA.
-
-    Raises:
-        BeftError: the configuration's numbers are none.
-    """
-    rank = _by_pattern(config.get("rank_pattern"), module, config.get("r", 8))
-    alpha = _by_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))
-    if not (rank > 0 and math.isfinite(rank) and math.isfinite(alpha)):
-        raise BeftError(f"adapter configuration: r {rank:g}, lora_alpha {alpha:g}; is it damaged?")
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-
-
-def _by_pattern(patterns: Any, module: str, default: Any) -> float:
-    try:
-        if isinstance(patterns, dict):
-            for pattern, value in patterns.items():
-                if re.match(rf"(.*\.)?({pattern})$", module):
-                    return float(value)
-        return float(default)
-    except (re.error, TypeError, ValueError, OverflowError):
-        raise BeftError(
-            "adapter configuration: r, lora_alpha, rank_pattern or alpha_pattern is no number or "
-            "pattern; is it damaged?"
-        ) from None
+    @property
+    def mismatch(self) -> str:
+        """What to say where a base is not the adapter's."""
+        trained = f"it was trained on {self.base}" if self.base else "it does not name its own"
+        return f"a base model that does not match the adapter ({trained})"
 
 
 def biases_config(metadata: Mapping[str, str]) -> dict[str, Any] | None:

@@ -59,9 +59,7 @@ def write_adapter(
     for one in tuned:
         if not np.isfinite(one.post).all():
             raise BeftError(f"{one.parameter} holds NaN or infinity; no adapter was written")
-    said = {
-        "base_model_name_or_path": base, "revision": revision, "task_type": task_type,
-    }  # fmt: skip
+    said = {"base_model_name_or_path": base, "revision": revision, "task_type": task_type}
     if format == "biases":
         header = {**metadata, **{OWN_KEYS[key]: text for key, text in said.items() if text}}
         header[OWN_KEYS["format"]] = format
@@ -117,11 +115,10 @@ def _lora(tuned: Sequence[Tuned]) -> tuple[dict[str, Array], dict[str, Any]]:
             tensors[f"{name}.lora_A.weight"] = np.zeros((1, one.shape_in), np.float32)
             tensors[f"{name}.lora_B.weight"] = np.zeros((one.post.size, 1), np.float32)
             tensors[f"{name}.lora_B.bias"] = change(one.pre, one.post).reshape(-1)
-    return tensors, {
-        "peft_type": "LORA", "target_modules": _targets(tuned), **config,
-        "r": 1, "lora_alpha": 1, "lora_dropout": 0.0, "lora_bias": True, "bias": "none",
-        "fan_in_fan_out": any(one.kind == "conv1d" for one in tuned),
-    }  # fmt: skip
+    config |= {"peft_type": "LORA", "target_modules": _targets(tuned)}
+    config |= {"r": 1, "lora_alpha": 1, "lora_dropout": 0.0, "lora_bias": True, "bias": "none"}
+    config["fan_in_fan_out"] = any(one.kind == "conv1d" for one in tuned)
+    return tensors, config
 
 
 def _targets(tuned: Sequence[Tuned]) -> list[str] | str:
@@ -160,12 +157,9 @@ def _notes(tuned: Sequence[Tuned], format: str) -> list[str]:
             f"the base has no bias at {len(added)} of these modules (e.g. {added[0]}): PEFT loads "
             "this adapter, but cannot merge it"
         )
-    heads = [one.module for one in tuned if one.kind == "head"]
-    nested = [
-        one.module for one in tuned
-        if one.kind == "head" and one.parameter.removeprefix(f"{one.module}.").count(".")
-    ]  # fmt: skip
-    if format == "beft" and heads and nested:
+    heads = [one for one in tuned if one.kind == "head"]
+    nested = [one.module for one in heads if "." in one.parameter.removeprefix(f"{one.module}.")]
+    if format == "beft" and nested:
         notes.append(
             f"PEFT's merge_and_unload fails on {nested[0]}, a head of several layers; its "
             "merge_adapter() works, and so does --adapter-format lora"

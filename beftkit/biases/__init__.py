@@ -1,17 +1,15 @@
 """Which bias is what: one declarative table from names, shapes and config to roles and sites."""
 
+from beftkit.biases.config import choose_tower, in_tower
 from beftkit.biases.layouts import ROLES
 from beftkit.biases.matching import bias_free, match_sites, nearest_names
 from beftkit.biases.names import Tensor, is_bias, plain_name
 from beftkit.biases.recognise import Recognition, Site, recognise
-from beftkit.biases.splits import Cut
 from beftkit.biases.table import BUILT_IN, Table, load_table
-from beftkit.biases.towers import choose_tower, in_tower
 
 __all__ = [
     "BUILT_IN",
     "ROLES",
-    "Cut",
     "Recognition",
     "Site",
     "Table",

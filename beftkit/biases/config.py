@@ -1,10 +1,12 @@
-"""What the rest of this room asks of a ``config.json``: model types and the part for a tower."""
+"""What a ``config.json`` says: model types, and the towers of a model, their parts and names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from beftkit.errors import BeftError
 
 #: words in a module path or sub-configuration name -> the modality they speak of
 MODALITY_WORDS = (
@@ -132,3 +134,33 @@ def _modality(stack: str, model_type: str) -> str:
     # Speech recognition and captioning: the decoder writes text.
     writes = default == "audio" or model_type == "vision-encoder-decoder"
     return "text" if writes and _part(stack) == "decoder" else default
+
+
+def choose_tower(towers: Sequence[str], wanted: str | None) -> tuple[str, list[str]]:
+    """Settle on one tower of several.
+
+    Args:
+        towers: the towers of all sites, one entry a site.
+        wanted: what the user asked for, or None for the main one: text if there is any, else the
+            tower with most sites.
+
+    Returns:
+        The name that `in_tower` takes, and a note where there was a choice.
+    """
+    names = sorted(set(towers))
+    if wanted is not None:
+        if wanted != "all" and not any(in_tower(name, wanted) for name in names):
+            raise BeftError(f"tower {wanted!r}: expected one of {', '.join([*names, 'all'])}")
+        return wanted, []
+    modalities = {name.split(".")[0].split(":")[0] for name in names}
+    if len(modalities) == 1:
+        return modalities.pop(), []
+    sizes = {one: sum(in_tower(name, one) for name in towers) for one in sorted(modalities)}
+    main = "text" if "text" in sizes else max(sizes, key=lambda one: sizes[one])
+    rest = ", ".join(f"{one} ({size} sites)" for one, size in sizes.items() if one != main)
+    return main, [f"scored the {main} tower; also there: {rest}; choose with --tower"]
+
+
+def in_tower(name: str, wanted: str) -> bool:
+    """Whether a site's tower belongs to the one asked for (``text`` holds ``text.encoder``)."""
+    return wanted == "all" or name == wanted or name.startswith((f"{wanted}.", f"{wanted}:"))

@@ -65,6 +65,10 @@ class Site:
         """The runtime's parameter that holds the vector, or that it is a slice of."""
         return f"{self.owner}.bias" if self.leaf.endswith(".bias") else self.owner
 
+    def take(self, whole: Any) -> Any:
+        """The site's vector ``[D]`` of the tensor that holds it, in numpy or torch."""
+        return whole if self.cut is None else self.cut.take(whole)
+
 
 @dataclass(frozen=True)
 class Recognition:
@@ -129,10 +133,9 @@ def recognise(
     _check_dtypes(inside, where)
     runtime = {stack: runtime_path(stack, "", types) for stack in stacks}
     prefixes = {stack: base_prefix(runtime[stack], runtime.values(), types) for stack in stacks}
-    scene = _Scene(
-        config, types, table, where, runtime, prefixes, name_towers(stacks, config),
-        {tensor.name: tensor.shape for tensor in tensors},
-    )  # fmt: skip
+    shapes = {tensor.name: tensor.shape for tensor in tensors}
+    towers = name_towers(stacks, config)
+    scene = _Scene(config, types, table, where, runtime, prefixes, towers, shapes)
     sites = [site for item in inside for site in _sites(item, scene)]
     whole = sorted({item.leaf for item in inside if any(s.role == item.leaf for s in sites)})
     if whole:
@@ -195,26 +198,22 @@ def _sites(item: Named, scene: _Scene) -> list[Site]:
     tower, part = scene.towers[item.stack]
     own = config_for(scene.config, tower.split(".")[0].split(":")[0], part)
     answer = key_inert(own, scene.table.rule_of) if scene.config else "unknown"
-    site = Site(
-        role=item.role, name=item.tensor.name, indices=item.indices,
-        stack=scene.runtime[item.stack].removeprefix(scene.prefixes[item.stack]),
-        leaf=item.leaf, layer=item.indices[-1], attention=item.attention,
-        width=item.tensor.shape[0], dtype=item.tensor.dtype, tower=tower,
-        uses=uses(item.stack, own),
-    )  # fmt: skip
+    stack = scene.runtime[item.stack].removeprefix(scene.prefixes[item.stack])
+    place = (stack, item.indices, item.leaf, item.indices[-1], item.attention)
+    stored = (item.tensor.shape[0], item.tensor.dtype)
+    site = Site(item.role, item.tensor.name, *place, *stored, tower, uses=uses(item.stack, own))
+    keys: dict[str, Inert] = {"k": answer}
     if item.role not in ("qkv", "kv"):
-        known: Inert = answer if item.role == "k" else "no"
-        inert = known if item.role in ROLES else "unknown"
+        inert = keys.get(item.role, "no") if item.role in ROLES else "unknown"
         return [_owned(replace(site, inert=inert), item, scene)]
     rule = _split_rule(item, scene)
     if rule is None:
         return [_owned(replace(site, role=item.leaf, inert="unknown"), item, scene)]
     pieces = cut(rule, item.tensor.name, site.width, own, scene.where)
     parts = [
-        replace(site, role=role, cut=piece, width=piece.width,
-                inert=answer if role == "k" else "no")
+        replace(site, role=role, cut=piece, width=piece.width, inert=keys.get(role, "no"))
         for role, piece in pieces.items()
-    ]  # fmt: skip
+    ]
     return [_owned(one, item, scene) for one in parts]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv")
 class Cut:
     """Part of a fused vector: reshape it to ``view``, take ``start:stop`` along ``axis``.
 
-    The same words serve numpy (`take` along an axis) and torch (``b.view(view).narrow(...)``).
+    Numpy's arrays and torch's tensors are cut by the same words.
     """
 
     view: tuple[int, ...]
@@ -31,6 +32,22 @@ class Cut:
         for axis, size in enumerate(self.view):
             total *= size if axis != self.axis else 1
         return total
+
+    def part(self, whole: Any) -> Any:
+        """The part where it lies: a view of the fused vector, shaped as ``view`` is."""
+        return whole.reshape(self.view)[
+            (slice(None),) * self.axis + (slice(self.start, self.stop),)
+        ]
+
+    def take(self, whole: Any) -> Any:
+        """The part as a vector, ``[D]``; a copy where its scalars do not lie side by side."""
+        return self.part(whole).reshape(-1)
+
+    def positions(self) -> list[int]:
+        """Where the part's scalars lie in the fused vector, in the part's own order."""
+        import numpy as np
+
+        return [int(at) for at in self.take(np.arange(math.prod(self.view)))]
 
     def __str__(self) -> str:
         if len(self.view) == 1:
@@ -61,9 +78,7 @@ _BLIP = """
 _GPT2 = "gpt2 gpt-sw3 openai-gpt imagegpt decision_transformer"
 
 #: what a row may say; see `cut`
-SPLIT_RULES = (
-    "thirds", "halves", "heads", "groups", "multi_query", "grouped", "falcon", "bigcode"
-)  # fmt: skip
+SPLIT_RULES = "thirds halves heads groups multi_query grouped falcon bigcode".split()
 #: parameter name below the layer index -> ((model types, rule), ...)
 SPLITS: dict[str, tuple[tuple[str, str], ...]] = {
     "attn.c_attn.bias": ((_GPT2, "thirds"), ("gpt_bigcode", "bigcode")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from beftkit.adapters import Change, bias_changes
-from beftkit.biases import BUILT_IN, Cut, Recognition, Site, Table, Tensor, plain_name, recognise
+from beftkit.adapters import Step, bias_steps, endings
+from beftkit.biases import BUILT_IN, Recognition, Site, Table, Tensor, plain_name, recognise
 from beftkit.checkpoints.checkpoint import Checkpoint
 from beftkit.errors import BeftError
 from beftkit.scores.statistics import decode
@@ -41,10 +42,8 @@ class BiasSet:
 
     def vector(self, site: Site) -> npt.NDArray[np.float64]:
         """The site's values, ``[D]`` in float64; a fused tensor is cut."""
-        whole = self._values[site.name]
-        if site.cut is None:
-            return whole
-        return take(whole, site.cut)
+        values: npt.NDArray[np.float64] = site.take(self._values[site.name])
+        return values
 
     def dtype(self, site: Site) -> str:
         """The precision that the site's values were rounded to."""
@@ -57,7 +56,7 @@ class BiasSet:
 
     def tensor(self, site: Site) -> Any:
         """The site of a live model as a torch tensor ``[D]`` where it lies."""
-        return self.checkpoint.vector(site.name, site.cut)  # type: ignore[attr-defined]
+        return site.take(self.checkpoint.state[site.name].detach())  # type: ignore[attr-defined]
 
     def nonfinite(self) -> list[str]:
         """Names of tensors that hold a NaN or an infinity."""
@@ -81,8 +80,8 @@ class AdaptedBiasSet(BiasSet):
     """
 
     def __init__(self, base: BiasSet, adapter: Checkpoint) -> None:
-        changes, rest = bias_changes((adapter.adapter or {}), adapter.tensors)
-        if not changes:
+        steps, rest = bias_steps((adapter.adapter or {}), adapter.tensors)
+        if not steps:
             kind = (adapter.adapter or {}).get("peft_type", "unknown")
             raise BeftError(
                 f"{adapter.reference}: this {kind} adapter changes no bias (a LoRA does only with "
@@ -91,61 +90,49 @@ class AdaptedBiasSet(BiasSet):
         self.checkpoint = adapter
         self.base = base
         self.recognition = base.recognition
-        raw = adapter.read(sorted(change.tensor for change in changes))
+        raw = adapter.read(sorted(step.tensor for step in steps))
         self.sha256 = hashlib.sha256(b"".join(raw.values())).hexdigest()
         self._values = {
             name: decode(data, adapter.tensors[name].dtype) for name, data in raw.items()
         }
-        self._changes: dict[str, list[Change]] = {}
-        for change in sorted(changes, key=lambda one: one.kind, reverse=True):  # replace, then add
-            parts = change.parameter.split(".")
-            for start in range(len(parts)):
-                self._changes.setdefault(".".join(parts[start:]), []).append(change)
-        self.recognition = replace(
-            base.recognition, notes=(*base.recognition.notes, *self._notes(changes, rest))
-        )
+        self._steps: dict[str, list[Step]] = {}
+        for step in sorted(steps, key=Step.turn):
+            for end in endings(step.parameter):
+                self._steps.setdefault(end, []).append(step)
+        notes = (*base.recognition.notes, *self._notes(steps, rest))
+        self.recognition = replace(base.recognition, notes=notes)
 
     def vector(self, site: Site) -> npt.NDArray[np.float64]:
         """The site's values with the adapter's changes, ``[D]`` in float64."""
         result = self.base.vector(site)
-        for change in self._changes.get(site.parameter, ()):
-            part = self._values[change.tensor].reshape(-1)
-            if site.module is None and site.cut is not None:
-                if part.size != int(np.prod(site.cut.view)):
-                    raise self._unfit(change, part.size, int(np.prod(site.cut.view)))
-                part = take(part, site.cut)
-            if part.size != site.width:
-                raise self._unfit(change, part.size, site.width)
-            if change.kind == "replace":
-                result = part
-            elif site.dtype == "F64":
-                result = result + change.scale * part
-            else:  # rounded as a merge in float32 rounds
-                scaled = np.float32(change.scale) * part.astype(np.float32)
-                result = (result.astype(np.float32) + scaled).astype(np.float64)
+        for step in self._steps.get(site.parameter, ()):
+            part = self._values[step.tensor].reshape(-1)
+            fused = site.cut if site.module is None else None
+            expected = math.prod(fused.view) if fused else site.width
+            if part.size != expected:
+                raise BeftError(
+                    f"{self.checkpoint.reference}: {step.tensor} has {part.size} elements, but "
+                    f"that bias of {self.base.checkpoint.reference} has {expected}; is this the "
+                    "adapter's base?"
+                )
+            # Sums are rounded as a merge in float32 rounds.
+            like = np.float32 if step.kind == "add" and site.dtype != "F64" else np.float64
+            part = (fused.take(part) if fused else part).astype(like)
+            result = step.after(result.astype(like), [part]).astype(np.float64)
         return result
 
     def identity(self) -> dict[str, Any]:
         """Reference and digest, and the base that the adapter was put on."""
         return {**super().identity(), "base": self.base.checkpoint.reference}
 
-    def _unfit(self, change: Change, given: int, expected: int) -> BeftError:
-        return BeftError(
-            f"{self.checkpoint.reference}: {change.tensor} has {given} elements, but that bias of "
-            f"{self.base.checkpoint.reference} has {expected}; is this the adapter's base?"
-        )
-
-    def _notes(self, changes: list[Change], rest: list[str]) -> list[str]:
-        scored = {site.parameter for site in self.sites}
+    def _notes(self, steps: Sequence[Step], rest: Sequence[str]) -> list[str]:
         known = {plain_name(name) for name in self.base.checkpoint.tensors}
-        longer = {end for name in known for end in _ends(name)}
-        unmet = [
-            change for change in changes
-            # Either side may have the task model's prefix.
-            if not _ends(change.parameter) & (scored | known) and change.parameter not in longer
-        ]  # fmt: skip
+        longer = {end for name in known for end in endings(name)}
+        known |= {site.parameter for site in self.sites}
+        adds = [step.parameter for step in steps if step.kind == "add"]
+        # Either side may have the task model's prefix.
+        added = [one for one in adds if one not in longer and known.isdisjoint(endings(one))]
         notes = []
-        added = [change.parameter for change in unmet if change.kind == "add"]
         if added:
             notes.append(
                 f"the adapter adds {len(added)} biases that the base has not (e.g. {added[0]}): a "
@@ -156,17 +143,6 @@ class AdaptedBiasSet(BiasSet):
                 f"ignored {len(rest)} tensors of the adapter that are not biases (e.g. {rest[0]})"
             )
         return notes
-
-
-def _ends(path: str) -> set[str]:
-    parts = path.split(".")
-    return {".".join(parts[start:]) for start in range(len(parts))}
-
-
-def take(values: npt.NDArray[np.float64], cut: Cut) -> npt.NDArray[np.float64]:
-    """The part of a fused vector that a cut means, ``[D]``."""
-    part = np.take(values.reshape(cut.view), range(cut.start, cut.stop), axis=cut.axis)
-    return part.reshape(-1)
 
 
 def recognise_checkpoint(

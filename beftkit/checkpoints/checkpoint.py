@@ -10,7 +10,8 @@ from typing import Any
 from beftkit.adapters import BIASES_NAME, biases_config
 from beftkit.adapters import CONFIG_NAME as ADAPTER_CONFIG
 from beftkit.adapters import WEIGHTS_NAME as ADAPTER_WEIGHTS
-from beftkit.checkpoints.files import (
+from beftkit.checkpoints.header import TensorInfo, shorten
+from beftkit.checkpoints.local import (
     File,
     Folder,
     LocalFolder,
@@ -18,7 +19,6 @@ from beftkit.checkpoints.files import (
     read_json_file,
     read_spans,
 )
-from beftkit.checkpoints.header import TensorInfo, shorten
 from beftkit.checkpoints.pickles import PICKLES
 from beftkit.errors import BeftError
 

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from beftkit.checkpoints.fetch import Connection, Expired, Offline, Part
-from beftkit.checkpoints.files import File, LocalFolder, Span, coalesce, read_json_file
 from beftkit.checkpoints.header import (
     LENGTH_BYTES,
     TensorInfo,
@@ -25,6 +24,7 @@ from beftkit.checkpoints.header import (
     parse_metadata,
     shorten,
 )
+from beftkit.checkpoints.local import File, LocalFolder, Span, coalesce, read_json_file
 from beftkit.checkpoints.pickles import PICKLES
 from beftkit.errors import BeftError
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from beftkit.biases import Cut
 from beftkit.checkpoints.checkpoint import Checkpoint
 from beftkit.checkpoints.header import TensorInfo
 from beftkit.checkpoints.pickles import DTYPES, raw_bytes
@@ -50,14 +49,6 @@ class LiveCheckpoint(Checkpoint):
     def on_gpu(self) -> bool:
         """Whether its tensors lie on an accelerator that Triton serves (CUDA or ROCm)."""
         return any(tensor.is_cuda for tensor in self.state.values())
-
-    def vector(self, name: str, cut: Cut | None) -> torch.Tensor:
-        """A bias where it lies, ``[D]``; a fused one is cut."""
-        whole = self.state[name].detach()
-        if cut is None:
-            return whole
-        part = whole.view(cut.view).narrow(cut.axis, cut.start, cut.stop - cut.start)
-        return part.reshape(-1)
 
 
 def _info(tensor: torch.Tensor) -> TensorInfo:

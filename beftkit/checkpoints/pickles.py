@@ -11,12 +11,10 @@ from beftkit.checkpoints.header import TensorInfo
 from beftkit.errors import BeftError
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_TORCH = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".split()
+_SAFETENSORS = "F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL".split()
 #: torch's names of dtypes -> those of safetensors
-DTYPES = {
-    "torch.float64": "F64", "torch.float32": "F32", "torch.float16": "F16",
-    "torch.bfloat16": "BF16", "torch.int64": "I64", "torch.int32": "I32", "torch.int16": "I16",
-    "torch.int8": "I8", "torch.uint8": "U8", "torch.bool": "BOOL",
-}  # fmt: skip
+DTYPES = {f"torch.{name}": stored for name, stored in zip(_TORCH, _SAFETENSORS, strict=True)}
 
 
 class PickleFile:

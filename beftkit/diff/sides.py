@@ -133,10 +133,7 @@ def _members(folder: Path) -> list[Path]:
     ):
         return []
     folders = [entry for entry in entries if entry.is_dir() and _RUN.fullmatch(entry.name)]
-    files = [
-        entry for entry in entries
-        if entry.suffix == ".safetensors" and _RUN.fullmatch(entry.stem)
-    ]  # fmt: skip
+    files = [one for one in entries if one.suffix == ".safetensors" and _RUN.fullmatch(one.stem)]
     return sorted(folders or files, key=natural)
 
 

@@ -5,9 +5,9 @@ would take its place.
 """
 
 from beftkit.gradients.batch_mean import batch_mean_squares
-from beftkit.gradients.batches import AnyBatch, as_batch
 from beftkit.gradients.exact import Squares, example_squares
 from beftkit.gradients.losses import Losses, negative_log_likelihoods
+from beftkit.gradients.rows import AnyBatch, as_batch
 from beftkit.gradients.tables import Measured, fisher_scores, sites_of
 
 __all__ = [

@@ -5,17 +5,17 @@ It is not the per-example Fisher (facts behind the method, section 1); it is her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from beftkit.errors import BeftError
-from beftkit.gradients.batches import as_batch
-from beftkit.gradients.exact import frozen
+from beftkit.gradients.exact import Autocast, frozen
 from beftkit.gradients.losses import Losses, negative_log_likelihoods
+from beftkit.gradients.rows import as_batch
 
 
 def batch_mean_squares(
@@ -26,7 +26,7 @@ def batch_mean_squares(
     losses: Losses = negative_log_likelihoods,
     *,
     clip: float = 1.0,
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    autocast: Autocast = nullcontext,
 ) -> tuple[dict[str, Tensor], int, int]:
     """Sum over batches of (d mean loss / d b)^2, each batch's gradient clipped to a norm first.
 

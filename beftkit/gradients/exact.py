@@ -18,18 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from beftkit.errors import BeftError
-from beftkit.gradients.batches import AnyBatch, Rows, as_batch
 from beftkit.gradients.losses import Losses, negative_log_likelihoods
+from beftkit.gradients.rows import AnyBatch, Rows, as_batch
 from beftkit.gradients.taps import BUDGET, Taps, layouts_of
 
+Autocast = Callable[[], AbstractContextManager[Any]]
 #: losses are multiplied by this in float16, and by half of it whenever that is too much
 FIRST_SCALE = 2.0**16
 #: dtype -> how far squares of one pass may be from those of single examples: relative; and
 #: relative to the largest of all biases (an inert bias holds nothing but rounding)
 _TOLERANCES = {
-    torch.float64: (1e-8, 1e-20), torch.float32: (1e-3, 1e-10),
-    torch.bfloat16: (0.5, 1e-3), torch.float16: (0.2, 1e-4),
-}  # fmt: skip
+    torch.float64: (1e-8, 1e-20),
+    torch.float32: (1e-3, 1e-10),
+    torch.bfloat16: (0.5, 1e-3),
+    torch.float16: (0.2, 1e-4),
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def example_squares(
     losses: Losses = negative_log_likelihoods,
     *,
     probe: AnyBatch | None = None,
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    autocast: Autocast = nullcontext,
     half: torch.dtype | None = None,
     budget: int = BUDGET,
     backend: str = "auto",
@@ -90,8 +93,9 @@ def example_squares(
     taps = Taps(model, names, budget, backend)
     lowest = half or next(model.parameters()).dtype
     call = partial(_losses, model, losses, autocast)
-    measure = _Measure(taps, call, dict(model.named_parameters(remove_duplicate=False)),
-                       FIRST_SCALE if lowest == torch.float16 else 1.0)  # fmt: skip
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    scale = FIRST_SCALE if lowest == torch.float16 else 1.0
+    measure = _Measure(taps, call, parameters, scale)
     with frozen(model), checkpointed(model) if gradient_checkpointing else nullcontext():
         pair = _pair(as_batch(probe, device) if probe is not None else first)
         _drop_unfit(model, taps, call, pair, measure, lowest)
@@ -99,8 +103,8 @@ def example_squares(
         for rows in chain([first], arriving):
             measure.batch(rows)
             examples += rows.examples
-    sums = {**{tap.name: _total(tap.total, measure.parameters[tap.name]) for tap in taps.taps},
-            **measure.singles()}  # fmt: skip
+    sums = {tap.name: _total(tap.total, parameters[tap.name]) for tap in taps.taps}
+    sums |= measure.singles()
     for name, total in sums.items():
         if not torch.isfinite(total).all():
             raise BeftError(f"{name}: its gradient is not finite; did the model diverge?")
@@ -192,10 +196,11 @@ class _Measure:
                 loss = self.losses(one).sum()
                 found = torch.autograd.grad(loss * self.scale, wanted, allow_unused=True)
                 grads = {
-                    name: torch.zeros_like(parameter, dtype=torch.float64) if grad is None
+                    name: torch.zeros_like(parameter, dtype=torch.float64)
+                    if grad is None
                     else grad.double() / self.scale
                     for name, parameter, grad in zip(names, wanted, found, strict=True)
-                }  # fmt: skip
+                }
                 if self.scale == 1 or all(bool(torch.isfinite(g).all()) for g in grads.values()):
                     return loss.detach(), grads
                 self.scale /= 2
@@ -232,10 +237,7 @@ class _Measure:
         self._alone[name] = squares if name not in self._alone else self._alone[name] + squares
 
 
-def _losses(
-    model: nn.Module, losses: Losses, autocast: Callable[[], AbstractContextManager[Any]],
-    rows: Rows,
-) -> Tensor:  # fmt: skip
+def _losses(model: nn.Module, losses: Losses, autocast: Autocast, rows: Rows) -> Tensor:
     with autocast():
         found = losses(model, rows.given)
     if found.shape != (rows.examples,):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from beftkit.errors import BeftError
-from beftkit.gradients.batches import AnyBatch
+from beftkit.gradients.rows import AnyBatch
 from beftkit.tasks import Batch
 
 #: called with a model and a batch; gives -log p of each example, ``[N]``, differentiable

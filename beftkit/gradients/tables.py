@@ -10,7 +10,6 @@ import numpy as np
 
 from beftkit.biases import Site, choose_tower, in_tower
 from beftkit.checkpoints import BiasSet, recognise_checkpoint
-from beftkit.checkpoints.bias_set import take
 from beftkit.checkpoints.live import LiveCheckpoint
 from beftkit.diff.compare import inert_notes, refuse_empty, settle_candidates
 from beftkit.errors import BeftError
@@ -90,8 +89,7 @@ def fisher_scores(
     held = measured.held
     scored = []
     for site in measured.sites:
-        whole = np.asarray(means[site.name].cpu(), np.float64)
-        part = whole if site.cut is None else take(whole, site.cut)
+        part = site.take(np.asarray(means[site.name].cpu(), np.float64))
         value = part.mean() if reduce == "mean" else part.sum()
         norm = np.linalg.norm(held.vector(site))
         scored.append(

@@ -205,10 +205,10 @@ class Taps:
             by_device.setdefault(grad.device, []).append((tap, grad))
         for held in by_device.values():
             several = any(tap.calls > 1 for tap, _ in held)
+            grads = [grad for _, grad in held]
             sums = example_square_sums(
-                [grad for _, grad in held], index, examples=examples, per_example=several,
-                backend=self.backend,
-            )  # fmt: skip
+                grads, index, examples=examples, per_example=several, backend=self.backend
+            )
             for (tap, _), one in zip(held, sums, strict=True):
                 if tap.calls > 1:
                     assert one.examples is not None

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from beftkit.tasks.encoding import Batch as Batch
     from beftkit.tasks.encoding import Encoded as Encoded
     from beftkit.tasks.encoding import encode as encode
-    from beftkit.tasks.files import load_files as load_files
     from beftkit.tasks.labels import match_labels as match_labels
     from beftkit.tasks.labels import read_label_map as read_label_map
     from beftkit.tasks.labels import relabel as relabel
@@ -24,27 +23,19 @@ if TYPE_CHECKING:
     from beftkit.tasks.metrics import compute_metrics as compute_metrics
     from beftkit.tasks.metrics import higher_is_better as higher_is_better
     from beftkit.tasks.metrics import load_metric as load_metric
+    from beftkit.tasks.own_files import load_files as load_files
     from beftkit.tasks.sources import load_task as load_task
 
-_HOMES = {
-    "Batch": "encoding",
-    "Data": "data",
-    "Encoded": "encoding",
-    "METRIC_NAMES": "metrics",
-    "Split": "data",
-    "compute_metrics": "metrics",
-    "encode": "encoding",
-    "higher_is_better": "metrics",
-    "load_files": "files",
-    "load_metric": "metrics",
-    "load_task": "sources",
-    "match_labels": "labels",
-    "plan": "batches",
-    "plan_evaluation": "batches",
-    "read_label_map": "labels",
-    "relabel": "labels",
-    "subsample": "data",
+_NAMES = {
+    "batches": "plan plan_evaluation",
+    "data": "Data Split subsample",
+    "encoding": "Batch Encoded encode",
+    "labels": "match_labels read_label_map relabel",
+    "metrics": "METRIC_NAMES compute_metrics higher_is_better load_metric",
+    "own_files": "load_files",
+    "sources": "load_task",
 }
+_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:

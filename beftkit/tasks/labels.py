@@ -71,9 +71,10 @@ def match_labels(
     if misfits:
         free = [name for i, name in enumerate(names) if i not in {*chosen.values()}] or names
         test = "; -1 marks test sets, whose answers are unpublished" if "-1" in misfits else ""
+        which = "none fits" if len(misfits) == len(found) else f"no class for {listed(misfits, 4)}"
         raise BeftError(
-            f"{where}: labels {listed(found)}, the head's {listed(names)}: no class for"
-            f" {listed(misfits)}{test}; say which, as --label-map {_example(misfits, free)}"
+            f"{where}: labels {listed(found, 4)}, the head's {listed(names, 4)}: {which}{test}; say"
+            f" which, as --label-map {_example(misfits, free)}"
         )
     for label, i in chosen.items():
         rivals = [repr(other) for other, j in chosen.items() if j == i]
@@ -178,4 +179,4 @@ def _by_order(found: Sequence[str], names: Sequence[str], ids: dict[str, int | N
 
 
 def _example(labels: Sequence[str], names: Sequence[str]) -> str:
-    return ",".join(f"{label}={name}" for label, name in zip(labels[:4], names, strict=False))
+    return ",".join(f"{label}={name}" for label, name in zip(labels[:3], names, strict=False))

@@ -17,9 +17,7 @@ from beftkit.errors import BeftError
 if TYPE_CHECKING:
     import evaluate
 
-METRIC_NAMES = (
-    "accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "mse", "mae",
-)  # fmt: skip
+METRIC_NAMES = ("accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "mse", "mae")
 _ERRORS = ("mse", "mae")
 _OF_CLASSES = ("accuracy", "f1", "macro_f1", "matthews")
 
@@ -72,13 +70,13 @@ def compute_metrics(
 
 
 def _own(name: str, predicted: npt.NDArray[Any], expected: npt.NDArray[Any]) -> dict[str, float]:
-    """A metric of our own as `TaskMetric` computes it, without ``evaluate``, whose import takes
+    """A metric of our own as `evaluate_metric` gives it, without ``evaluate``, whose import takes
     longer than a short evaluation; and the commonest without scikit-learn, which with what it
     brings is 70 MB.
     """
     if name == "accuracy":
         return {name: float((expected.astype("int64") == predicted.astype("int64")).mean())}
-    from beftkit.tasks.functions import FUNCTIONS
+    from beftkit.tasks.formulas import FUNCTIONS
 
     function, kind = FUNCTIONS[name]
     return {name: float(function(expected.astype(kind), predicted.astype(kind)))}
@@ -97,9 +95,9 @@ def load_metric(name: str, *, trust_remote_code: bool = False) -> evaluate.Evalu
         BeftError: no such metric, or not without ``trust_remote_code``.
     """
     if name in METRIC_NAMES:
-        from beftkit.tasks.task_metric import TaskMetric
+        from beftkit.tasks.formulas import evaluate_metric
 
-        return TaskMetric(config_name=name, keep_in_memory=True)
+        return evaluate_metric(name)
     path = Path(name)
     script = path / f"{path.name}.py" if path.is_dir() else path
     local = script.is_file() and script.suffix == ".py"

@@ -45,7 +45,7 @@ def load_task(
     if task is None:
         raise BeftError(f"task {name!r}: expected one of {', '.join(TASKS)}")
     if data_dir is None:
-        from beftkit.tasks.hub import read_hub
+        from beftkit.tasks.hub_tables import read_hub
 
         tables, source = read_hub(task, revision or task.hub.revision, train=train)
         layout = Layout(folder="", train="", validation=(), kind="tsv")  # as the hub names things

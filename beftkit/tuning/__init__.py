@@ -2,25 +2,18 @@
 
 from beftkit.tuning.choice import (
     Choice,
-    Part,
     choose,
-    cut_positions,
     head_names,
-    parse_bias,
     parse_layers,
 )
-from beftkit.tuning.tuner import Tuner, Unit, checkpoint_activations, store_for_autocast
+from beftkit.tuning.tuner import Tuner, checkpoint_activations, store_for_autocast
 
 __all__ = [
     "Choice",
-    "Part",
     "Tuner",
-    "Unit",
     "checkpoint_activations",
     "choose",
-    "cut_positions",
     "head_names",
-    "parse_bias",
     "parse_layers",
     "store_for_autocast",
 ]

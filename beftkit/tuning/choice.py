@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from beftkit.biases import ROLES, Cut, Site, Tensor, bias_free, choose_tower, in_tower, is_bias
+from beftkit.biases import ROLES, Site, Tensor, bias_free, choose_tower, in_tower, is_bias
 from beftkit.checkpoints import recognise_checkpoint
 from beftkit.errors import BeftError
 
@@ -175,8 +175,8 @@ def choose(
         parts += [Part(name, names[name], kind="head") for name in train_along if name in names]
     inner = sum(part.size for part in parts if part.kind != "head")
     outer = sum(part.size for part in parts if part.kind == "head")
-    return Choice(bias, tuple(parts), tuple(tracked), inner, outer, sum(names.values()),
-                  tuple(notes))  # fmt: skip
+    total = sum(names.values())
+    return Choice(bias, tuple(parts), tuple(tracked), inner, outer, total, tuple(notes))
 
 
 def head_names(model: Any) -> list[str]:
@@ -241,28 +241,15 @@ def _spans(numbers: Iterable[int]) -> str:
 
 def _site_parts(sites: Sequence[Site], sizes: Mapping[str, int]) -> list[Part]:
     """One part a parameter; several slices of a fused bias go together."""
-    by_name: dict[str, list[Site]] = {}
-    for site in sites:
-        by_name.setdefault(site.name, []).append(site)
     parts = []
-    for name, members in by_name.items():
-        cuts = [site.cut for site in members]
-        slices = [cut for cut in cuts if cut is not None]
-        positions = tuple(at for cut in slices for at in cut_positions(cut))
+    for name, members in _by_name(sites).items():
+        cuts = [site.cut for site in members if site.cut is not None]
+        positions = tuple(at for cut in cuts for at in cut.positions())
         if len(positions) == sizes[name]:
             positions = ()
         size = len(positions) or sizes[name]
         parts.append(Part(name, size, tuple(members), positions))
     return parts
-
-
-def cut_positions(cut: Cut) -> list[int]:
-    """Where the scalars of a slice lie in the flat vector, in the slice's own order."""
-    import numpy as np
-
-    size = int(np.prod(cut.view))
-    kept = np.arange(size).reshape(cut.view).take(range(cut.start, cut.stop), axis=cut.axis)
-    return [int(at) for at in kept.reshape(-1)]
 
 
 def _whole(name: str, sizes: Mapping[str, int], sites: Sequence[Site]) -> Part:
@@ -280,10 +267,15 @@ def _all_biases(
         for name, parameter in model.named_parameters()
         if name not in head and is_bias(Tensor(name, "F32", tuple(parameter.shape)))
     ]
-    by_name: dict[str, list[Site]] = {}
+    members = _by_name(sites)
+    return [Part(name, sizes[name], tuple(members.get(name, ()))) for name in names]
+
+
+def _by_name(sites: Iterable[Site]) -> dict[str, list[Site]]:
+    found: dict[str, list[Site]] = {}
     for site in sites:
-        by_name.setdefault(site.name, []).append(site)
-    return [Part(name, sizes[name], tuple(by_name.get(name, ()))) for name in names]
+        found.setdefault(site.name, []).append(site)
+    return found
 
 
 def _drawn(count: int, sizes: Mapping[str, int], seed: int) -> list[Part]:

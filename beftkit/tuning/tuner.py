@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from beftkit.biases import Cut, Tensor, is_bias
+from beftkit.biases import Tensor, is_bias
 from beftkit.tuning.choice import Choice, Part
 
 if TYPE_CHECKING:
@@ -123,7 +123,8 @@ class Tuner:
             unit = owners.get(site)
             if unit is None or unit.positions is None:
                 whole = self._parameters[site.name] if unit is None else unit.values
-                found[name] = _piece(whole.detach(), site.cut)
+                whole = whole.detach()
+                found[name] = whole if site.cut is None else site.cut.part(whole)
             else:
                 begin = 0
                 for other in unit.part.sites:
@@ -179,12 +180,6 @@ class Tuner:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-
-
-def _piece(whole: torch.Tensor, cut: Cut | None) -> torch.Tensor:
-    if cut is None:
-        return whole
-    return whole.view(cut.view).narrow(cut.axis, cut.start, cut.stop - cut.start)
 
 
 def store_for_autocast(model: Any, dtype: torch.dtype) -> int:

@@ -266,10 +266,9 @@ def pair_sums(table: PairTable, out: Tensor) -> None:
     """Fill ``out [V, 6]`` in one launch."""
     if len(table.items):
         with on(out.device):
-            pair_sums_kernel[(len(table.items),)](
-                table.items, table.firsts, table.part, table.counts, out,
-                **constants(table.dtype, table.aligned), num_warps=warps(),
-            )  # fmt: skip
+            given = (table.items, table.firsts, table.part, table.counts, out)
+            built = constants(table.dtype, table.aligned)
+            pair_sums_kernel[(len(table.items),)](*given, **built, num_warps=warps())
 
 
 def role_means(

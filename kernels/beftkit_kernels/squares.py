@@ -121,10 +121,8 @@ def constants(dtype: Any, aligned: bool) -> dict[str, Any]:
     align, width = (ALIGNMENT, WIDE) if aligned else (1, 1)
     # Every element on its own, of four dtypes: the registers suffice for half as many.
     tokens = TOKENS if aligned or dtype else TOKENS // 2
-    return {
-        "DTYPE": dtype, "ALIGN": align, "WIDTH": width,
-        "BLOCKS_T": BLOCKS, "BLOCK_T": tokens, "BLOCK_D": COLUMNS,
-    }  # fmt: skip
+    blocks = {"BLOCKS_T": BLOCKS, "BLOCK_T": tokens, "BLOCK_D": COLUMNS}
+    return {"DTYPE": dtype, "ALIGN": align, "WIDTH": width, **blocks}
 
 
 def is_aligned(grad: Tensor) -> bool:
@@ -179,13 +177,10 @@ def square_sums(
     single = torch.empty((examples if keep else 0, columns), dtype=torch.float64, device=device)
     if columns:
         with on(device):
-            square_sums_kernel[(max(blocks), splits, len(grads))](
-                table, order, firsts, counts, sums, single,
-                examples, columns, int(by_example is not None), int(keep),
-                **constants(
-                    DTYPES.get(kinds.pop()) if len(kinds) == 1 else None,
-                    all(is_aligned(grad) for grad in grads),
-                ),
-                num_warps=warps(),
-            )  # fmt: skip
+            dtype = DTYPES.get(kinds.pop()) if len(kinds) == 1 else None
+            built = constants(dtype, all(is_aligned(grad) for grad in grads))
+            arrays = (table, order, firsts, counts, sums, single)
+            numbers = (examples, columns, int(by_example is not None), int(keep))
+            grid = (max(blocks), splits, len(grads))
+            square_sums_kernel[grid](*arrays, *numbers, **built, num_warps=warps())
     return sums[-1], single

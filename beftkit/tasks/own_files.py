@@ -18,12 +18,12 @@ from beftkit.tasks.readers import read_file
 from beftkit.tasks.table import Table, listed, needed, text_column, values
 from beftkit.tasks.text_files import bare_name
 
+_TEXTS = """
+    sentence1,sentence2 premise,hypothesis question1,question2 question,sentence question,passage
+    question,context text1,text2 sentence text
+"""
 #: Columns that are taken for the texts where none are named.
-USUAL_TEXTS = (
-    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"),
-    ("question", "sentence"), ("question", "passage"), ("question", "context"), ("text1", "text2"),
-    ("sentence",), ("text",),
-)  # fmt: skip
+USUAL_TEXTS = tuple(tuple(row.split(",")) for row in _TEXTS.split())
 #: Columns that are taken for the label where none is named.
 USUAL_LABELS = ("label", "labels", "target", "score")
 

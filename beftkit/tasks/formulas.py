@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
 from sklearn import metrics
+
+if TYPE_CHECKING:
+    import evaluate
 
 Values = Any  # [N] numbers
 
@@ -46,3 +49,32 @@ FUNCTIONS: dict[str, tuple[Callable[[Values, Values], float], str]] = {
     "mse": (metrics.mean_squared_error, "float64"),
     "mae": (metrics.mean_absolute_error, "float64"),
 }
+
+
+def evaluate_metric(name: str) -> evaluate.EvaluationModule:
+    """One of `FUNCTIONS` as a metric of ``evaluate``, which is slow to import; kept in memory.
+
+    Otherwise evaluate writes predictions to the user's cache and leaves a lock. f1: label 1 is the
+    positive one. matthews of a constant is 0, a correlation with one NaN.
+    """
+    import datasets
+    import evaluate
+
+    function, kind = FUNCTIONS[name]
+
+    class TaskMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate ships no types
+        def _info(self) -> evaluate.MetricInfo:
+            value = datasets.Value(kind)
+            return evaluate.MetricInfo(
+                description=f"{name} by scikit-learn or scipy",
+                citation="",
+                inputs_description="",
+                features=datasets.Features({"predictions": value, "references": value}),
+            )
+
+        def _compute(self, *, predictions: Values, references: Values) -> dict[str, float]:
+            return {name: float(function(references, predictions))}
+
+    metric = TaskMetric(config_name=name, keep_in_memory=True)
+    metric.info.module_name = name  # so that `name` tells one from another
+    return metric
