@@ -31,23 +31,30 @@ def read_tsv(
         skip_short: leave rows out that lack columns; otherwise they are an error.
     """
     lines = read_lines(path)
-    names = list(header) or lines[0].split("\t")
+    names = list(header) or [name.strip() for name in lines[0].split("\t")]
     chosen = picked(str(path), names, choose)
-    rows: list[Row] = []
+    notes: list[str] = []
+    rows = _tab_rows(path, lines, 0 if header else 1, len(names), notes, skip_short=skip_short)
+    return _table(path, names, chosen, rows, notes)
+
+
+def _tab_rows(
+    path: Path, lines: list[str], first: int, width: int, notes: list[str], *, skip_short: bool
+) -> Iterator[Row]:
     skipped = longer = 0
-    for number, line in enumerate(lines if header else lines[1:], 1 if header else 2):
+    for number, line in enumerate(lines[first:], first + 1):
         cells = line.split("\t")
-        if len(cells) >= len(names):
-            rows.append((number, cells))
-            longer += len(cells) > len(names)
+        if len(cells) >= width:
+            longer += len(cells) > width
+            yield number, cells
         elif skip_short:
             skipped += 1
         else:
-            raise BeftError(f"{path}:{number}: {len(cells)} columns, expected {len(names)}")
-    notes = [f"{path}: {skipped} rows lack columns and are left out"] if skipped else []
+            raise BeftError(f"{path}:{number}: {len(cells)} columns, expected {width}")
+    if skipped:
+        notes.append(f"{path}: {skipped} rows lack columns and are left out")
     if longer:
-        notes.append(f"{path}: {longer} rows have more columns than {len(names)}: not read")
-    return _table(path, names, chosen, rows, notes)
+        notes.append(f"{path}: {longer} rows have more columns than {width}: not read")
 
 
 def read_csv(path: Path, choose: Choose, delimiter: str, *, quotes: bool = True) -> Table:
@@ -56,7 +63,7 @@ def read_csv(path: Path, choose: Choose, delimiter: str, *, quotes: bool = True)
     Args:
         quotes: a field may be quoted as spreadsheets do. With tabs that is so only if every field
             that opens with a quotation mark closes with its own; one that merely begins with a
-            quotation mark would take in the rows up to the next.  False: quotes are letters.
+            quotation mark would take in the rows up to the next. False: quotes are letters.
     """
     text = read_text(path)
     notes: list[str] = []
