@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -306,3 +308,16 @@ def test_longer_rows_of_a_task_are_noted(tmp_path: Path) -> None:
         file.write("gj04\t1\t\ta text\twith a tab\n")
     (note,) = tasks.load_task("cola", data_dir=tmp_path).notes
     assert note == f"{place / 'train.tsv'}: 1 rows have more columns than 4: not read"
+
+
+def test_no_row_is_taken_in_whatever_the_quotes(tmp_path: Path) -> None:
+    """Rows of a tsv without line breaks in them are as many as its lines, whatever is quoted."""
+    draw = random.Random(0)
+    for _ in range(300):
+        texts = ["".join(draw.choices('"" ab', k=draw.randint(1, 6))) for _ in range(6)]
+        lines = [f"{text}\t{i % 2}\n" for i, text in enumerate(texts)]
+        data = loaded(tmp_path / "t.tsv", TSV + "".join(lines))
+        assert data.train is not None
+        assert data.train.targets.tolist() == [0, 1] * 3
+        if data.train.texts[0] != texts:
+            assert all(re.fullmatch('"([^"]|"")*"', t) for t in texts if t.startswith('"'))
