@@ -79,11 +79,11 @@ def load_classifier(
         revision = commit or revision
         _set_labels(config, labels)
         set_seed(seed)
-        where = {"config": config, "revision": revision, "device_map": device_map}
-        where["dtype"] = "auto" if dtype == "auto" else getattr(torch, dtype)
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            reference, output_loading_info=True, ignore_mismatched_sizes=True, **where
-        )
+            reference, config=config, revision=revision, output_loading_info=True,
+            ignore_mismatched_sizes=True, device_map=device_map,
+            dtype="auto" if dtype == "auto" else getattr(torch, dtype),
+        )  # fmt: skip
     away = [name for name, value in model.named_parameters() if value.is_meta]
     if away:
         raise BeftError(

@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from safetensors.torch import save_file
 
 import beftkit
-from beftkit.adapters import bias_steps, lora_scale
+from beftkit.adapters import Step, bias_steps, lora_scale
 from beftkit.errors import BeftError, UsageError
 from tests import tiny_models
 from tests.hub_fixtures import outside
@@ -165,6 +166,17 @@ def test_names_and_scales() -> None:
     config = {"r": 4, "lora_alpha": 8, "use_rslora": True, "rank_pattern": {"query": 16}}
     assert lora_scale(config, "a.query") == 2.0
     assert lora_scale(config, "a.value") == 4.0
+
+
+def test_a_step_sums_alike_in_numpy_and_torch() -> None:
+    """To the bit, in float32 and in float64: what is scored is what a merge gives."""
+    rng = np.random.default_rng(0)
+    for dtype in (np.float32, np.float64):
+        before, given = rng.normal(size=(2, 1000)).astype(dtype)
+        for step in (Step("add", "a.bias", ("t",), 1 / 3), Step("replace", "a.bias", ("t",))):
+            ours = step.after(before, [given])
+            theirs = step.after(torch.from_numpy(before), [torch.from_numpy(given)])
+            assert ours.dtype == dtype and np.array_equal(ours, theirs.numpy())
 
 
 @pytest.mark.parametrize("name", ["o/tiny", "tiny"])

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import pytest
+import torch
 
 from beftkit.biases import Site, Tensor, match_sites, nearest_names, recognise
 from beftkit.biases.config import config_for, model_types, name_towers
 from beftkit.biases.layouts import ROLES
 from beftkit.biases.matching import match_stacks
 from beftkit.biases.renames import runtime_path
+from beftkit.biases.splits import Cut
 from beftkit.errors import BeftError
 
 BERT = {"model_type": "bert", "num_attention_heads": 2}
@@ -271,3 +274,15 @@ def test_fused_on_disk_but_not_at_runtime_has_modules() -> None:
     assert [site.module for site in found] == [
         f"new.layers.0.self_attn.{role}_proj" for role in "qkv"
     ]
+
+
+@pytest.mark.parametrize("cut", [Cut((12,), 0, 4, 8), Cut((2, 3, 2), 1, 1, 2)])
+def test_a_cut_is_the_same_in_numpy_and_torch(cut: Cut) -> None:
+    array, tensor = np.arange(12.0), torch.arange(12.0)
+    where = cut.positions()
+    assert len(where) == cut.width and list(array[where]) == list(cut.take(array))
+    assert torch.equal(tensor[where], cut.take(tensor))
+    tensor.mul_(2)
+    piece = cut.part(tensor)
+    tensor.mul_(2)  # the part lies in the whole: it is no copy
+    assert piece.flatten().tolist() == [4 * at for at in where]

@@ -92,10 +92,7 @@ class Recognition:
 
 
 def recognise(
-    tensors: Iterable[Tensor],
-    config: Mapping[str, Any] | None,
-    where: str,
-    table: Table = BUILT_IN,
+    tensors: Iterable[Tensor], config: Mapping[str, Any] | None, where: str, table: Table = BUILT_IN
 ) -> Recognition:
     """Say which tensor (or part of one) is which bias.
 

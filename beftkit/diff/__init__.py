@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -72,8 +71,12 @@ def score(
         >>> scores.target, scores.roles["v"].figures["projection"]  # doctest: +SKIP
         ('v', 0.35)
     """
-    asked = _Asked(candidates, method, tower, allow_inert, allow_nonfinite)
-    return _score_one(asked, _sides(pre, model_config, families, download), post)
+    [found] = score_all(
+        pre, [post], candidates=candidates, method=method, tower=tower, model_config=model_config,
+        families=families, allow_inert=allow_inert, allow_nonfinite=allow_nonfinite,
+        download=download, expand=False,
+    )  # fmt: skip
+    return found
 
 
 def score_all(
@@ -103,8 +106,15 @@ def score_all(
     Returns:
         One result for each POST, in order.
     """
-    asked = _Asked(candidates, method, tower, allow_inert, allow_nonfinite)
-    one = partial(_score_one, asked, _sides(pre, model_config, families, download))
+    methods = [name for name in METHODS if name != "fisher"]  # needs data, not another checkpoint
+    if method not in methods:
+        raise BeftError(f"method {method!r}: expected one of {', '.join(methods)}")
+    given = load_config(model_config) if model_config else None
+    sides = Sides(pre, given, load_table(families), download)
+    one = partial(
+        _score_one, sides, candidates=candidates, method=method, tower=tower,
+        allow_inert=allow_inert, allow_nonfinite=allow_nonfinite,
+    )  # fmt: skip
     wanted = expand_runs(posts) if expand else list(posts)
     first = [one(post) for post in wanted[:1]]  # opens PRE, once for all
     if len(wanted) == 1:
@@ -113,30 +123,16 @@ def score_all(
         return first + list(pool.map(one, wanted[1:]))
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What a scoring is asked for, as `score` has it."""
-
-    candidates: Sequence[str] | None
-    method: str
-    tower: str | None
-    allow_inert: bool
-    allow_nonfinite: bool
-
-    def __post_init__(self) -> None:
-        methods = [name for name in METHODS if name != "fisher"]  # needs data, no other checkpoint
-        if self.method not in methods:
-            raise BeftError(f"method {self.method!r}: expected one of {', '.join(methods)}")
-
-
-def _sides(
-    pre: Reference | None, config: str | Path | None, families: str | Path | None, download: bool
-) -> Sides:
-    given = load_config(config) if config else None
-    return Sides(pre, given, load_table(families), download)
-
-
-def _score_one(asked: _Asked, sides: Sides, post: Reference) -> Scores:
+def _score_one(
+    sides: Sides,
+    post: Reference,
+    *,
+    candidates: Sequence[str] | None,
+    method: str,
+    tower: str | None,
+    allow_inert: bool,
+    allow_nonfinite: bool,
+) -> Scores:
     left, right = sides.pair(post)
     refuse_empty(left, right)
     notes = list(dict.fromkeys([*left.recognition.notes, *right.recognition.notes]))
@@ -145,14 +141,14 @@ def _score_one(asked: _Asked, sides: Sides, post: Reference) -> Scores:
         notes.append(f"PRE is a {families[0]}, POST a {families[1]}: matched by their names alone")
     pairs, only_pre, only_post = match_sites(left.sites, right.sites)
     check_pairs(pairs, left, right)
-    notes += check_finite(left, right, asked.allow_nonfinite)
-    chosen, tower_notes = choose_tower([a.tower for a, _ in pairs], asked.tower)
+    notes += check_finite(left, right, allow_nonfinite)
+    chosen, tower_notes = choose_tower([a.tower for a, _ in pairs], tower)
     notes += tower_notes
     pairs = [pair for pair in pairs if in_tower(pair[0].tower, chosen)]
     sites, changed, rounding = score_pairs(pairs, left, right)
-    roles = rank_roles(sites, asked.method)
-    wanted = settle_candidates(asked.candidates, roles)
-    target, target_notes = choose_target(roles, asked.method, wanted, asked.allow_inert)
+    roles = rank_roles(sites, method)
+    wanted = settle_candidates(candidates, roles)
+    target, target_notes = choose_target(roles, method, wanted, allow_inert)
     if not changed:
         notes.append("PRE and POST hold equal biases: nothing changed, so there is no target")
     elif rounding:
@@ -169,7 +165,7 @@ def _score_one(asked: _Asked, sides: Sides, post: Reference) -> Scores:
         post=right.identity(),
         family=left.recognition.family,
         tower=chosen,
-        method=asked.method,
+        method=method,
         candidates=tuple(wanted),
         target=target,
         roles=roles,

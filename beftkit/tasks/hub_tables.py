@@ -38,12 +38,7 @@ def read_hub(task: Task, revision: str, *, train: bool) -> tuple[dict[str, Table
         if split not in found:
             raise BeftError(f"{where}: no split {split!r}; it has {listed(list(found))}")
         tables[name] = _table(task, f"{where} {split}", found[split])
-    source = {
-        "kind": "hub",
-        "repo": task.hub.repo,
-        "config": task.hub.config,
-        "revision": commit,
-    }
+    source = {"kind": "hub", "repo": task.hub.repo, "config": task.hub.config, "revision": commit}
     return tables, source
 
 

@@ -141,10 +141,7 @@ def splits_for(programs: int, examples: int) -> int:
 
 
 def square_sums(
-    grads: Sequence[Tensor],
-    by_example: tuple[Tensor, Tensor] | None,
-    examples: int,
-    keep: bool,
+    grads: Sequence[Tensor], by_example: tuple[Tensor, Tensor] | None, examples: int, keep: bool
 ) -> tuple[Tensor, Tensor]:
     """Sums of all tensors side by side.
 
