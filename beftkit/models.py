@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from beftkit.checkpoints import open_checkpoint
 from beftkit.checkpoints.reach import cached_commit, hub_or_cache, hub_reason
 from beftkit.errors import BeftError
 
 #: what a tokenizer says that knows of no limit is far above this
 _NO_LIMIT = 1_000_000
+#: what becomes of a checkpoint's head: ``kept``, and must fit; ``fresh``: drawn anew; ``any``:
+#: drawn anew where it does not fit, for an adapter that brings another
+Head = Literal["kept", "fresh", "any"]
 #: what loading raises, beside an error of safetensors
 _FAILURES = (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError)
 
@@ -70,8 +74,9 @@ def load_model(
     tokenizer: str | None = None,
     dtype: str = "float32",
     device_map: str | None = None,
-    new_head: bool = False,
+    head: Head = "kept",
     seed: int = 0,
+    trust_remote_code: bool = False,
 ) -> Loaded:
     """Load a model and its tokenizer.
 
@@ -82,8 +87,9 @@ def load_model(
         tokenizer: another place for the tokenizer.
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` as stored.
         device_map: as transformers takes it.
-        new_head: draw a head anew where the checkpoint's does not fit.
+        head: what becomes of the checkpoint's head.
         seed: of whatever is drawn.
+        trust_remote_code: run Python that the model brings.
 
     Raises:
         BeftError: not there, damaged, no model of this kind, or a head of another size.
@@ -93,7 +99,7 @@ def load_model(
 
     _check_reference(reference)
     with quiet(), one_line(reference, "model", architecture):
-        config = transformers.AutoConfig.from_pretrained(reference, revision=revision)
+        config = _config(reference, revision, trust_remote_code)
         commit = cached_commit(reference, revision)
         revision = commit or revision
         architecture.configure(config)
@@ -104,6 +110,7 @@ def load_model(
             revision=revision,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            trust_remote_code=trust_remote_code,
             device_map=device_map,
             dtype="auto" if dtype == "auto" else getattr(torch, dtype),
         )
@@ -114,25 +121,111 @@ def load_model(
             "or the disk; use --dtype bfloat16, or more GPUs"
         )
     misfits = sorted(map(str, (name for name, *_ in info["mismatched_keys"])))
-    if misfits and not new_head:
+    if misfits and head == "kept":
         name, given, expected = next(one for one in info["mismatched_keys"] if one[0] == misfits[0])
         raise BeftError(
             f"{reference}: its head does not fit: {name} is {list(given)}, this task with "
             f"{architecture.outputs} needs {list(expected)}; --new-head draws a fresh one"
         )
-    maker = load_tokenizer(tokenizer or reference, revision=None if tokenizer else revision)
-    if maker.pad_token_id is None:
-        maker.pad_token = maker.eos_token
-    if maker.pad_token_id is None:
-        raise BeftError(f"{reference}: its tokenizer has no padding token and no end token")
-    if getattr(model.config, "pad_token_id", None) is None:
-        model.config.pad_token_id = maker.pad_token_id
+    maker = load_tokenizer(
+        tokenizer or reference,
+        revision=None if tokenizer else revision,
+        trust_remote_code=trust_remote_code,
+    )
     parameters = {name for name, _ in model.named_parameters()}
-    fresh = sorted({*info["missing_keys"], *misfits} & parameters)
-    return Loaded(model.eval(), maker, tuple(fresh), reference, commit)
+    fresh = {*info["missing_keys"], *misfits} & parameters
+    if head == "fresh":
+        fresh |= _drawn_anew(model, [name for name in head_names(model) if name not in fresh], seed)
+    return Loaded(model.eval(), maker, tuple(sorted(fresh)), reference, commit)
 
 
-def load_tokenizer(reference: str, *, revision: str | None = None) -> Any:
+def held_names(
+    reference: str,
+    architecture: Architecture,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[str, ...] | None:
+    """Names of the outputs of a checkpoint's head, in id order; None where it holds no such head.
+
+    Read from the configuration and the names of the tensors; every configuration names outputs,
+    also that of a model without a head.
+
+    Raises:
+        BeftError: not there, or no model of this kind.
+    """
+    as_it_is = replace(architecture, configure=lambda config: None)
+    options: Any = {"revision": revision, "trust_remote_code": trust_remote_code}
+    model = load_skeleton(reference, as_it_is, **options)
+    commit = cached_commit(reference, revision) or revision
+    try:
+        far = commit and not Path(reference).exists()
+        held = open_checkpoint(f"{reference}@{commit}" if far else reference).tensors
+        head = head_names(model)
+        kept = bool(head) and all(name in held for name in head)
+    except BeftError:  # a form that transformers alone reads
+        kept = type(model).__name__ in (model.config.architectures or ())
+    named = model.config.id2label
+    names = tuple(str(named.get(i, f"LABEL_{i}")) for i in range(model.config.num_labels))
+    if len({*names}) < len(names):
+        names = tuple(f"LABEL_{i}" for i in range(len(names)))
+    return names if kept else None
+
+
+def head_names(model: Any) -> list[str]:
+    """Parameters of the classifier: all outside the base model that belong to no pooler."""
+    prefix = str(getattr(model, "base_model_prefix", ""))
+    if not prefix or not hasattr(model, prefix):
+        return []
+    return [
+        name
+        for name, _ in model.named_parameters()
+        if not name.startswith(f"{prefix}.") and "pooler" not in name.split(".")
+    ]
+
+
+def _drawn_anew(model: Any, names: Sequence[str], seed: int) -> set[str]:
+    """Draw these parameters as a new model has them; their names."""
+    import torch
+    import transformers
+
+    transformers.set_seed(seed)
+    for name in names:
+        model.get_parameter(name)._is_hf_initialized = False
+    with torch.no_grad():
+        for owner in dict.fromkeys(name.rpartition(".")[0] for name in names):
+            model._init_weights(model.get_submodule(owner))
+    return {*names}
+
+
+def _config(reference: str, revision: str | None, trust_remote_code: bool) -> Any:
+    """A model's configuration.
+
+    Raises:
+        BeftError: it wants Python of its own to be run, and may not.
+    """
+    from transformers import AutoConfig, PretrainedConfig
+
+    said, _ = PretrainedConfig.get_config_dict(reference, revision=revision)
+    try:
+        return AutoConfig.from_pretrained(
+            reference, revision=revision, trust_remote_code=trust_remote_code
+        )
+    except ValueError:
+        code = said.get("auto_map")
+        if trust_remote_code or not code:
+            raise
+        modules = {str(one).partition(".")[0] for one in (code or {}).values()}
+        files = ", ".join(sorted(f"{name}.py" for name in modules))
+        raise BeftError(
+            f"{reference}: is a model of its own kind, whose code ({files}) would be run; read it, "
+            "then allow it with --trust-remote-code"
+        ) from None
+
+
+def load_tokenizer(
+    reference: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> Any:
     """The tokenizer of a folder or hub repository.
 
     Raises:
@@ -142,7 +235,9 @@ def load_tokenizer(reference: str, *, revision: str | None = None) -> Any:
 
     _check_reference(reference)
     with quiet(), one_line(reference, "tokenizer"):
-        found: Any = AutoTokenizer.from_pretrained(reference, revision=revision)
+        found: Any = AutoTokenizer.from_pretrained(
+            reference, revision=revision, trust_remote_code=trust_remote_code
+        )
     if found is False or len(found) <= len(found.all_special_ids):
         # transformers makes an empty one from the configuration alone
         raise BeftError(
@@ -210,7 +305,11 @@ def one_line(reference: str, what: str, architecture: Architecture | None = None
 
 
 def load_skeleton(
-    reference: str, architecture: Architecture, *, revision: str | None = None
+    reference: str,
+    architecture: Architecture,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Any:
     """The model without its weights, on the meta device: names and shapes, at once.
 
@@ -222,7 +321,9 @@ def load_skeleton(
 
     _check_reference(reference)
     with quiet(), one_line(reference, "model", architecture):
-        config = transformers.AutoConfig.from_pretrained(reference, revision=revision)
+        config = _config(reference, revision, trust_remote_code)
         architecture.configure(config)
         with torch.device("meta"):
-            return getattr(transformers, architecture.auto).from_config(config)
+            return getattr(transformers, architecture.auto).from_config(
+                config, trust_remote_code=trust_remote_code
+            )

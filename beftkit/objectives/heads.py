@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from beftkit.errors import BeftError
-from beftkit.models import Architecture, Loaded, load_model, load_skeleton
+from beftkit.models import Architecture, Loaded, held_names, load_model, load_skeleton
 from beftkit.objectives.objective import Objective
 from beftkit.tasks import Batch, Encoded, Split, compute_metrics, encode
 
@@ -23,6 +24,7 @@ class HeadObjective(Objective):
 
     task_type = "SEQ_CLS"
     pipeline_tag = "text-classification"
+    own_ids: tuple[int, ...] = ()
 
     @property
     def width(self) -> int:
@@ -38,12 +40,18 @@ class HeadObjective(Objective):
             tokenizer=s.tokenizer,
             dtype=s.dtype,
             device_map=s.device_map,
-            new_head=s.new_head,
+            head=s.head,
             seed=seed,
+            trust_remote_code=s.trust_remote_code,
         )
 
     def skeleton(self, settings: ModelSettings) -> Any:
-        return load_skeleton(settings.model, _classifier(self.labels), revision=settings.revision)
+        return load_skeleton(
+            settings.model,
+            _classifier(self.labels),
+            revision=settings.revision,
+            trust_remote_code=settings.trust_remote_code,
+        )
 
     def encode(self, split: Split, tokenizer: Any, max_length: int) -> Encoded:
         return encode(split, tokenizer, max_length=max_length)
@@ -51,6 +59,9 @@ class HeadObjective(Objective):
     def measure(
         self, metrics: Sequence[Any], predictions: Any, targets: Any
     ) -> Mapping[str, float]:
+        if self.own_ids:
+            own = np.array(self.own_ids)
+            predictions, targets = own[np.asarray(predictions)], own[np.asarray(targets)]
         return compute_metrics(metrics, predictions, targets)
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -100,6 +111,23 @@ def load_classifier(reference: str, labels: Sequence[str], **options: Any) -> Lo
         BeftError: not there, damaged, no head of this kind, or one of another size.
     """
     return load_model(reference, _classifier(labels), **options)
+
+
+def held_labels(settings: ModelSettings) -> tuple[str, ...] | None:
+    """Names of the classes of a head that the checkpoint holds and that is kept, in id order.
+
+    Returns:
+        None where it holds none; empty for a head of one output, which gives values.
+
+    Raises:
+        BeftError: not there, or no model with such a head.
+    """
+    s = settings
+    if s.head == "fresh":
+        return None
+    options: Any = {"revision": s.revision, "trust_remote_code": s.trust_remote_code}
+    names = held_names(s.model, _classifier(()), **options)
+    return () if names is not None and len(names) == 1 else names
 
 
 def _classifier(labels: Sequence[str]) -> Architecture:

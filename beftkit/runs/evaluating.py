@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from beftkit.accelerator import out_of_memory
 from beftkit.errors import BeftError, UsageError
-from beftkit.runs.prepare import load_data, prepare
+from beftkit.runs.loading import class_notes, load_data
+from beftkit.runs.prepare import prepare
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.resolve import resolve
 from beftkit.training.evaluation import Evaluation, evaluate_model, load_metrics
@@ -28,6 +29,7 @@ class EvaluationResult:
         evaluation: metrics, loss, examples, seconds.
         truncated: rows cut to the maximal length, by split.
         notes: what a reader should know.
+        classes: split -> label -> rows; empty for values.
     """
 
     model: str
@@ -36,14 +38,19 @@ class EvaluationResult:
     evaluation: Evaluation
     truncated: Mapping[str, int]
     notes: tuple[str, ...]
+    classes: Mapping[str, Mapping[str, int]]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {
-            "model": self.model, "adapter": self.adapter, "task": self.task,
-            **self.evaluation.to_dict(), "truncated": dict(self.truncated),
+            "model": self.model,
+            "adapter": self.adapter,
+            "task": self.task,
+            **self.evaluation.to_dict(),
+            "classes": {split: dict(found) for split, found in self.classes.items()},
+            "truncated": dict(self.truncated),
             "notes": list(self.notes),
-        }  # fmt: skip
+        }
 
 
 def evaluate(
@@ -78,10 +85,10 @@ def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
         s = s.model_copy(update=found_base)
     said = _Said.of(info)
     s = said.fill(s)
-    data = load_data(s, train=False, labels=said.labels)
+    data = load_data(s, train=False, labels=_head_of(info, said))
     metrics = load_metrics(s.metric or said.metrics or data.metrics, s.trust_remote_code)
     ready = prepare(s, 0, data=data)
-    notes, held = tuple(data.notes), set[str]()
+    notes, held = (*data.notes, *class_notes(data)), set[str]()
     if s.adapter is not None:
         applied = apply_adapter(ready.model, s.adapter)
         held, notes = set(applied.parameters), (*notes, *applied.notes)
@@ -101,7 +108,15 @@ def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
             ready.model, splits, ready.objective, metrics, ready.accelerator, s.batch_size
         )
     cut = {name: split.truncated for name, split in splits.items()}
-    return EvaluationResult(s.model, s.adapter, data.name, found, cut, notes)
+    return EvaluationResult(s.model, s.adapter, data.name, found, cut, notes, data.counts)
+
+
+def _head_of(info: AdapterInfo | None, said: _Said) -> Sequence[str] | None:
+    """Names of the classes of the head that an adapter brings; None: it brings none."""
+    if said.labels is not None or info is None or info.num_labels is None:
+        return said.labels
+    # Stock PEFT writes no names.
+    return [f"LABEL_{i}" for i in range(info.num_labels)] if info.num_labels > 1 else ()
 
 
 @dataclass(frozen=True)

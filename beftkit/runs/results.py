@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from statistics import fmean, stdev
 from typing import Any
 
@@ -72,6 +72,7 @@ class TrainResult:
         total: all scalars of the model.
         settings: the resolved settings, as in ``run.yaml``.
         runs: one a seed.
+        classes: split -> label -> rows, as the data have them; empty for values.
     """
 
     model: str
@@ -83,6 +84,7 @@ class TrainResult:
     total: int
     settings: Mapping[str, object]
     runs: tuple[Run, ...]
+    classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def percent(self) -> float:

@@ -10,7 +10,8 @@ from beftkit.accelerator import make_accelerator, out_of_memory, told_by_main
 from beftkit.objectives import Objective
 from beftkit.runs import folders
 from beftkit.runs.artifacts import check_output, write_output
-from beftkit.runs.prepare import Prepared, choose_parts, fill_settings, load_data, prepare
+from beftkit.runs.loading import class_notes, load_data
+from beftkit.runs.prepare import Prepared, choose_parts, fill_settings, prepare
 from beftkit.runs.publishing import check_wanted, hand_over
 from beftkit.runs.results import Run, TrainResult
 from beftkit.runs.trackers import tracked
@@ -103,6 +104,7 @@ class _Journey:
             total=choice.total,
             settings=s.model_dump(mode="json"),
             runs=tuple(runs),
+            classes=data.counts,
         )
 
     def finished(self, folder: Path) -> TrainResult | None:
@@ -145,7 +147,7 @@ class _Journey:
     def notes(self, ready: Prepared, choice: Choice) -> None:
         """Say what is to be said beforehand; examples are tokenised here."""
         s, say = self.settings, self.watcher.note
-        for note in (*choice.notes, *ready.data.notes):
+        for note in (*choice.notes, *ready.data.notes, *class_notes(ready.data)):
             say(note)
         if ready.loaded.fresh:
             say(f"drawn anew by seed {ready.seed}: {', '.join(ready.loaded.fresh)}")

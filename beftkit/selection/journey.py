@@ -13,7 +13,7 @@ from typing import Any
 from beftkit.errors import BeftError, UsageError
 from beftkit.files import from_plain, write_whole
 from beftkit.runs import train_with
-from beftkit.runs.prepare import load_data
+from beftkit.runs.loading import load_data
 from beftkit.runs.results import TrainResult
 from beftkit.selection.cells import (
     PROBE,

@@ -63,6 +63,12 @@ class ModelPart(Part):
     model: str = described("", MODEL, "Model folder, or owner/name on the hub.")
     revision: str | None = described(None, MODEL, "The model's branch, tag or commit on the hub.")
     tokenizer: str | None = described(None, MODEL, "Tokenizer, where it is not the model's own.")
+    trust_remote_code: bool = described(
+        False,
+        MODEL,
+        "Run Python of others: what a model's folder or repository brings (auto_map), or a module "
+        "of the hub for --metric. Without it such code is named and refused, never run.",
+    )
     dtype: Dtype = described(
         "float32",
         MODEL,
@@ -74,8 +80,13 @@ class HeadPart(Part):
     """What becomes of a head that does not fit."""
 
     new_head: bool = described(
-        False, MODEL, "Replace a classifier that does not fit the task by a fresh one."
+        False, MODEL, "Replace the model's classifier, if it has one, by a fresh one."
     )
+
+    @property
+    def head(self) -> Literal["kept", "fresh"]:
+        """What becomes of the checkpoint's head."""
+        return "fresh" if self.new_head else "kept"
 
 
 class ChoicePart(Part):
@@ -125,6 +136,15 @@ class ColumnsPart(Part):
         None, DATA, "One or two columns, such as premise,hypothesis."
     )
     label_column: str | None = described(None, DATA, "The column of labels or values.")
+    quotes: bool = described(
+        True, DATA, "Whether quotation marks in csv and tsv files enclose fields, or are letters."
+    )
+    label_map: str | None = described(
+        None,
+        DATA,
+        "LABEL=NAME,...: which class of a classifier that is kept each label of the data is, where "
+        "the names do not tell.",
+    )
 
 
 class ValuesPart(Part):
@@ -169,12 +189,14 @@ class ModelSettings(Protocol):
     @property
     def dtype(self) -> str: ...
     @property
-    def new_head(self) -> bool: ...
+    def head(self) -> Literal["kept", "fresh", "any"]: ...
+    @property
+    def trust_remote_code(self) -> bool: ...
     @property
     def device_map(self) -> str | None: ...
 
 
-class DataSettings(Protocol):
+class DataSettings(ModelSettings, Protocol):
     """What loading data reads; settings without training or validation files say None."""
 
     @property
@@ -191,6 +213,10 @@ class DataSettings(Protocol):
     def text_columns(self) -> str | None: ...
     @property
     def label_column(self) -> str | None: ...
+    @property
+    def quotes(self) -> bool: ...
+    @property
+    def label_map(self) -> str | None: ...
     @property
     def regression(self) -> bool: ...
 
@@ -276,9 +302,6 @@ class MetricPart(Part):
         "Metrics instead of the task's, the first picks the best epoch: accuracy, f1, macro_f1, "
         "matthews, pearson, spearman, mse, mae, a local script, or a module of the hub (needs "
         "--trust-remote-code).",
-    )
-    trust_remote_code: bool = described(
-        False, EVALUATION, "Let --metric fetch a module from the hub and run it."
     )
 
     _metric_words = field_validator("metric", mode="before")(words_of)

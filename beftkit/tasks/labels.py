@@ -29,6 +29,10 @@ SYNONYMS = (
 _UNNAMED = re.compile("LABEL_[0-9]+")
 
 
+class LabelMisfit(BeftError):
+    """Labels of the data and classes of a kept head do not go together."""
+
+
 def match_labels(
     found: Sequence[str],
     names: Sequence[str],
@@ -72,7 +76,7 @@ def match_labels(
         free = [name for i, name in enumerate(names) if i not in {*chosen.values()}] or names
         test = "; -1 marks test sets, whose answers are unpublished" if "-1" in misfits else ""
         which = "none fits" if len(misfits) == len(found) else f"no class for {listed(misfits, 4)}"
-        raise BeftError(
+        raise LabelMisfit(
             f"{where}: labels {listed(found, 4)}, the head's {listed(names, 4)}: {which}{test}; say"
             f" which, as --label-map {_example(misfits, free)}"
         )
@@ -103,7 +107,7 @@ def relabel(data: Data, names: Sequence[str], label_map: Mapping[str, str] | Non
         BeftError: the data are for a regression, or the labels do not fit.
     """
     if not data.labels:
-        raise BeftError(f"{data.name}: values to predict; the head has classes {listed(names)}")
+        raise LabelMisfit(f"{data.name}: values to predict; the head has classes {listed(names)}")
     if not label_map and {*names} == {str(i) for i in range(len(data.labels))}:
         label_map = {label: str(i) for i, label in enumerate(data.labels)}
     ids, notes = match_labels(data.labels, names, label_map, where=data.name)
@@ -120,12 +124,24 @@ def relabel(data: Data, names: Sequence[str], label_map: Mapping[str, str] | Non
 
     return replace(
         data,
-        labels=tuple(names),
+        labels=named_by(names, ids),
         train=None if data.train is None else moved(data.train),
         validation={name: moved(split) for name, split in data.validation.items()},
         own_ids=own,
         notes=(*data.notes, *notes),
     )
+
+
+def named_by(names: Sequence[str], ids: Mapping[str, int]) -> tuple[str, ...]:
+    """The classes' names: the data's, where the head has none and each class has a label."""
+    if not unnamed(names) or {*ids.values()} != {*range(len(names))} or len(ids) > len(names):
+        return tuple(names)
+    return tuple(sorted(ids, key=lambda label: ids[label]))
+
+
+def unnamed(names: Sequence[str]) -> bool:
+    """Whether a head's classes have no names of their own (``LABEL_0``, ...)."""
+    return all(map(_UNNAMED.fullmatch, names))
 
 
 def read_label_map(text: str) -> dict[str, str]:
@@ -167,7 +183,7 @@ def _by_name(label: str, names: Sequence[str]) -> int | None:
 
 def _by_order(found: Sequence[str], names: Sequence[str], ids: dict[str, int | None]) -> str:
     """Fill in the ids where the head's classes have no names; how, for a note."""
-    if not all(map(_UNNAMED.fullmatch, names)):
+    if not unnamed(names):
         return ""
     if {*found} <= {str(i) for i in range(len(names))}:
         ids.update({label: int(label) for label in found})

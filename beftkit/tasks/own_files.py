@@ -13,7 +13,7 @@ import numpy.typing as npt
 from beftkit.errors import BeftError
 from beftkit.tasks.classes import find_classes
 from beftkit.tasks.data import Data, Split
-from beftkit.tasks.labels import match_labels
+from beftkit.tasks.labels import match_labels, named_by
 from beftkit.tasks.readers import read_file
 from beftkit.tasks.table import Table, listed, needed, text_column, values
 from beftkit.tasks.text_files import bare_name
@@ -125,6 +125,7 @@ def _classes(
         present = set(chain.from_iterable(found.texts))
         order = [name for name in found.names if name in present]
         ids, matched = match_labels(order, names, label_map, where=where)
+        names = named_by(names, ids)
         notes += matched
     arrays = (np.array([ids[text] for text in texts], dtype=np.int64) for texts in found.texts)
     return names, arrays, notes

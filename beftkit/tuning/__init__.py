@@ -1,6 +1,6 @@
 """Which scalars of a model train, and how."""
 
-from beftkit.tuning.choice import Choice, choose, head_names, parse_layers
+from beftkit.tuning.choice import Choice, choose, parse_layers
 from beftkit.tuning.tuner import Tuner, checkpoint_activations, store_for_autocast
 
 __all__ = [
@@ -8,7 +8,6 @@ __all__ = [
     "Tuner",
     "checkpoint_activations",
     "choose",
-    "head_names",
     "parse_layers",
     "store_for_autocast",
 ]

@@ -12,6 +12,7 @@ from typing import Any
 from beftkit.biases import ROLES, Site, Tensor, bias_free, choose_tower, in_tower, is_bias
 from beftkit.checkpoints import recognise_checkpoint
 from beftkit.errors import BeftError
+from beftkit.models import head_names
 
 #: what ``--bias`` takes beside roles
 WHOLE = ("all", "none", "head", "full", "rand")
@@ -177,18 +178,6 @@ def choose(
     outer = sum(part.size for part in parts if part.kind == "head")
     total = sum(names.values())
     return Choice(bias, tuple(parts), tuple(tracked), inner, outer, total, tuple(notes))
-
-
-def head_names(model: Any) -> list[str]:
-    """Parameters of the classifier: all outside the base model that belong to no pooler."""
-    prefix = str(getattr(model, "base_model_prefix", ""))
-    if not prefix or not hasattr(model, prefix):
-        return []
-    return [
-        name
-        for name, _ in model.named_parameters()
-        if not name.startswith(f"{prefix}.") and "pooler" not in name.split(".")
-    ]
 
 
 def _sites(model: Any) -> tuple[list[Site], str]:
