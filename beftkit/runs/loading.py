@@ -97,9 +97,10 @@ def _met(
         return read(names)
     except LabelMisfit as error:
         assert names is not None
-        if s.label_map is None and (may_be_fresh or unnamed(names)):
+        if s.label_map is None and may_be_fresh:
             own = read(None)
-            if len(own.labels) > len(names) or (unnamed(names) and len(own.labels) != len(names)):
+            more = len(own.labels) - len(names)
+            if more > 0 or (more and unnamed(names)):
                 return own  # the head's size is what does not fit, and loading says so
         hint = "; --new-head draws a fresh classifier" if may_be_fresh else ""
         raise BeftError(f"{error}{hint}") from None
