@@ -12,8 +12,6 @@ from beftkit.checkpoints import open_checkpoint
 from beftkit.checkpoints.reach import cached_commit, hub_or_cache, hub_reason
 from beftkit.errors import BeftError
 
-#: what a tokenizer says that knows of no limit is far above this
-_NO_LIMIT = 1_000_000
 #: what becomes of a checkpoint's head: ``kept``, and must fit; ``fresh``: drawn anew; ``any``:
 #: drawn anew where it does not fit, for an adapter that brings another
 Head = Literal["kept", "fresh", "any"]
@@ -27,7 +25,7 @@ class Loaded:
 
     Attributes:
         model: in evaluation mode, on the CPU unless a device map placed it.
-        tokenizer: with a padding token.
+        tokenizer: as it is; with a head, `beftkit.objectives.fits.settle_padding` was at it.
         fresh: parameters that the checkpoint did not hold and that were drawn anew.
         reference: what was loaded.
         commit: the hub's commit, where it came from there.
@@ -38,13 +36,6 @@ class Loaded:
     fresh: tuple[str, ...]
     reference: str
     commit: str | None = None
-
-    def fit_length(self, wanted: int) -> int:
-        """The most tokens a row may have: what is wanted, or what the model can hold."""
-        limit = self.tokenizer.model_max_length
-        if limit > _NO_LIMIT:
-            limit = getattr(self.model.config, "max_position_embeddings", None) or wanted
-        return min(wanted, int(limit))
 
 
 @dataclass(frozen=True)

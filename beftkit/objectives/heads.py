@@ -10,6 +10,7 @@ import torch
 
 from beftkit.errors import BeftError
 from beftkit.models import Architecture, Loaded, held_names, load_model, load_skeleton
+from beftkit.objectives.fits import settle_padding
 from beftkit.objectives.objective import Objective
 from beftkit.tasks import Batch, Encoded, Split, compute_metrics, encode
 
@@ -110,7 +111,9 @@ def load_classifier(reference: str, labels: Sequence[str], **options: Any) -> Lo
     Raises:
         BeftError: not there, damaged, no head of this kind, or one of another size.
     """
-    return load_model(reference, _classifier(labels), **options)
+    loaded = load_model(reference, _classifier(labels), **options)
+    settle_padding(loaded)
+    return loaded
 
 
 def held_labels(settings: ModelSettings) -> tuple[str, ...] | None:

@@ -11,6 +11,7 @@ from beftkit.accelerator import make_accelerator
 from beftkit.errors import BeftError
 from beftkit.models import Loaded
 from beftkit.objectives import Objective, objective_of
+from beftkit.objectives.fits import fitted, most_tokens
 from beftkit.registry import MAX_LENGTH, REGIMES, TASKS
 from beftkit.runs.loading import class_notes, load_data, planned_data
 from beftkit.settings.evaluate import EvaluateSettings
@@ -66,7 +67,7 @@ class Prepared:
         Raises:
             BeftError: there are none, or not as many as asked for.
         """
-        return self._encode(_training_examples(self.settings, self.data, self.seed))
+        return self._encode("train", _training_examples(self.settings, self.data, self.seed))
 
     @cached_property
     def validation(self) -> dict[str, Encoded]:
@@ -77,7 +78,7 @@ class Prepared:
             name: one if count is None else subsample(one, min(count, len(one)), VALIDATION_SEED)
             for name, one in self.data.validation.items()
         }
-        return {name: self._encode(split) for name, split in drawn.items()}
+        return {name: self._encode(name, split) for name, split in drawn.items()}
 
     def cut(self, encoded: Encoded) -> list[str]:
         """What is to be said of rows that were cut."""
@@ -91,8 +92,9 @@ class Prepared:
         if self.settings.device_map is None:
             self.model.to(self.accelerator.device)
 
-    def _encode(self, split: Split) -> Encoded:
-        return self.objective.encode(split, self.loaded.tokenizer, self.length)
+    def _encode(self, name: str, split: Split) -> Encoded:
+        encoded = self.objective.encode(split, self.loaded.tokenizer, self.length)
+        return fitted(self.loaded, encoded, f"{self.data.name}, {name}")
 
 
 def prepare(
@@ -119,7 +121,7 @@ def prepare(
     objective = objective_of(data)
     loaded = objective.load(s, seed)
     task = TASKS.get(s.task or "")
-    length = loaded.fit_length(s.max_length or (task.max_length if task else MAX_LENGTH))
+    length = most_tokens(loaded, s.max_length or (task.max_length if task else MAX_LENGTH))
     return Prepared(s, seed, accelerator, data, objective, loaded, length)
 
 
