@@ -149,15 +149,19 @@ def held_names(
     options: Any = {"revision": revision, "trust_remote_code": trust_remote_code}
     model = load_skeleton(reference, as_it_is, **options)
     commit = cached_commit(reference, revision) or revision
+    width = model.config.num_labels
     try:
         far = commit and not Path(reference).exists()
         held = open_checkpoint(f"{reference}@{commit}" if far else reference).tensors
         head = head_names(model)
         kept = bool(head) and all(name in held for name in head)
+        # A configuration may leave a number out that is not its family's usual one (BART).
+        shapes = [(model.get_parameter(n).shape, held[n].shape) for n in head if n in held]
+        width = next((one[0] for usual, one in shapes if usual[0] == width != one[0]), width)
     except BeftError:  # a form that transformers alone reads
         kept = type(model).__name__ in (model.config.architectures or ())
-    named = model.config.id2label
-    names = tuple(str(named.get(i, f"LABEL_{i}")) for i in range(model.config.num_labels))
+    named = model.config.id2label if width == model.config.num_labels else {}
+    names = tuple(str(named.get(i, f"LABEL_{i}")) for i in range(width))
     if len({*names}) < len(names):
         names = tuple(f"LABEL_{i}" for i in range(len(names)))
     return names if kept else None

@@ -108,6 +108,11 @@ def example_squares(
     for name, total in sums.items():
         if not torch.isfinite(total).all():
             raise BeftError(f"{name}: its gradient is not finite; did the model diverge?")
+    if not any(total.any() for total in sums.values()):
+        raise BeftError(
+            f"{type(model).__name__}: no example's loss depends on {names[0]}, nor on any other"
+            " bias that was to be measured; do these examples go through another tower (--tower)?"
+        )
     return Squares({name: sums[name] for name in names}, examples, tuple(taps.alone))
 
 
@@ -194,7 +199,9 @@ class _Measure:
         try:
             while True:
                 loss = self.losses(one).sum()
-                found = torch.autograd.grad(loss * self.scale, wanted, allow_unused=True)
+                found: Sequence[Tensor | None] = [None] * len(wanted)
+                if loss.requires_grad:  # else none of them takes part
+                    found = torch.autograd.grad(loss * self.scale, wanted, allow_unused=True)
                 grads = {
                     name: torch.zeros_like(parameter, dtype=torch.float64)
                     if grad is None
@@ -279,7 +286,8 @@ def _drop_unfit(
             expected[name] = grad.square() + expected.get(name, 0)
     _check_apart(model, together, torch.stack(apart).to(together.device), measure, dtype)
     for tap in taps.taps:
-        tap.layouts = layouts_of([(rows, found[tap.name]) for rows, found in shapes])
+        width = len(measure.parameters[tap.name])
+        tap.layouts = layouts_of([(rows, found[tap.name]) for rows, found in shapes], width)
     taps.refuse([tap.name for tap in taps.taps if not tap.layouts])
     relative, noise = _TOLERANCES.get(dtype, _TOLERANCES[torch.float32])
     largest = max((float(one.sum()) for one in expected.values()), default=0.0)

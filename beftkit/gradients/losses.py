@@ -13,6 +13,7 @@ from beftkit.errors import BeftError
 from beftkit.gradients.rows import AnyBatch
 from beftkit.tasks import Batch
 
+_DECODER_INPUTS = ("decoder_input_ids", "decoder_inputs_embeds")
 #: called with a model and a batch; gives -log p of each example, ``[N]``, differentiable
 Losses = Callable[[Any, Any], Tensor]
 
@@ -41,10 +42,9 @@ def negative_log_likelihoods(model: Any, batch: AnyBatch) -> Tensor:
         labels = found
     kind = type(model).__name__
     config = getattr(model, "config", None)
-    shifting = getattr(model, "prepare_decoder_input_ids_from_labels", None)
     two_stacks = bool(getattr(config, "is_encoder_decoder", False))
-    if labels.dim() == 2 and two_stacks and shifting is not None:
-        inputs.setdefault("decoder_input_ids", shifting(labels=labels))
+    if labels.dim() == 2 and two_stacks and not {*inputs} & {*_DECODER_INPUTS}:
+        inputs["decoder_input_ids"] = _shifted(model, labels)
     logits = getattr(model(**inputs), "logits", None)
     if logits is None:
         raise BeftError(
@@ -57,6 +57,24 @@ def negative_log_likelihoods(model: Any, batch: AnyBatch) -> Tensor:
     problem = getattr(config, "problem_type", None)
     exact = logits if logits.dtype == torch.float64 else logits.float()
     return _by_shape(exact, labels, kind, causal, problem)
+
+
+def _shifted(model: Any, labels: Tensor) -> Tensor:
+    """What the decoder reads, ``[N, T]``: a start token, then the labels but the last."""
+    own = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    if own is not None:
+        made: Tensor = own(labels=labels)
+        return made
+    config = model.config.get_text_config()
+    start, pad = config.decoder_start_token_id, config.pad_token_id
+    if start is None or pad is None:
+        lacking = "decoder_start_token_id" if start is None else "pad_token_id"
+        raise BeftError(
+            f"{type(model).__name__}: its configuration names no {lacking}, so its decoder's inputs"
+            " cannot be made from the labels; put decoder_input_ids into the batches"
+        )
+    shifted = torch.cat([labels.new_full((len(labels), 1), start), labels[:, :-1]], dim=1)
+    return shifted.masked_fill(shifted == -100, pad)
 
 
 def _by_shape(

@@ -64,7 +64,10 @@ def fitted(loaded: Loaded, encoded: Encoded, where: str) -> Encoded:
         BeftError: a token or token type beyond its tables, or a row that its head cannot read.
     """
     model, tokenizer = loaded.model, loaded.tokenizer
-    tokens = model.get_input_embeddings()
+    try:
+        tokens = model.get_input_embeddings()
+    except NotImplementedError:  # CANINE hashes
+        tokens = None
     if isinstance(tokens, nn.Embedding):
         highest = max(int(encoded.ids.max()), encoded.pad_id)
         if highest >= tokens.num_embeddings:
