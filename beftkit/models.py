@@ -194,28 +194,24 @@ def _drawn_anew(model: Any, names: Sequence[str], seed: int) -> set[str]:
 
 
 def _config(reference: str, revision: str | None, trust_remote_code: bool) -> Any:
-    """A model's configuration.
+    from transformers import AutoConfig
 
-    Raises:
-        BeftError: it wants Python of its own to be run, and may not.
-    """
-    from transformers import AutoConfig, PretrainedConfig
+    return AutoConfig.from_pretrained(
+        reference, revision=revision, trust_remote_code=trust_remote_code
+    )
 
-    said, _ = PretrainedConfig.get_config_dict(reference, revision=revision)
-    try:
-        return AutoConfig.from_pretrained(
-            reference, revision=revision, trust_remote_code=trust_remote_code
-        )
-    except ValueError:
-        code = said.get("auto_map")
-        if trust_remote_code or not code:
-            raise
-        modules = {str(one).partition(".")[0] for one in (code or {}).values()}
-        files = ", ".join(sorted(f"{name}.py" for name in modules))
-        raise BeftError(
-            f"{reference}: is a model of its own kind, whose code ({files}) would be run; read it, "
-            "then allow it with --trust-remote-code"
-        ) from None
+
+def code_of(reference: str, revision: str | None = None) -> tuple[str, ...]:
+    """Names of the Python files that a model and its tokenizer bring to be run (``auto_map``)."""
+    from transformers import PretrainedConfig
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    said = [PretrainedConfig.get_config_dict(reference, revision=revision)[0]]
+    said.append(get_tokenizer_config(reference, revision=revision))
+    maps = [one.get("auto_map") for one in said]
+    values = [value for one in maps for value in (one.values() if isinstance(one, dict) else [one])]
+    classes = [c for value in values for c in (value if isinstance(value, list) else [value]) if c]
+    return tuple(sorted({f"{str(name).rpartition('.')[0]}.py" for name in classes}))
 
 
 def load_tokenizer(
@@ -292,6 +288,12 @@ def one_line(reference: str, what: str, architecture: Architecture | None = None
             raise BeftError(
                 f"{reference}: no model with {architecture.what} exists for {kind}; expected "
                 f"{architecture.expected}"
+            ) from None
+        if "trust_remote_code" in text:
+            files = ", ".join(code_of(reference)) or "code"
+            raise BeftError(
+                f"{reference}: its {what} is of a kind of its own, whose {files} would be run; read"
+                " it, then allow it with --trust-remote-code"
             ) from None
         if (reason := hub_reason(error, reference)) is not None:
             raise BeftError(reason) from None

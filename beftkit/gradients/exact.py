@@ -108,7 +108,7 @@ def example_squares(
     for name, total in sums.items():
         if not torch.isfinite(total).all():
             raise BeftError(f"{name}: its gradient is not finite; did the model diverge?")
-    if not any(total.any() for total in sums.values()):
+    if names and not measure.reached:
         raise BeftError(
             f"{type(model).__name__}: no example's loss depends on {names[0]}, nor on any other"
             " bias that was to be measured; do these examples go through another tower (--tower)?"
@@ -175,6 +175,7 @@ class _Measure:
     ) -> None:
         self.taps, self.losses, self.parameters, self.scale = taps, losses, parameters, scale
         self._alone: dict[str, Tensor] = {}
+        self.reached = False  # some loss depended on some of the biases
 
     def batch(self, rows: Rows) -> None:
         """Add one batch."""
@@ -202,6 +203,7 @@ class _Measure:
                 found: Sequence[Tensor | None] = [None] * len(wanted)
                 if loss.requires_grad:  # else none of them takes part
                     found = torch.autograd.grad(loss * self.scale, wanted, allow_unused=True)
+                self.reached |= any(grad is not None for grad in found)
                 grads = {
                     name: torch.zeros_like(parameter, dtype=torch.float64)
                     if grad is None
@@ -233,6 +235,7 @@ class _Measure:
             for tap, total in before.items():
                 tap.total = total
             return False
+        self.reached |= any(tap.total is not None for tap in taps.taps)
         for tap, total in before.items():
             if tap.total is not None and self.scale != 1:
                 tap.total = tap.total / self.scale**2

@@ -44,7 +44,7 @@ def negative_log_likelihoods(model: Any, batch: AnyBatch) -> Tensor:
     config = getattr(model, "config", None)
     two_stacks = bool(getattr(config, "is_encoder_decoder", False))
     if labels.dim() == 2 and two_stacks and not {*inputs} & {*_DECODER_INPUTS}:
-        inputs["decoder_input_ids"] = _shifted(model, labels)
+        inputs |= _decoder_inputs(model, labels)
     logits = getattr(model(**inputs), "logits", None)
     if logits is None:
         raise BeftError(
@@ -59,14 +59,14 @@ def negative_log_likelihoods(model: Any, batch: AnyBatch) -> Tensor:
     return _by_shape(exact, labels, kind, causal, problem)
 
 
-def _shifted(model: Any, labels: Tensor) -> Tensor:
+def _decoder_inputs(model: Any, labels: Tensor) -> dict[str, Tensor]:
     """What the decoder reads, ``[N, T]``: a start token, then the labels but the last."""
     own = getattr(model, "prepare_decoder_input_ids_from_labels", None)
     if own is not None:
-        made: Tensor = own(labels=labels)
-        return made
-    config = model.config.get_text_config()
-    start, pad = config.decoder_start_token_id, config.pad_token_id
+        return {"decoder_input_ids": own(labels=labels)}
+    if not hasattr(model.config, "decoder_start_token_id"):
+        return {}
+    start, pad = model.config.decoder_start_token_id, model.config.pad_token_id
     if start is None or pad is None:
         lacking = "decoder_start_token_id" if start is None else "pad_token_id"
         raise BeftError(
@@ -74,7 +74,7 @@ def _shifted(model: Any, labels: Tensor) -> Tensor:
             " cannot be made from the labels; put decoder_input_ids into the batches"
         )
     shifted = torch.cat([labels.new_full((len(labels), 1), start), labels[:, :-1]], dim=1)
-    return shifted.masked_fill(shifted == -100, pad)
+    return {"decoder_input_ids": shifted.masked_fill(shifted == -100, pad)}
 
 
 def _by_shape(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -11,6 +12,8 @@ from beftkit.errors import BeftError
 from beftkit.models import Loaded
 from beftkit.tasks import Encoded
 
+#: models whose mask does not hide padding: convolutions, landmarks, hashes; a shifted last token
+READ_PADDING = ("convbert", "nystromformer", "t5gemma2", "yoso")
 #: entries of configurations that limit positions
 _LIMITS = (
     "max_position_embeddings",
@@ -86,7 +89,13 @@ def fitted(loaded: Loaded, encoded: Encoded, where: str) -> Encoded:
                     f" {known}; give the tokenizer it was trained with (--tokenizer)"
                 )
     _check_ends(loaded, encoded, where)
-    return encoded
+    if model.config.model_type not in READ_PADDING:
+        return encoded
+    note = (
+        f"{type(model).__name__} reads padding, whatever its mask: evaluation and Fisher put only"
+        " rows of one length together; in training a row's loss depends on its batch"
+    )
+    return replace(encoded, by_length=True, notes=(*encoded.notes, note))
 
 
 def _check_ends(loaded: Loaded, encoded: Encoded, where: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from beftkit.errors import BeftError
+from beftkit.models import code_of
 from beftkit.objectives import held_labels
 from beftkit.registry import REGIMES, TASKS, Task
 from beftkit.settings.evaluate import EvaluateSettings
@@ -66,7 +68,10 @@ def load_data(
             quotes=s.quotes,
         )
 
-    return _met(read, s, labels)
+    data = _met(read, s, labels)
+    files = code_of(s.model, s.revision) if s.trust_remote_code else ()
+    note = f"{s.model}: its own code is run (--trust-remote-code): {', '.join(files)}"
+    return replace(data, notes=(*data.notes, note)) if files else data
 
 
 def planned_data(settings: DataSettings) -> Data:

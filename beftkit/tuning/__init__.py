@@ -1,5 +1,6 @@
 """Which scalars of a model train, and how."""
 
+from beftkit.models import head_names
 from beftkit.tuning.choice import Choice, choose, parse_layers
 from beftkit.tuning.tuner import Tuner, checkpoint_activations, store_for_autocast
 
@@ -8,6 +9,7 @@ __all__ = [
     "Tuner",
     "checkpoint_activations",
     "choose",
+    "head_names",
     "parse_layers",
     "store_for_autocast",
 ]
