@@ -13,7 +13,9 @@ from beftkit.models import Loaded
 from beftkit.tasks import Encoded
 
 #: models whose mask does not hide padding: convolutions, landmarks, hashes; a shifted last token
-READ_PADDING = ("convbert", "mobilebert", "nystromformer", "t5gemma2", "yoso")
+READ_PADDING = (
+    *("canine", "convbert", "mobilebert", "nystromformer", "t5gemma", "t5gemma2", "yoso"),
+)
 #: entries of configurations that limit positions
 _LIMITS = (
     "max_position_embeddings",
