@@ -62,20 +62,20 @@ def negative_log_likelihoods(model: Any, batch: AnyBatch) -> Tensor:
 def _decoder_inputs(model: Any, labels: Tensor) -> dict[str, Tensor]:
     """What the decoder reads, ``[N, T]``: a start token, then the labels but the last."""
     own = getattr(model, "prepare_decoder_input_ids_from_labels", None)
-    start, pad = (
-        getattr(model.config, n, None) for n in ("decoder_start_token_id", "pad_token_id")
-    )
+    config = model.config
     try:
         if own is not None:
             return {"decoder_input_ids": own(labels=labels)}
-        if not hasattr(model.config, "decoder_start_token_id"):
+        if not hasattr(config, "decoder_start_token_id"):
             return {}
-        shifted = torch.cat([labels.new_full((len(labels), 1), start), labels[:, :-1]], dim=1)
-        return {"decoder_input_ids": shifted.masked_fill(shifted == -100, pad)}
+        first = labels.new_full((len(labels), 1), config.decoder_start_token_id)
+        shifted = torch.cat([first, labels[:, :-1]], dim=1)
+        return {"decoder_input_ids": shifted.masked_fill(shifted == -100, config.pad_token_id)}
     except (ValueError, TypeError):
         raise BeftError(
-            f"{type(model).__name__}: its decoder's inputs cannot be made from the labels (start"
-            f" token {start}, pad token {pad}); put decoder_input_ids into the batches"
+            f"{type(model).__name__}: its decoder's inputs cannot be made from the labels without"
+            " decoder_start_token_id and pad_token_id in its configuration; put decoder_input_ids"
+            " into the batches"
         ) from None
 
 
