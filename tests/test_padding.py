@@ -17,7 +17,19 @@ ROWS = 24
 #: side of the tokenizer, its pad token ("": it has none; the configurations all say 0, ``[PAD]``)
 PADDINGS = (("right", "[PAD]"), ("left", "[PAD]"), ("right", "a"), ("left", ""))
 #: one of each way to pool and to count positions
-SAMPLE = ("bert", "electra", "roberta", "gpt2", "llama", "opt", "gpt_neox", "bart", "convbert")
+SAMPLE = (
+    "bert",
+    "electra",
+    "roberta",
+    "gpt2",
+    "llama",
+    "opt",
+    "gpt_neox",
+    "bart",
+    "convbert",
+    "xlnet",
+    "fnet",
+)
 #: what goes through its default tower, and not the one that bears biases
 NOT_MEASURED = ("gemma3", "modernvbert", "t5gemma2", "ultravbert", "qwen3_5")
 

@@ -131,7 +131,7 @@ def write_classifier(
 
     Args:
         folder: to make.
-        kind: of `FAMILIES`.
+        kind: of `FAMILIES`, or another that needs nothing.
         side: the tokenizer's side of padding.
         pads: the tokenizer's pad token; empty: it has none, but an end token.
         options: of the configuration, beside those of `FAMILIES`.
@@ -140,7 +140,7 @@ def write_classifier(
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    config = small_config(kind, {**FAMILIES[kind], **options})
+    config = small_config(kind, {**FAMILIES.get(kind, {}), **options})
     config.num_labels = 2
     for part in (config, config.get_text_config()):
         for key, value in vars(part).items():

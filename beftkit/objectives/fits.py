@@ -14,7 +14,7 @@ from beftkit.tasks import Encoded
 
 #: models whose mask does not hide padding: convolutions, landmarks, hashes; a shifted last token
 READ_PADDING = (
-    *("canine", "convbert", "mobilebert", "nystromformer", "t5gemma", "t5gemma2", "yoso"),
+    *("canine", "convbert", "fnet", "mobilebert", "nystromformer", "t5gemma", "t5gemma2", "yoso"),
 )
 #: entries of configurations that limit positions
 _LIMITS = (
