@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from beftkit.checkpoints import check_model_files
 from beftkit.checkpoints.reach import cached_commit, cached_folder, hub_or_cache, hub_reason
 from beftkit.errors import BeftError
 
-#: what a tokenizer says that knows of no limit is far above this
-_NO_LIMIT = 1_000_000
+#: what becomes of a checkpoint's head: ``kept``, and must fit; ``fresh``: drawn anew; ``any``:
+#: drawn anew where it does not fit, for an adapter that brings another
+Head = Literal["kept", "fresh", "any"]
 #: what loading raises, beside an error of safetensors
 _FAILURES = (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError)
 
@@ -24,7 +25,7 @@ class Loaded:
 
     Attributes:
         model: in evaluation mode, on the CPU unless a device map placed it.
-        tokenizer: with a padding token.
+        tokenizer: as it is; with a head, `beftkit.objectives.fits.settle_padding` was at it.
         fresh: parameters that the checkpoint did not hold and that were drawn anew.
         reference: what was loaded.
         commit: the hub's commit, where it came from there.
@@ -35,13 +36,6 @@ class Loaded:
     fresh: tuple[str, ...]
     reference: str
     commit: str | None = None
-
-    def fit_length(self, wanted: int) -> int:
-        """The most tokens a row may have: what is wanted, or what the model can hold."""
-        limit = self.tokenizer.model_max_length
-        if limit > _NO_LIMIT:
-            limit = getattr(self.model.config, "max_position_embeddings", None) or wanted
-        return min(wanted, int(limit))
 
 
 @dataclass(frozen=True)
@@ -71,8 +65,9 @@ def load_model(
     tokenizer: str | None = None,
     dtype: str = "float32",
     device_map: str | None = None,
-    new_head: bool = False,
+    head: Head = "kept",
     seed: int = 0,
+    trust_remote_code: bool = False,
 ) -> Loaded:
     """Load a model and its tokenizer.
 
@@ -83,8 +78,9 @@ def load_model(
         tokenizer: another place for the tokenizer.
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` as stored.
         device_map: as transformers takes it.
-        new_head: draw a head anew where the checkpoint's does not fit.
+        head: what becomes of the checkpoint's head.
         seed: of whatever is drawn.
+        trust_remote_code: run Python that the model brings.
 
     Raises:
         BeftError: not there, damaged, no model of this kind, or a head of another size.
@@ -94,7 +90,7 @@ def load_model(
 
     _check_reference(reference)
     with quiet(), one_line(reference, "model", architecture):
-        config = transformers.AutoConfig.from_pretrained(reference, revision=revision)
+        config = _config(reference, revision, trust_remote_code)
         commit = cached_commit(reference, revision)
         revision = commit or revision
         architecture.configure(config)
@@ -105,6 +101,7 @@ def load_model(
             revision=revision,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            trust_remote_code=trust_remote_code,
             device_map=device_map,
             dtype="auto" if dtype == "auto" else getattr(torch, dtype),
         )
@@ -117,25 +114,74 @@ def load_model(
             "or the disk; use --dtype bfloat16, or more GPUs"
         )
     misfits = sorted(map(str, (name for name, *_ in info["mismatched_keys"])))
-    if misfits and not new_head:
+    if misfits and head == "kept":
         name, given, expected = next(one for one in info["mismatched_keys"] if one[0] == misfits[0])
         raise BeftError(
             f"{reference}: its head does not fit: {name} is {list(given)}, this task with "
             f"{architecture.outputs} needs {list(expected)}; --new-head draws a fresh one"
         )
-    maker = load_tokenizer(tokenizer or reference, revision=None if tokenizer else revision)
-    if maker.pad_token_id is None:
-        maker.pad_token = maker.eos_token
-    if maker.pad_token_id is None:
-        raise BeftError(f"{reference}: its tokenizer has no padding token and no end token")
-    if getattr(model.config, "pad_token_id", None) is None:
-        model.config.pad_token_id = maker.pad_token_id
+    maker = load_tokenizer(
+        tokenizer or reference,
+        revision=None if tokenizer else revision,
+        trust_remote_code=trust_remote_code,
+    )
     parameters = {name for name, _ in model.named_parameters()}
-    fresh = sorted({*info["missing_keys"], *misfits} & parameters)
-    return Loaded(model.eval(), maker, tuple(fresh), reference, commit)
+    fresh = {*info["missing_keys"], *misfits} & parameters
+    if head == "fresh":
+        fresh |= _drawn_anew(model, [name for name in head_names(model) if name not in fresh], seed)
+    return Loaded(model.eval(), maker, tuple(sorted(fresh)), reference, commit)
 
 
-def load_tokenizer(reference: str, *, revision: str | None = None) -> Any:
+def head_names(model: Any) -> list[str]:
+    """Parameters of the classifier: all outside the base model that belong to no pooler."""
+    prefix = str(getattr(model, "base_model_prefix", ""))
+    if not prefix or not hasattr(model, prefix):
+        return []
+    return [
+        name
+        for name, _ in model.named_parameters()
+        if not name.startswith(f"{prefix}.") and "pooler" not in name.split(".")
+    ]
+
+
+def _drawn_anew(model: Any, names: Sequence[str], seed: int) -> set[str]:
+    """Draw these parameters as a new model has them; their names."""
+    import torch
+    import transformers
+
+    transformers.set_seed(seed)
+    for name in names:
+        model.get_parameter(name)._is_hf_initialized = False
+    with torch.no_grad():
+        for owner in dict.fromkeys(name.rpartition(".")[0] for name in names):
+            model._init_weights(model.get_submodule(owner))
+    return {*names}
+
+
+def _config(reference: str, revision: str | None, trust_remote_code: bool) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(
+        reference, revision=revision, trust_remote_code=trust_remote_code
+    )
+
+
+def code_of(reference: str, revision: str | None = None) -> tuple[str, ...]:
+    """Names of the Python files that a model and its tokenizer bring to be run (``auto_map``)."""
+    from transformers import PretrainedConfig
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    said = [PretrainedConfig.get_config_dict(reference, revision=revision)[0]]
+    said.append(get_tokenizer_config(reference, revision=revision))
+    maps = [one.get("auto_map") for one in said]
+    values = [value for one in maps for value in (one.values() if isinstance(one, dict) else [one])]
+    classes = [c for value in values for c in (value if isinstance(value, list) else [value]) if c]
+    return tuple(sorted({f"{str(name).rpartition('.')[0]}.py" for name in classes}))
+
+
+def load_tokenizer(
+    reference: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> Any:
     """The tokenizer of a folder or hub repository.
 
     Raises:
@@ -145,7 +191,9 @@ def load_tokenizer(reference: str, *, revision: str | None = None) -> Any:
 
     _check_reference(reference)
     with quiet(), one_line(reference, "tokenizer"):
-        found: Any = AutoTokenizer.from_pretrained(reference, revision=revision)
+        found: Any = AutoTokenizer.from_pretrained(
+            reference, revision=revision, trust_remote_code=trust_remote_code
+        )
     if found is False or len(found) <= len(found.all_special_ids):
         # transformers makes an empty one from the configuration alone
         raise BeftError(
@@ -208,6 +256,12 @@ def one_line(reference: str, what: str, architecture: Architecture | None = None
                 f"{reference}: no model with {architecture.what} exists for {kind}; expected "
                 f"{architecture.expected}"
             ) from None
+        if "trust_remote_code" in text:
+            files = ", ".join(code_of(reference)) or "code"
+            raise BeftError(
+                f"{reference}: its {what} is of a kind of its own, whose {files} would be run; read"
+                " it, then allow it with --trust-remote-code"
+            ) from None
         if (reason := hub_reason(error, reference)) is not None:
             raise BeftError(reason) from None
         first = text.split(". ")[0][:240]
@@ -215,7 +269,11 @@ def one_line(reference: str, what: str, architecture: Architecture | None = None
 
 
 def load_skeleton(
-    reference: str, architecture: Architecture, *, revision: str | None = None
+    reference: str,
+    architecture: Architecture,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Any:
     """The model without its weights, on the meta device: names and shapes, at once.
 
@@ -227,7 +285,9 @@ def load_skeleton(
 
     _check_reference(reference)
     with quiet(), one_line(reference, "model", architecture):
-        config = transformers.AutoConfig.from_pretrained(reference, revision=revision)
+        config = _config(reference, revision, trust_remote_code)
         architecture.configure(config)
         with torch.device("meta"):
-            return getattr(transformers, architecture.auto).from_config(config)
+            return getattr(transformers, architecture.auto).from_config(
+                config, trust_remote_code=trust_remote_code
+            )

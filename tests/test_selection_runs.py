@@ -180,7 +180,7 @@ def test_two_processes_share_out_the_cells(place: Path, beside: Path) -> None:
         (("base", *DATA, "--candidates", "x", "-o", "new"), 1, "expected some of"),
         (("base", *DATA, "-o", "."), 1, "is no selection's folder"),
         (("base", "-o", "new"), 2, "neither a task nor a train file"),
-        (("nowhere/at/all", *DATA, "-o", "new"), 1, "no cell came to its end"),
+        (("nowhere/at/all", *DATA, "-o", "new"), 1, "nowhere/at/all: no such folder"),
     ],
 )
 def test_mistakes_are_one_line(

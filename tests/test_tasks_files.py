@@ -155,9 +155,11 @@ def test_labels_that_are_known(tmp_path: Path) -> None:
     truths = write(tmp_path / "b.jsonl", {"text": ["a"], "label": [True]})
     found = tasks.load_files(None, truths, labels=("False", "True"))
     assert found.validation["validation"].targets.tolist() == [1]
-    with pytest.raises(BeftError, match=r"a\.csv:2: '1' in column 'label'; expected one of no, y"):
+    with pytest.raises(
+        BeftError, match=r"a\.csv, column 'label': labels 1, the head's no, yes: no"
+    ):
         tasks.load_files(None, path, labels=("no", "yes"))
-    with pytest.raises(BeftError, match=r"b\.jsonl:1: True in column 'label'; expected one of 0"):
+    with pytest.raises(BeftError, match=r"b\.jsonl, column 'label': labels True, the head's 0, 1:"):
         tasks.load_files(None, truths, labels=("0", "1"))
 
 
@@ -175,7 +177,7 @@ BAD: dict[str, tuple[str, str | bytes, str]] = {
     "header only": ("a.csv", "text,label\n", "a.csv: no examples"),
     "short row": ("a.csv", 'text,label\n"a\nb",1\nc\n', "a.csv:4: 1 columns, expected 2 as in the"),
     "long row": ("a.csv", "text,label\na,b,1\n", "a.csv:2: 3 columns, expected 2"),
-    "quotes": ("a.tsv", 'text\tlabel\na\t1\n" a "b\t1\n', "a.tsv:3: not as quoted as it should"),
+    "quotes": ("a.csv", 'text,label\na,1\n" a "b,1\n', "a.csv:3: not as quoted as it should"),
     "no end of quotes": ("a.csv", 'text,label\n"a,1\n', "a.csv:2: not as quoted"),
     "latin-1": ("a.csv", b"text,label\na,0\n\xe9,1\n", "a.csv:3: not UTF-8"),
     "no label": ("a.csv", "text,label\na,0\nb,\n", "a.csv:3: nothing in column 'label'"),
@@ -197,7 +199,7 @@ BAD: dict[str, tuple[str, str | bytes, str]] = {
     "one class": ("a.csv", "text,label\na,x\nb,x\n", "all labels in column 'label' are 'x'"),
     "ids for labels": ("a.csv", "text,label\n" + "".join(f"a,i{i}\n" for i in range(1001)),
                        "1001 different labels in column 'label'; expected at most 1000"),
-    "an array": ("a.json", '[{"text": "a", "label": 1}]', "a.json:1: a JSON list; expected one"),
+    "an array": ("a.json", '{"text": "a", "label": 1}\n[1]', "a.json:2: a JSON list; expected one"),
     "not parquet": ("a.parquet", "text,label\n", "a.parquet: not a readable Parquet file"),
     "another format": ("a.xlsx", "text", "a.xlsx: expected a .csv, .tsv, .jsonl or .parquet"),
     "two texts": ("a.csv", "text,sentence,label\na,b,1\n", "there are text, sentence, label"),

@@ -48,6 +48,13 @@ class AdapterInfo:
     num_labels: int | None
     metadata: Mapping[str, str]
 
+    @property
+    def head_labels(self) -> tuple[str, ...] | None:
+        """Its head's classes, numbered: PEFT writes no names; empty: values; None: no head."""
+        if self.num_labels is None:
+            return None
+        return tuple(f"LABEL_{i}" for i in range(self.num_labels)) if self.num_labels > 1 else ()
+
     @classmethod
     def read(
         cls,

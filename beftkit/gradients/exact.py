@@ -106,6 +106,11 @@ def example_squares(
     sums = {tap.name: _total(tap.total, parameters[tap.name]) for tap in taps.taps}
     sums |= measure.singles()
     check_finite(sums)
+    if names and not measure.reached:
+        raise BeftError(
+            f"{type(model).__name__}: no example's loss depends on {names[0]}, nor on any other"
+            " bias that was to be measured; do these examples go through another tower (--tower)?"
+        )
     return Squares({name: sums[name] for name in names}, examples, tuple(taps.alone))
 
 
@@ -171,6 +176,7 @@ class _Measure:
     losses: Callable[[Rows], Tensor]
     parameters: dict[str, nn.Parameter]
     scale: float
+    reached: bool = False  # some loss depended on some of the biases
     _alone: dict[str, Tensor] = field(default_factory=dict)
 
     def batch(self, rows: Rows) -> None:
@@ -196,9 +202,16 @@ class _Measure:
         try:
             while True:
                 loss = self.losses(one).sum()
-                scaled = loss * self.scale
-                found = torch.autograd.grad(scaled, wanted, materialize_grads=True)
-                grads = {n: g.double() / self.scale for n, g in zip(names, found, strict=True)}
+                found: Sequence[Tensor | None] = [None] * len(wanted)
+                if loss.requires_grad:  # else none of them takes part
+                    found = torch.autograd.grad(loss * self.scale, wanted, allow_unused=True)
+                self.reached |= any(grad is not None for grad in found)
+                grads = {
+                    name: torch.zeros_like(parameter, dtype=torch.float64)
+                    if grad is None
+                    else grad.double() / self.scale
+                    for name, parameter, grad in zip(names, wanted, found, strict=True)
+                }
                 if self.scale == 1 or all(bool(torch.isfinite(g).all()) for g in grads.values()):
                     return loss.detach(), grads
                 self.scale /= 2
@@ -224,6 +237,7 @@ class _Measure:
             for tap, total in before.items():
                 tap.total = total
             return False
+        self.reached |= any(tap.total is not None for tap in taps.taps)
         for tap, total in before.items():
             if tap.total is not None and self.scale != 1:
                 tap.total = tap.total / self.scale**2
@@ -268,7 +282,8 @@ def _drop_unfit(model: nn.Module, pair: Rows, measure: _Measure, dtype: torch.dt
             expected[name] = grad.square() + expected.get(name, 0)
     _check_apart(model, together, torch.stack(apart).to(together.device), measure, dtype)
     for tap in taps.taps:
-        tap.layouts = layouts_of([(rows, found[tap.name]) for rows, found in shapes])
+        width = len(measure.parameters[tap.name])
+        tap.layouts = layouts_of([(rows, found[tap.name]) for rows, found in shapes], width)
     taps.refuse([tap.name for tap in taps.taps if not tap.layouts])
     relative, noise = _TOLERANCES.get(dtype, _TOLERANCES[torch.float32])
     largest = max((float(one.sum()) for one in expected.values()), default=0.0)

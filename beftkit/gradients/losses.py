@@ -13,6 +13,7 @@ from beftkit.errors import BeftError
 from beftkit.gradients.rows import AnyBatch
 from beftkit.tasks import Batch
 
+_DECODER_INPUTS = ("decoder_input_ids", "decoder_inputs_embeds")
 #: called with a model and a batch; gives -log p of each example, ``[N]``, differentiable
 Losses = Callable[[Any, Any], Tensor]
 
@@ -41,10 +42,9 @@ def negative_log_likelihoods(model: Any, batch: AnyBatch) -> Tensor:
         labels = found
     kind = type(model).__name__
     config = getattr(model, "config", None)
-    shifting = getattr(model, "prepare_decoder_input_ids_from_labels", None)
     two_stacks = bool(getattr(config, "is_encoder_decoder", False))
-    if labels.dim() == 2 and two_stacks and shifting is not None:
-        inputs.setdefault("decoder_input_ids", shifting(labels=labels))
+    if labels.dim() == 2 and two_stacks and not {*inputs} & {*_DECODER_INPUTS}:
+        inputs |= _decoder_inputs(model, labels)
     logits = getattr(model(**inputs), "logits", None)
     if logits is None:
         raise BeftError(
@@ -57,6 +57,26 @@ def negative_log_likelihoods(model: Any, batch: AnyBatch) -> Tensor:
     problem = getattr(config, "problem_type", None)
     exact = logits if logits.dtype == torch.float64 else logits.float()
     return _by_shape(exact, labels, kind, causal, problem)
+
+
+def _decoder_inputs(model: Any, labels: Tensor) -> dict[str, Tensor]:
+    """What the decoder reads, ``[N, T]``: a start token, then the labels but the last."""
+    own = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    config = model.config
+    try:
+        if own is not None:
+            return {"decoder_input_ids": own(labels=labels)}
+        if not hasattr(config, "decoder_start_token_id"):
+            return {}
+        first = labels.new_full((len(labels), 1), config.decoder_start_token_id)
+        shifted = torch.cat([first, labels[:, :-1]], dim=1)
+        return {"decoder_input_ids": shifted.masked_fill(shifted == -100, config.pad_token_id)}
+    except (ValueError, TypeError):
+        raise BeftError(
+            f"{type(model).__name__}: its decoder's inputs cannot be made from the labels without"
+            " decoder_start_token_id and pad_token_id in its configuration; put decoder_input_ids"
+            " into the batches"
+        ) from None
 
 
 def _by_shape(

@@ -22,26 +22,35 @@ BUDGET = 64 << 20
 #: where an output counts the R rows of a batch -> its gradient as ``[R, T, D]``
 LAYOUTS: Mapping[str, Callable[[Tensor, int], Tensor]] = {
     "[R, ..., D]": lambda grad, rows: grad.reshape(rows, -1, grad.shape[-1]),
+    "[R, D, ...]": lambda grad, rows: grad.flatten(2).transpose(1, 2),
     "[T, R, D]": lambda grad, rows: grad.transpose(0, 1),
     "[R*T, D]": lambda grad, rows: grad.reshape(rows, -1, grad.shape[-1]),
     "[T*R, D]": lambda grad, rows: grad.reshape(-1, rows, grad.shape[-1]).transpose(0, 1),
 }
 
 
-def layouts_of(shapes: Sequence[tuple[int, Sequence[tuple[int, ...]]]]) -> list[str]:
+def layouts_of(
+    shapes: Sequence[tuple[int, Sequence[tuple[int, ...]]]], width: int | None = None
+) -> list[str]:
     """The layouts that some outputs can have.
 
     Args:
         shapes: how many rows a batch had, and the shapes of the outputs it gave; of two batches or
             more that differ in their examples alone.
+        width: of the bias, D; without it the last dimension is taken for its place.
     """
 
     def all_are(fits: Callable[[int, tuple[int, ...]], bool]) -> bool:
         return all(seen and all(fits(rows, shape) for shape in seen) for rows, seen in shapes)
 
+    def at(shape: tuple[int, ...], place: int) -> bool:
+        return width is None or shape[place] == width
+
     found = []
-    if all_are(lambda rows, shape: len(shape) > 1 and shape[0] == rows):
+    if all_are(lambda rows, shape: len(shape) > 1 and shape[:1] == (rows,) and at(shape, -1)):
         found.append("[R, ..., D]")
+    if width and all_are(lambda rows, shape: len(shape) > 2 and shape[:2] == (rows, width)):
+        found.append("[R, D, ...]")  # a convolution's channels
     if all_are(lambda rows, shape: len(shape) == 3 and shape[1] == rows):
         found.append("[T, R, D]")
     if all_are(lambda rows, shape: len(shape) == 2 and shape[0] % rows == 0):

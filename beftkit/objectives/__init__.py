@@ -9,20 +9,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from beftkit.objectives.objective import Objective
 from beftkit.registry import Kind
 from beftkit.tasks import Data
 
-__all__ = ["Objective", "make_objective", "objective_of"]
+if TYPE_CHECKING:
+    from beftkit.settings.resolve import Loading
+
+__all__ = ["Objective", "held_labels", "make_objective", "objective_of"]
 
 
-def make_objective(kind: Kind, labels: Sequence[str] = ()) -> Objective:
-    """The objective of a kind, a word of the registry: ``make`` of the module of that name."""
-    made: Objective = import_module(f"beftkit.objectives.{kind}").make(tuple(labels))
+def make_objective(
+    kind: Kind, labels: Sequence[str] = (), own_ids: Sequence[int] = ()
+) -> Objective:
+    """The objective of a kind, a word of the registry: ``make`` of the module of that name.
+
+    Args:
+        kind: which.
+        labels, own_ids: as in `beftkit.tasks.Data`.
+    """
+    make = import_module(f"beftkit.objectives.{kind}").make
+    made: Objective = make(tuple(labels), tuple(own_ids))
     return made
+
+
+def held_labels(settings: Loading) -> tuple[str, ...] | None:
+    """`beftkit.objectives.heads.held_labels`, imported when it is asked for."""
+    from beftkit.objectives.heads import held_labels as found
+
+    return found(settings)
 
 
 def objective_of(data: Data) -> Objective:
     """The objective that understands the targets of these examples."""
-    return make_objective(data.kind, data.labels)
+    return make_objective(data.kind, data.labels, data.own_ids)

@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Classes(HeadObjective):
-    """Targets are class ids, int64 [N]; outputs the logits, float32 [B, labels]."""
+    """Targets are class ids, int64 [N]; outputs the logits, float32 [B, labels].
+
+    ``own_ids``, where not empty: the number of each class in the task's own list, for metrics.
+    """
 
     labels: tuple[str, ...]
+    own_ids: tuple[int, ...] = ()
 
     def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
         logits = self.logits(model, batch)

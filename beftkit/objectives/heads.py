@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
+from beftkit.checkpoints import open_checkpoint
+from beftkit.checkpoints.reach import cached_commit
 from beftkit.errors import BeftError
-from beftkit.models import Architecture, Loaded, load_model, load_skeleton
+from beftkit.models import Architecture, Loaded, head_names, load_model, load_skeleton
+from beftkit.objectives.fits import settle_padding
 from beftkit.objectives.objective import Objective
 from beftkit.tasks import Batch, Encoded, Split, compute_metrics, encode
 
@@ -23,6 +29,7 @@ class HeadObjective(Objective):
 
     task_type = "SEQ_CLS"
     pipeline_tag = "text-classification"
+    own_ids: tuple[int, ...] = ()
 
     @property
     def width(self) -> int:
@@ -38,12 +45,18 @@ class HeadObjective(Objective):
             tokenizer=s.tokenizer,
             dtype=s.dtype,
             device_map=s.device_map,
-            new_head=s.new_head,
+            head=s.head,
             seed=seed,
+            trust_remote_code=s.trust_remote_code,
         )
 
     def skeleton(self, settings: Loading) -> Any:
-        return load_skeleton(settings.model, _classifier(self.labels), revision=settings.revision)
+        return load_skeleton(
+            settings.model,
+            _classifier(self.labels),
+            revision=settings.revision,
+            trust_remote_code=settings.trust_remote_code,
+        )
 
     def encode(self, split: Split, tokenizer: Any, max_length: int) -> Encoded:
         return encode(split, tokenizer, max_length=max_length)
@@ -51,6 +64,9 @@ class HeadObjective(Objective):
     def measure(
         self, metrics: Sequence[Any], predictions: Any, targets: Any
     ) -> Mapping[str, float]:
+        if self.own_ids:
+            own = np.array(self.own_ids)
+            predictions, targets = own[np.asarray(predictions)], own[np.asarray(targets)]
         return compute_metrics(metrics, predictions, targets)
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -99,7 +115,46 @@ def load_classifier(reference: str, labels: Sequence[str], **options: Any) -> Lo
     Raises:
         BeftError: not there, damaged, no head of this kind, or one of another size.
     """
-    return load_model(reference, _classifier(labels), **options)
+    loaded = load_model(reference, _classifier(labels), **options)
+    settle_padding(loaded)
+    return loaded
+
+
+def held_labels(settings: Loading) -> tuple[str, ...] | None:
+    """Names of the classes of a head that the checkpoint holds and that is kept, in id order.
+
+    Told from the configuration and the names of the tensors: every configuration names classes,
+    also that of a model without a head.
+
+    Returns:
+        None where it holds none; empty for a head of one output, which gives values.
+
+    Raises:
+        BeftError: not there, or no model with such a head.
+    """
+    s = settings
+    if s.head == "fresh":
+        return None
+    as_it_is = replace(_classifier(()), configure=lambda config: None)
+    options: Any = {"revision": s.revision, "trust_remote_code": s.trust_remote_code}
+    model = load_skeleton(s.model, as_it_is, **options)
+    commit = cached_commit(s.model, s.revision) or s.revision
+    width = model.config.num_labels
+    try:
+        far = commit and not Path(s.model).exists()
+        held = open_checkpoint(f"{s.model}@{commit}" if far else s.model).tensors
+        head = head_names(model)
+        kept = bool(head) and all(name in held for name in head)
+        # A configuration may leave a number out that is not its family's usual one (BART).
+        shapes = [(model.get_parameter(n).shape, held[n].shape) for n in head if n in held]
+        width = next((one[0] for usual, one in shapes if usual[0] == width != one[0]), width)
+    except BeftError:  # a form that transformers alone reads
+        kept = type(model).__name__ in (model.config.architectures or ())
+    if not kept or width == 1:
+        return () if kept else None
+    named = model.config.id2label if width == model.config.num_labels else {}
+    names = tuple(str(named.get(i, f"LABEL_{i}")) for i in range(width))
+    return names if len({*names}) == width else tuple(f"LABEL_{i}" for i in range(width))
 
 
 def _classifier(labels: Sequence[str]) -> Architecture:

@@ -24,6 +24,7 @@ class Values(HeadObjective):
     """
 
     labels: tuple[str, ...] = ()
+    own_ids: tuple[int, ...] = ()
     nll_factor = 0.5
 
     def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:

@@ -11,7 +11,8 @@ from typing import Any
 from beftkit.accelerator import out_of_memory
 from beftkit.adapters import base_elsewhere
 from beftkit.errors import BeftError, UsageError
-from beftkit.runs.prepare import load_data, prepare
+from beftkit.runs.loading import class_notes, load_data
+from beftkit.runs.prepare import prepare
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.resolve import resolve
 from beftkit.tasks import METRIC_NAMES
@@ -30,6 +31,7 @@ class EvaluationResult:
         evaluation: metrics, loss, examples, seconds.
         truncated: rows cut to the maximal length, by split.
         notes: what a reader should know.
+        classes: split -> label -> rows; empty for values.
     """
 
     model: str
@@ -38,12 +40,14 @@ class EvaluationResult:
     evaluation: Evaluation
     truncated: Mapping[str, int]
     notes: tuple[str, ...]
+    classes: Mapping[str, Mapping[str, int]]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         which = {"model": self.model, "adapter": self.adapter, "task": self.task}
         said = {"truncated": dict(self.truncated), "notes": list(self.notes)}
-        return which | self.evaluation.to_dict() | said
+        classes = {split: dict(found) for split, found in self.classes.items()}
+        return which | self.evaluation.to_dict() | {"classes": classes} | said
 
 
 def evaluate(
@@ -80,10 +84,13 @@ def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
         s = s.model_copy(update=found_base)
     said = _Said.of(info)
     s = said.fill(s)
-    data = load_data(s, train=False, labels=said.labels)
+    brought = None if info is None else info.head_labels
+    labels = brought if said.labels is None else said.labels
+    data = load_data(s, train=False, labels=labels)
     metrics = load_metrics(s.metric or said.metrics or data.metrics, s.trust_remote_code)
     ready = prepare(s, 0, data=data)
-    notes, held = (*led, *(() if s.metric else said.notes), *data.notes), set[str]()
+    said_of = () if s.metric else said.notes
+    notes, held = (*led, *said_of, *data.notes, *class_notes(data)), set[str]()
     if s.adapter is not None:
         applied = apply_adapter(ready.model, s.adapter)
         held, notes = set(applied.parameters), (*notes, *applied.notes)
@@ -103,7 +110,7 @@ def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
             ready.model, splits, ready.objective, metrics, ready.accelerator, s.batch_size
         )
     cut = {name: split.truncated for name, split in splits.items()}
-    return EvaluationResult(s.model, s.adapter, data.name, found, cut, notes)
+    return EvaluationResult(s.model, s.adapter, data.name, found, cut, notes, data.counts)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from beftkit.accelerator import make_accelerator
 from beftkit.checkpoints import open_checkpoint
 from beftkit.errors import BeftError, UsageError
-from beftkit.runs.prepare import Prepared, load_data, prepare
+from beftkit.runs.loading import load_data
+from beftkit.runs.prepare import Prepared, prepare
 from beftkit.scores import FisherFacts, Scores
 from beftkit.settings.fisher import FisherSettings
 from beftkit.settings.resolve import resolve

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -9,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 from beftkit.accelerator import make_accelerator
 from beftkit.errors import BeftError
 from beftkit.models import Loaded
-from beftkit.objectives import Objective, make_objective, objective_of
-from beftkit.registry import MAX_LENGTH, REGIMES, TASKS, Task
+from beftkit.objectives import Objective, objective_of
+from beftkit.objectives.fits import fitted, most_tokens
+from beftkit.registry import MAX_LENGTH, REGIMES, TASKS
+from beftkit.runs.loading import class_notes, load_data, planned_data
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.fisher import FisherSettings
 from beftkit.settings.resolve import Loading
 from beftkit.settings.train import TrainSettings
-from beftkit.tasks import Data, Encoded, Split, load_files, load_task, subsample
+from beftkit.tasks import Data, Encoded, Split, subsample
 from beftkit.tuning import Choice, choose
 
 if TYPE_CHECKING:
@@ -63,7 +66,7 @@ class Prepared:
         Raises:
             BeftError: there are none, or not as many as asked for.
         """
-        return self._encode(_training_examples(self.settings, self.data, self.seed))
+        return self._encode("train", _training_examples(self.settings, self.data, self.seed))
 
     @cached_property
     def validation(self) -> dict[str, Encoded]:
@@ -74,7 +77,7 @@ class Prepared:
             name: one if count is None else subsample(one, min(count, len(one)), VALIDATION_SEED)
             for name, one in self.data.validation.items()
         }
-        return {name: self._encode(split) for name, split in drawn.items()}
+        return {name: self._encode(name, split) for name, split in drawn.items()}
 
     def cut(self, encoded: Encoded) -> list[str]:
         """What is to be said of rows that were cut."""
@@ -88,8 +91,9 @@ class Prepared:
         if self.settings.device_map is None:
             self.model.to(self.accelerator.device)
 
-    def _encode(self, split: Split) -> Encoded:
-        return self.objective.encode(split, self.loaded.tokenizer, self.length)
+    def _encode(self, name: str, split: Split) -> Encoded:
+        encoded = self.objective.encode(split, self.loaded.tokenizer, self.length)
+        return fitted(self.loaded, encoded, f"{self.data.name}, {name}")
 
 
 def prepare(
@@ -116,53 +120,8 @@ def prepare(
     objective = objective_of(data)
     loaded = objective.load(s, seed)
     task = TASKS.get(s.task or "")
-    length = loaded.fit_length(s.max_length or (task.max_length if task else MAX_LENGTH))
+    length = most_tokens(loaded, s.max_length or (task.max_length if task else MAX_LENGTH))
     return Prepared(s, seed, accelerator, data, objective, loaded, length)
-
-
-def load_data(
-    settings: Loading, *, train: bool = True, labels: tuple[str, ...] | None = None
-) -> Data:
-    """The splits that the settings name, whole.
-
-    Args:
-        settings: which.
-        train: whether a task's training examples are wanted.
-        labels: names in the order of their ids, as a saved model knows them, for the user's files.
-
-    Raises:
-        BeftError: there is no such task or regime, or what reading data can meet.
-    """
-    s = settings
-    if s.task:
-        check_task(s)
-        return load_task(s.task, data_dir=s.data_dir, revision=s.data_revision, train=train)
-    columns = s.text_columns
-    return load_files(
-        s.train_file,
-        s.validation_file,
-        label_column=s.label_column,
-        text_columns=[name.strip() for name in columns.split(",")] if columns else None,
-        labels=() if s.regression else labels,
-    )
-
-
-def check_task(settings: Loading) -> Task:
-    """The task of the registry that settings name.
-
-    Raises:
-        BeftError: there is no such task, or it has no such regime.
-    """
-    task = TASKS.get(settings.task or "")
-    if task is None:
-        raise BeftError(f"task {settings.task!r}: expected one of {', '.join(TASKS)}")
-    regime = settings.regime if isinstance(settings, TrainSettings) else "all"
-    if regime in REGIMES and regime not in task.sizes:
-        raise BeftError(
-            f"regime {regime}: {task.name} has {', '.join(task.sizes)}; --train-size N takes any "
-            "number"
-        )
-    return task
 
 
 def _training_examples(settings: Loading, data: Data, seed: int) -> Split:
@@ -227,12 +186,16 @@ class RunPlan:
     Attributes:
         settings: with everything filled in.
         choice: parameters that train, and the sites among them.
-        labels: of the task; empty where there are none.
+        labels: of the classes; empty where there are none.
+        classes: of your own files, split -> label -> rows.
+        notes: what is to be said of the data.
     """
 
     settings: TrainSettings
     choice: Choice
     labels: tuple[str, ...]
+    classes: Mapping[str, Mapping[str, int]]
+    notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -250,12 +213,13 @@ class RunPlan:
         return {
             "settings": self.settings.model_dump(mode="json"),
             "labels": list(self.labels),
+            "classes": {split: dict(found) for split, found in self.classes.items()},
             "scalars": choice.scalars,
             "head_scalars": choice.head_scalars,
             "total": choice.total,
             "percent": choice.percent,
             "parts": parts,
-            "notes": list(choice.notes),
+            "notes": [*choice.notes, *self.notes],
         }
 
 
@@ -266,11 +230,10 @@ def plan_run(settings: TrainSettings) -> RunPlan:
         BeftError: as training would.
     """
     s = settings
-    if s.task:  # its data need not be there
-        task = check_task(s)
-        objective = make_objective(task.kind, task.labels)
-    else:
-        objective = objective_of(load_data(s))
-    model = objective.skeleton(s)
+    data = planned_data(s)
+    model = objective_of(data).skeleton(s)
     filled = fill_settings(s, model.config)
-    return RunPlan(filled, choose_parts(filled, model, filled.seeds[0]), objective.labels)
+    choice = choose_parts(filled, model, filled.seeds[0])
+    named = () if data.validation or data.train else (f"classes: {', '.join(data.labels)}",)
+    notes = (*data.notes, *(named if data.labels else ()), *class_notes(data))
+    return RunPlan(filled, choice, data.labels, data.counts, notes)

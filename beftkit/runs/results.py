@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
@@ -73,6 +73,7 @@ class TrainResult:
         total: all scalars of the model.
         settings: the resolved settings, as in ``run.yaml``.
         runs: one a seed.
+        classes: split -> label -> rows, as the data have them; empty for values.
     """
 
     model: str
@@ -84,6 +85,7 @@ class TrainResult:
     total: int
     settings: TrainSettings
     runs: tuple[Run, ...]
+    classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def percent(self) -> float:

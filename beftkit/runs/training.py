@@ -13,7 +13,8 @@ from beftkit.objectives import Objective
 from beftkit.runs import folders
 from beftkit.runs.artifacts import check_output, write_output
 from beftkit.runs.inputs import check_runs, inputs_of
-from beftkit.runs.prepare import Prepared, choose_parts, fill_settings, load_data, prepare
+from beftkit.runs.loading import class_notes, load_data
+from beftkit.runs.prepare import Prepared, choose_parts, fill_settings, prepare
 from beftkit.runs.publishing import check_wanted, hand_over
 from beftkit.runs.results import Run, TrainResult
 from beftkit.runs.trackers import tracked
@@ -110,6 +111,7 @@ class _Journey:
             total=choice.total,
             settings=s,
             runs=tuple(runs),
+            classes=data.counts,
         )
 
     def finished(self, folder: Path) -> TrainResult | None:
@@ -164,7 +166,7 @@ class _Journey:
     def notes(self, ready: Prepared, choice: Choice) -> None:
         """Say what is to be said beforehand; examples are tokenised here."""
         s, say = self.settings, self.watcher.note
-        for note in (*choice.notes, *ready.data.notes):
+        for note in (*choice.notes, *ready.data.notes, *class_notes(ready.data)):
             say(note)
         if ready.loaded.fresh:
             say(f"drawn anew by seed {ready.seed}: {', '.join(ready.loaded.fresh)}")

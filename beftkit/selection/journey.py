@@ -15,8 +15,9 @@ from beftkit.files import from_plain, write_whole
 from beftkit.runs import train_with
 from beftkit.runs.folders import check_code
 from beftkit.runs.inputs import check_runs
+from beftkit.runs.loading import load_data
 from beftkit.runs.locks import occupied
-from beftkit.runs.prepare import load_data, prepare
+from beftkit.runs.prepare import prepare
 from beftkit.runs.results import TrainResult
 from beftkit.selection.cells import PROBE, Cell, biases_to_verify, grid, run_settings
 from beftkit.selection.methods import (

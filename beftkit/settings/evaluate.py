@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from beftkit.settings import parts
 from beftkit.settings.parts import of_evaluation, of_model
 
@@ -37,6 +39,6 @@ class EvaluateSettings(
         return False
 
     @property
-    def new_head(self) -> bool:
+    def head(self) -> Literal["kept", "any"]:
         """A head that an adapter brings replaces the base's."""
-        return self.adapter is not None
+        return "kept" if self.adapter is None else "any"

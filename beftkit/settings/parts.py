@@ -74,6 +74,11 @@ class ModelPart(Part):
     model: str = of_model("", "Model folder, or owner/name on the hub.")
     revision: str | None = of_model(None, "The model's branch, tag or commit on the hub.")
     tokenizer: str | None = of_model(None, "Tokenizer, where it is not the model's own.")
+    trust_remote_code: bool = of_model(
+        False,
+        "Run Python of others: what a model's folder or repository brings (auto_map), or a module "
+        "of the hub for --metric. Without it such code is named and refused, never run.",
+    )
     dtype: Dtype = of_model(
         "float32",
         "What the weights are kept in; auto: as stored. Biases that train are float32 in any case.",
@@ -84,8 +89,13 @@ class HeadPart(Part):
     """What becomes of a head that does not fit."""
 
     new_head: bool = of_model(
-        False, "Replace a classifier that does not fit the task by a fresh one."
+        False, "Replace the model's classifier, if it has one, by a fresh one."
     )
+
+    @property
+    def head(self) -> Literal["kept", "fresh"]:
+        """What becomes of the checkpoint's head."""
+        return "fresh" if self.new_head else "kept"
 
 
 class ChoicePart(Part):
@@ -132,6 +142,14 @@ class ColumnsPart(Part):
 
     text_columns: str | None = of_data(None, "One or two columns, such as premise,hypothesis.")
     label_column: str | None = of_data(None, "The column of labels or values.")
+    quotes: bool = of_data(
+        True, "Whether quotation marks in csv and tsv files enclose fields, or are letters."
+    )
+    label_map: str | None = of_data(
+        None,
+        "LABEL=NAME,...: which class of a classifier that is kept each label of the data is, where "
+        "the names do not tell.",
+    )
 
 
 class ValuesPart(Part):
@@ -235,9 +253,6 @@ class MetricPart(Part):
         "Metrics instead of the task's, the first picks the best epoch: accuracy, f1, macro_f1, "
         "matthews, pearson, spearman, mse, mae, a local script, or a module of the hub (needs "
         "--trust-remote-code).",
-    )
-    trust_remote_code: bool = of_evaluation(
-        False, "Let --metric fetch a module from the hub and run it."
     )
 
     _metric_words = field_validator("metric", mode="before")(words_of)

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from beftkit.tasks.encoding import Batch as Batch
     from beftkit.tasks.encoding import Encoded as Encoded
     from beftkit.tasks.encoding import encode as encode
+    from beftkit.tasks.labels import LabelMisfit as LabelMisfit
+    from beftkit.tasks.labels import match_labels as match_labels
+    from beftkit.tasks.labels import read_label_map as read_label_map
+    from beftkit.tasks.labels import relabel as relabel
+    from beftkit.tasks.labels import unnamed as unnamed
     from beftkit.tasks.metrics import METRIC_NAMES as METRIC_NAMES
     from beftkit.tasks.metrics import compute_metrics as compute_metrics
     from beftkit.tasks.metrics import higher_is_better as higher_is_better
@@ -27,6 +32,7 @@ _NAMES = {
     "batches": "plan plan_evaluation",
     "data": "Data Split subsample",
     "encoding": "Batch Encoded encode",
+    "labels": "LabelMisfit match_labels read_label_map relabel unnamed",
     "metrics": "METRIC_NAMES compute_metrics higher_is_better load_metric",
     "own_files": "load_files",
     "sources": "load_task",

@@ -49,12 +49,17 @@ def plan(
     return [batches[i] for i in shuffled] + batches[whole:]
 
 
-def plan_evaluation(lengths: Tensor, batch_size: int) -> list[Tensor]:
+def plan_evaluation(lengths: Tensor, batch_size: int, *, by_length: bool = False) -> list[Tensor]:
     """Batches for evaluation: every example once, longest first, always the same.
 
-    Longest first shows at once whether the memory suffices. Arguments and result as in `plan`.
+    Longest first shows at once whether the memory suffices. Arguments and result as in `plan`; with
+    ``by_length`` only examples of one length share a batch.
     """
-    return list(_longest_first(lengths).split(batch_size))
+    order = _longest_first(lengths)
+    if not by_length:
+        return list(order.split(batch_size))
+    counts = torch.unique_consecutive(lengths[order], return_counts=True)[1].tolist()
+    return [batch for group in order.split(counts) for batch in group.split(batch_size)]
 
 
 def _longest_first(lengths: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,9 @@ class Data:
         source: what was read, as plain JSON: ``kind`` (``hub``, ``folder`` or ``files``), the
             repository and its revision or the files by split, and ``examples`` by split.
         notes: what a user should be told about the reading, one line each.
+        own_ids: for each of ``labels`` the number it has in the task's own list, where ``labels``
+            are a kept head's in another order; metrics to which numbers mean something (``f1``:
+            1 is the positive) want ids translated by it. Empty: the same.
     """
 
     name: str
@@ -60,7 +63,18 @@ class Data:
     train: Split | None
     validation: Mapping[str, Split]
     source: Mapping[str, Any]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    own_ids: tuple[int, ...] = ()
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Split (``train`` and those of `validation`) -> label -> examples; {} for regression."""
+        splits = {} if self.train is None else {"train": self.train}
+        return {
+            split: dict(zip(self.labels, np.bincount(found, minlength=size).tolist(), strict=True))
+            for split, found in ((n, s.targets) for n, s in {**splits, **self.validation}.items())
+            if (size := len(self.labels))
+        }
 
 
 def subsample(split: Split, count: int, seed: int) -> Split:

@@ -59,6 +59,7 @@ class Encoded:
         padding_side: ``right`` or ``left``, the tokenizer's.
         pad_to_multiple_of: round the width of batches up; None: the longest row.
         notes: what a user should be told, one line each.
+        by_length: whether evaluation puts rows of one length together, as padding would be read.
     """
 
     ids: Tensor
@@ -72,6 +73,7 @@ class Encoded:
     padding_side: str = "right"
     pad_to_multiple_of: int | None = None
     notes: tuple[str, ...] = ()
+    by_length: bool = False
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -11,7 +11,7 @@ from typing import Any
 from beftkit.checkpoints.reach import hub_or_cache
 from beftkit.errors import BeftError
 from beftkit.registry import Task
-from beftkit.tasks.table import Table, listed, needed, shortened
+from beftkit.tasks.table import Table, filled, listed, needed, shortened
 
 _SHA = re.compile("[0-9a-f]{40}")
 
@@ -56,10 +56,7 @@ def _table(task: Task, where: str, split: Any) -> Table:
     names = getattr(split.features["label"], "names", None)
     if task.labels and names is not None and tuple(names) != task.labels:
         raise BeftError(f"{where}: its labels are {listed(names)}; expected {listed(task.labels)}")
-    table = Table(where, {name: split[name][:] for name in columns})
-    if not len(table):
-        raise BeftError(f"{where}: no examples")
-    return table
+    return filled(Table(where, {name: split[name][:] for name in columns}))
 
 
 def _load(task: Task, revision: str) -> Any:

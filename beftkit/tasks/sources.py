@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from beftkit.errors import BeftError
 from beftkit.registry import TASKS, Layout, Task
 from beftkit.tasks.data import Data, Split
-from beftkit.tasks.readers import read_jsonl, read_tsv
+from beftkit.tasks.delimited import read_tsv
+from beftkit.tasks.labels import relabel
+from beftkit.tasks.records import read_json
 from beftkit.tasks.table import Table, class_ids, listed, needed, texts, values
+from beftkit.tasks.text_files import plain_or_gzip
 
 
 def load_task(
@@ -19,6 +23,8 @@ def load_task(
     data_dir: str | os.PathLike[str] | None = None,
     revision: str | None = None,
     train: bool = True,
+    labels: Sequence[str] | None = None,
+    label_map: Mapping[str, str] | None = None,
 ) -> Data:
     """Load a task's training and validation splits.
 
@@ -29,6 +35,8 @@ def load_task(
             HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and its cache.
         revision: another commit, tag or branch of the dataset on the hub than the pinned one.
         train: False: the validation splits alone.
+        labels: names of a kept head's classes in id order: see `relabel`. None: the task's own.
+        label_map: label of the task -> one of ``labels``, where names alone do not tell.
 
     Raises:
         BeftError: an unknown task, data that cannot be had, or bad data, with file and line.
@@ -46,7 +54,7 @@ def load_task(
     else:
         layout, tables, source = _read_folder(task, Path(data_dir), train=train)
     splits = {split: _split(task, layout, table) for split, table in tables.items()}
-    return Data(
+    data = Data(
         name=name,
         kind=task.kind,
         labels=task.labels,
@@ -54,12 +62,11 @@ def load_task(
         train=splits.pop("train", None),
         validation=splits,
         source={**source, "examples": {split: len(table) for split, table in tables.items()}},
-        notes=tuple(
-            f"{table.where}: {table.skipped} rows lack columns and are left out"
-            for table in tables.values()
-            if table.skipped
-        ),
+        notes=tuple(dict.fromkeys(note for table in tables.values() for note in table.notes)),
     )
+    if label_map and not labels:
+        raise BeftError("--label-map: only onto the classes of a head that is kept")
+    return relabel(data, labels, label_map) if labels else data
 
 
 def _split(task: Task, layout: Layout, table: Table) -> Split:
@@ -76,7 +83,7 @@ def _read_folder(
     files = dict(zip(task.validation, layout.validation, strict=True))
     if train:
         files = {"train": layout.train, **files}
-    paths = {split: folder / file for split, file in files.items()}
+    paths = {split: plain_or_gzip(folder / file) for split, file in files.items()}
     tables: dict[str, Table] = {}
     for split, path in paths.items():
         columns = (layout.renamed.get(column, column) for column in task.columns)
@@ -84,7 +91,7 @@ def _read_folder(
         if layout.kind == "tsv":
             table = read_tsv(path, choose, header=layout.header, skip_short=layout.skip_short)
         else:
-            table = read_jsonl(path, choose)
+            table = read_json(path, choose)
         tables[split] = _part(table, split, layout, folder) if layout.held_out else table
     source = {"kind": "folder", "files": {split: str(path) for split, path in paths.items()}}
     return layout, tables, source
@@ -92,7 +99,8 @@ def _read_folder(
 
 def _part(table: Table, split: str, layout: Layout, folder: Path) -> Table:
     """The rows of a split, where one file holds training and validation examples."""
-    listing = read_tsv(folder / layout.held_out, lambda names: names, header=layout.held_out_by)
+    path = plain_or_gzip(folder / layout.held_out)
+    listing = read_tsv(path, lambda names: names, header=layout.held_out_by)
     held_out = set(zip(*listing.columns.values(), strict=True))
     keys = zip(*(table.columns[name] for name in layout.held_out_by), strict=True)
     rows = [row for row, key in enumerate(keys) if (key in held_out) == (split != "train")]
@@ -111,13 +119,14 @@ def _find(task: Task, root: Path) -> tuple[Path, Layout]:
     own = {_plain(layout.folder) for layout in task.layouts} | {task.name}
     for folder in (*(path for path in below if _plain(path.name) in own), root):
         for layout in task.layouts:
-            if any((folder / file).exists() for file in (layout.train, *layout.validation)):
+            files = (folder / file for file in (layout.train, *layout.validation))
+            if any(plain_or_gzip(file).exists() for file in files):
                 return folder, layout
     layout = task.layouts[0]
-    files = " and ".join((layout.train, *layout.validation))
+    expected = " and ".join((layout.train, *layout.validation))
     there = listed(sorted(path.name for path in root.iterdir())) or "nothing"
     raise BeftError(
-        f"{root}: no data of {task.name}; expected a folder {layout.folder} with {files} in it,"
+        f"{root}: no data of {task.name}; expected a folder {layout.folder} with {expected} in it,"
         f" or that folder itself; there is {there}"
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,13 +27,15 @@ class Table:
         where: the file or split, for messages.
         columns: name -> values, all of one length.
         lines: the line each row begins at; None where the source has no lines.
-        skipped: rows left out because they lack columns.
+        notes: what a user should be told about the reading, one line each.
+        named: column -> names of its classes in id order, where the source tells them.
     """
 
     where: str
     columns: Mapping[str, list[Any]]
     lines: Sequence[int] | None = None
-    skipped: int = 0
+    notes: tuple[str, ...] = ()
+    named: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -48,7 +50,7 @@ class Table:
         """The rows of these numbers."""
         columns = {name: [values[i] for i in rows] for name, values in self.columns.items()}
         lines = None if self.lines is None else [self.lines[i] for i in rows]
-        return Table(self.where, columns, lines, self.skipped)
+        return Table(self.where, columns, lines, self.notes, self.named)
 
 
 def needed(where: str, names: Iterable[str]) -> Choose:
@@ -62,6 +64,22 @@ def needed(where: str, names: Iterable[str]) -> Choose:
         return wanted
 
     return choose
+
+
+def picked(where: str, present: Sequence[str], choose: Choose) -> list[str]:
+    """The columns to read; one of them twice would be one of the two by chance."""
+    chosen = list(choose(present))
+    for name in chosen:
+        if list(present).count(name) > 1:
+            raise BeftError(f"{where}: the column {name!r} twice; rename one of the two")
+    return chosen
+
+
+def filled(table: Table) -> Table:
+    """The table, which must hold a row."""
+    if not len(table):
+        raise BeftError(f"{table.where}: no examples")
+    return table
 
 
 def text_column(table: Table, column: str) -> list[str]:

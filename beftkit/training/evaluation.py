@@ -113,7 +113,7 @@ def _predict(
 
     from beftkit.tasks import plan_evaluation
 
-    batches = plan_evaluation(split.lengths, batch_size)
+    batches = plan_evaluation(split.lengths, batch_size, by_length=split.by_length)
     mine = batches[accelerator.process_index :: accelerator.num_processes]
     parts, losses = [], []
     with torch.inference_mode(), accelerator.autocast():

@@ -1,6 +1,7 @@
 """Which scalars of a model train, and how."""
 
-from beftkit.tuning.choice import Choice, choose, head_names, parse_layers
+from beftkit.models import head_names
+from beftkit.tuning.choice import Choice, choose, parse_layers
 from beftkit.tuning.tuner import Tuner, checkpoint_activations, store_for_autocast
 
 __all__ = [

@@ -12,6 +12,7 @@ from typing import Any
 from beftkit.biases import ROLES, Site, Tensor, bias_free, choose_tower, in_tower, is_bias
 from beftkit.checkpoints import recognise_checkpoint
 from beftkit.errors import BeftError
+from beftkit.models import head_names
 
 #: what ``--bias`` takes beside roles
 WHOLE = ("all", "none", "head", "full", "rand")
@@ -177,15 +178,6 @@ def choose(
     outer = sum(part.size for part in parts if part.kind == "head")
     inner, total = sum(part.size for part in parts) - outer, sum(names.values())
     return Choice(bias, tuple(parts), tuple(tracked), inner, outer, total, tuple(notes))
-
-
-def head_names(model: Any) -> list[str]:
-    """Parameters of the classifier: all outside the base model that belong to no pooler."""
-    prefix = str(getattr(model, "base_model_prefix", ""))
-    if not prefix or not hasattr(model, prefix):
-        return []
-    outside = [n for n, _ in model.named_parameters() if not n.startswith(f"{prefix}.")]
-    return [name for name in outside if "pooler" not in name.split(".")]
 
 
 def _sites(model: Any) -> tuple[list[Site], str]:

@@ -1,0 +1,142 @@
+"""The data that settings name, its labels met with the classes of a head that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from beftkit.errors import BeftError
+from beftkit.models import code_of
+from beftkit.objectives import held_labels
+from beftkit.registry import REGIMES, TASKS, Task
+from beftkit.settings.evaluate import EvaluateSettings
+from beftkit.settings.resolve import Loading
+from beftkit.settings.train import TrainSettings
+from beftkit.tasks import (
+    Data,
+    LabelMisfit,
+    load_files,
+    load_task,
+    read_label_map,
+    relabel,
+    unnamed,
+)
+from beftkit.tasks.table import listed
+
+#: classes that are named one by one in a note
+MOST_NAMED = 12
+
+
+def load_data(
+    settings: Loading, *, train: bool = True, labels: Sequence[str] | None = None
+) -> Data:
+    """The splits that settings name, whole.
+
+    Args:
+        settings: which; and the model, whose head's names decide where it is kept.
+        train: whether a task's training examples are wanted.
+        labels: names of the head's classes in id order, where an adapter brings the head.
+
+    Raises:
+        BeftError: there is no such task or regime, labels that do not fit the head, or what reading
+            data can meet.
+    """
+    s = settings
+    if s.task:
+        check_task(s)
+    given = None if s.label_map is None else read_label_map(s.label_map)
+    columns = s.text_columns
+
+    def read(names: Sequence[str] | None) -> Data:
+        label_map = given if names else None
+        if s.task:
+            return load_task(
+                s.task,
+                data_dir=s.data_dir,
+                revision=s.data_revision,
+                train=train,
+                labels=names,
+                label_map=label_map,
+            )
+        return load_files(
+            s.train_file,
+            s.validation_file,
+            label_column=s.label_column,
+            text_columns=[name.strip() for name in columns.split(",")] if columns else None,
+            labels=() if s.regression else names,
+            label_map=None if s.regression else label_map,
+            quotes=s.quotes,
+        )
+
+    data = _met(read, s, labels)
+    files = code_of(s.model, s.revision) if s.trust_remote_code else ()
+    note = f"{s.model}: its own code is run (--trust-remote-code): {', '.join(files)}"
+    return replace(data, notes=(*data.notes, note)) if files else data
+
+
+def planned_data(settings: Loading) -> Data:
+    """As `load_data`, but of a task only what is known beforehand: its data need not be there."""
+    s = settings
+    if not s.task:
+        return load_data(s)
+    task = check_task(s)
+    bare = Data(task.name, task.kind, task.labels, task.metrics, None, {}, {})
+    given = None if s.label_map is None else read_label_map(s.label_map)
+    return _met(lambda names: relabel(bare, names, given) if names else bare, s, None)
+
+
+def _met(
+    read: Callable[[Sequence[str] | None], Data],
+    settings: Loading,
+    labels: Sequence[str] | None,
+) -> Data:
+    """What ``read`` gives for the names of the head: ``labels``, or those of the checkpoint."""
+    s = settings
+    names = held_labels(s) if labels is None else labels
+    may_be_fresh = not isinstance(s, EvaluateSettings)
+    if not names and may_be_fresh:  # a head of one output is refused by its shape, if by anything
+        names = None
+    if s.label_map is not None and not names:
+        raise BeftError(f"--label-map: {s.model} has no classifier that is kept, whose names count")
+    try:
+        return read(names)
+    except LabelMisfit as error:
+        assert names is not None
+        if s.label_map is None and may_be_fresh:
+            own = read(None)
+            more = len(own.labels) - len(names)
+            if more > 0 or (more and unnamed(names)):
+                return own  # the head's size is what does not fit, and loading says so
+        hint = "; --new-head draws a fresh classifier" if may_be_fresh else ""
+        raise BeftError(f"{error}{hint}") from None
+
+
+def check_task(settings: Loading) -> Task:
+    """The task of the registry that settings name.
+
+    Raises:
+        BeftError: there is no such task, or it has no such regime.
+    """
+    task = TASKS.get(settings.task or "")
+    if task is None:
+        raise BeftError(f"task {settings.task!r}: expected one of {', '.join(TASKS)}")
+    regime = settings.regime if isinstance(settings, TrainSettings) else "all"
+    if regime in REGIMES and regime not in task.sizes:
+        raise BeftError(
+            f"regime {regime}: {task.name} has {', '.join(task.sizes)}; --train-size N takes any "
+            "number"
+        )
+    return task
+
+
+def class_notes(data: Data) -> tuple[str, ...]:
+    """What was read: rows of each split, and the classes among them with their counts."""
+    splits = {} if data.train is None else {"train": data.train}
+    notes = []
+    for name, split in {**splits, **data.validation}.items():
+        counts = data.counts.get(name, {})
+        found = [f"{label} {count}" for label, count in counts.items()]
+        notes.append(
+            f"{name}: {len(split)} rows" + (f": {listed(found, MOST_NAMED)}" if found else "")
+        )
+    return tuple(notes)

@@ -1,0 +1,216 @@
+"""Files of delimited columns: GLUE's TSV, and csv or tsv of anyone, with and without quotes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from beftkit.errors import BeftError
+from beftkit.tasks.table import Choose, Table, filled, picked
+from beftkit.tasks.text_files import read_lines, read_text, split_lines
+
+_NAMES = {";": "';'", "\t": "tabs", ",": "','", "|": "'|'"}
+#: A field that opens with a quotation mark and closes with its own.
+_CLOSED = re.compile('"(?:[^"]|"")*"')
+_NO_QUOTES = "--no-quotes takes quotation marks for letters"
+
+Row = tuple[int, list[str]]  # the line it begins at, and its cells
+
+
+def read_tsv(
+    path: Path, choose: Choose, *, header: Sequence[str] = (), skip_short: bool = False
+) -> Table:
+    """Read a TSV as GLUE ships it: a tab always separates, a quote is a letter like any other.
+
+    Args:
+        header: column names of a file without a header line.
+        skip_short: leave rows out that lack columns; otherwise they are an error.
+    """
+    lines = read_lines(path)
+    names = list(header) or [name.strip() for name in lines[0].split("\t")]
+    chosen = picked(str(path), names, choose)
+    notes: list[str] = []
+    rows = _tab_rows(path, lines, 0 if header else 1, len(names), notes, skip_short=skip_short)
+    return _table(path, names, chosen, rows, notes)
+
+
+def _tab_rows(
+    path: Path, lines: list[str], first: int, width: int, notes: list[str], *, skip_short: bool
+) -> Iterator[Row]:
+    skipped = longer = 0
+    for number, line in enumerate(lines[first:], first + 1):
+        cells = line.split("\t")
+        if len(cells) >= width:
+            longer += len(cells) > width
+            yield number, cells
+        elif skip_short:
+            skipped += 1
+        else:
+            raise BeftError(f"{path}:{number}: {len(cells)} columns, expected {width}")
+    if skipped:
+        notes.append(f"{path}: {skipped} rows lack columns and are left out")
+    if longer:
+        notes.append(f"{path}: {longer} rows have more columns than {width}: not read")
+
+
+def read_csv(path: Path, choose: Choose, delimiter: str, *, quotes: bool = True) -> Table:
+    """Read CSV or TSV with a header line. All values are texts.
+
+    Args:
+        quotes: a field may be quoted as spreadsheets do. With tabs that is so only if every field
+            that opens with a quotation mark closes with its own; one that merely begins with a
+            quotation mark would take in the rows up to the next. False: quotes are letters.
+    """
+    text = read_text(path)
+    notes: list[str] = []
+    if quotes and delimiter == "\t":
+        quotes = _is_quoted(path, text, notes)
+    # ``text, label``: where the header has blanks behind its commas, they are not the values'.
+    first = _header(text).split(delimiter)
+    spaced = len(first) > 1 and delimiter != "\t" and all(cell[:1] == " " for cell in first[1:])
+    if quotes:
+        rows = _quoted(path, text, delimiter, notes, spaced=spaced)
+    else:
+        rows = _letters(text, delimiter, spaced=spaced)
+    try:
+        names = [name.strip() for name in next(rows)[1]]
+        chosen = picked(str(path), names, choose)
+    except BeftError:
+        _name_delimiter(path, choose, delimiter, _header(text))
+        raise
+    return _table(path, names, chosen, _even(path, names, rows), notes)
+
+
+def _header(text: str) -> str:
+    """The first line that is not empty."""
+    return text.lstrip("\r\n").split("\n", 1)[0].split("\r", 1)[0]
+
+
+def _table(
+    path: Path, names: list[str], chosen: Sequence[str], rows: Iterable[Row], notes: list[str]
+) -> Table:
+    """The chosen columns; ``notes`` may grow while the rows are read."""
+    columns: dict[str, list[Any]] = {name: [] for name in chosen}
+    kept = [(columns[name], names.index(name)) for name in chosen]
+    numbers: list[int] = []
+    for number, cells in rows:
+        for column, i in kept:
+            column.append(cells[i])
+        numbers.append(number)
+    return filled(Table(str(path), columns, numbers, tuple(notes)))
+
+
+def _even(path: Path, names: list[str], rows: Iterable[Row]) -> Iterator[Row]:
+    for number, cells in rows:
+        if len(cells) != len(names):
+            spans = any("\n" in cell for cell in cells)
+            raise BeftError(
+                f"{path}:{number}: {len(cells)} columns, expected {len(names)} as in the header"
+                + (f"; {_NO_QUOTES}" if spans else "")
+            )
+        yield number, cells
+
+
+def _letters(text: str, delimiter: str, *, spaced: bool = False) -> Iterator[Row]:
+    for number, line in enumerate(split_lines(text), 1):
+        if line:
+            first, *others = line.split(delimiter)
+            yield number, [first, *(cell.lstrip(" ") if spaced else cell for cell in others)]
+
+
+def _quoted(
+    path: Path, text: str, delimiter: str, notes: list[str], *, spaced: bool = False
+) -> Iterator[Row]:
+    """The rows that are not empty; at the end the fields that span lines are noted."""
+    limit = csv.field_size_limit(2**31 - 1)  # 128 KiB by default: less than some documents
+    spans: list[tuple[int, int]] = []
+    begins = 1
+    try:
+        reader = csv.reader(
+            io.StringIO(text, newline=""),
+            delimiter=delimiter,
+            strict=True,
+            skipinitialspace=spaced,
+        )
+        for cells in reader:
+            if cells:
+                yield begins, cells
+            if reader.line_num > begins:
+                spans.append((begins, reader.line_num))
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        raise BeftError(
+            f"{path}:{begins}: not as quoted as it should be ({error}); {_NO_QUOTES}"
+        ) from None
+    finally:
+        csv.field_size_limit(limit)
+    if spans:
+        start, end = max(spans, key=lambda span: span[1] - span[0])
+        others = f", the longest of {len(spans)} such rows" if len(spans) > 1 else ""
+        notes.append(
+            f"{path}:{spans[0][0]}: a quoted field spans lines (line {start} to {end}{others});"
+            " if its quotation mark is a letter, give --no-quotes"
+        )
+
+
+def _is_quoted(path: Path, text: str, notes: list[str]) -> bool:
+    """Whether the quotation marks of a file with tabs are quotes."""
+    lines = split_lines(text)
+    opening = [i for i, line in enumerate(lines) if line.startswith('"') or '\t"' in line]
+    if not opening:
+        return False
+    width = lines[0].count("\t")
+    if all(line.count("\t") == width for line in lines if line):
+        unclosed = next((i for i in opening if not _closed(lines[i])), None)
+    elif _spans_well(path, text, width + 1):
+        unclosed = None
+    else:
+        unclosed = opening[0]
+    if unclosed is not None:
+        notes.append(
+            f"{path}: quotation marks are taken for letters: one that opens a field in line"
+            f" {unclosed + 1} does not close in it"
+        )
+    return unclosed is None
+
+
+def _closed(line: str) -> bool:
+    return all(_CLOSED.fullmatch(cell) for cell in line.split("\t") if cell.startswith('"'))
+
+
+def _spans_well(path: Path, text: str, width: int) -> bool:
+    """Whether lines of uneven columns are even as quoted, and no field takes in another row's."""
+    try:
+        return all(
+            len(cells) == width and not any("\t" in cell and "\n" in cell for cell in cells)
+            for _, cells in _quoted(path, text, "\t", [])
+        )
+    except BeftError:
+        return False
+
+
+def _name_delimiter(path: Path, choose: Choose, delimiter: str, header: str) -> None:
+    """Raises BeftError if the columns would be there with another delimiter."""
+    if header.lower().startswith("sep="):
+        raise BeftError(f"{path}:1: Excel's line {header!r}; delete it")
+    ours = ".tsv" if delimiter == "\t" else ".csv"
+    for other in set(_NAMES) - {delimiter}:
+        names = [name.strip().strip('"') for name in header.split(other)]
+        if len(names) > 1 and _fits(choose, names):
+            ending = {",": ".csv", "\t": ".tsv"}.get(other)
+            todo = f"name it {ending}" if ending else "save it with commas or tabs"
+            raise BeftError(
+                f"{path}: its columns are separated by {_NAMES[other]}, a {ours} file's by"
+                f" {_NAMES[delimiter]}; {todo}"
+            )
+
+
+def _fits(choose: Choose, names: Sequence[str]) -> bool:
+    try:
+        return bool(choose(names))
+    except BeftError:
+        return False

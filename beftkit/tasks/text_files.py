@@ -1,0 +1,108 @@
+"""The text of a file, plain or gzip: UTF-8. What is something else is named for what it is."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from pathlib import Path
+
+from beftkit.errors import BeftError
+
+_GZIP = b"\x1f\x8b"
+#: How files begin that are no text of ours -> what they are, and what to do.
+_OTHERS = (
+    (rb"\xff\xfe|\xfe\xff", "UTF-16, not UTF-8 text; convert the file"),
+    (rb"PK\x03\x04", "a zip archive or Excel file; give what is in it, a sheet as CSV UTF-8"),
+    (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Excel file; save the sheet as CSV UTF-8"),
+    (rb"(?s)PAR1.*PAR1\Z", "a Parquet file; give it a name in .parquet"),
+    (rb"BZh[1-9]1AY&SY|\xfd7zXZ\0|\x28\xb5\x2f\xfd", "packed; unpack it, or pack it with gzip"),
+    (rb"version https://git-lfs", "a Git LFS pointer, not the file; get that with git lfs pull"),
+    (rb"(?i)\s*<(!doctype html|html)", "an HTML page, not the file; download it again"),
+)
+
+
+def suffix(path: Path) -> str:
+    """The suffix that tells the format, in lower case: that before ``.gz``, where there is one."""
+    return Path(bare_name(path)).suffix.lower()
+
+
+def bare_name(path: Path) -> str:
+    """The file's name without ``.gz``."""
+    return path.stem if path.suffix.lower() == ".gz" else path.name
+
+
+def plain_or_gzip(path: Path) -> Path:
+    """This file, or the same name with ``.gz`` where only that is there."""
+    packed = path.with_name(f"{path.name}.gz")
+    return packed if packed.exists() and not path.exists() else path
+
+
+def check_regular(path: Path) -> None:
+    """Raises BeftError unless it is a file."""
+    try:
+        if path.is_file():  # opening a pipe would wait for ever
+            return
+        what = "not a file" if path.exists() else "no such file"
+    except (OSError, ValueError):  # a name that no file system takes
+        what = "no such file"
+    raise BeftError(f"{path}: {what}")
+
+
+def read_text(path: Path) -> str:
+    """All text of a file, without a byte order mark (MRPC's dev.tsv begins with one).
+
+    Raises:
+        BeftError: it cannot be read, is empty, damaged, or no UTF-8 text.
+    """
+    raw = _unpacked(path)
+    if not raw.strip():
+        raise BeftError(f"{path}: empty")
+    for begins, what in _OTHERS:
+        if re.match(begins, raw):
+            raise BeftError(f"{path}: {what}")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise BeftError(f"{path}:{line}: not UTF-8 text; convert the file") from None
+    if (at := text.find("\0")) >= 0:
+        raise BeftError(
+            f"{path}:{text.count(chr(10), 0, at) + 1}: a NUL character, as UTF-16 and binary files"
+            " hold; expected UTF-8 text"
+        )
+    return text
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines without their ends: line feeds, or carriage returns where there is no line feed.
+
+    Texts may hold any other separator of Unicode.
+    """
+    return split_lines(read_text(path))
+
+
+def split_lines(text: str) -> list[str]:
+    """As `read_lines`."""
+    lines = text.split("\n" if "\n" in text else "\r")
+    if lines[-1] == "":
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def _unpacked(path: Path) -> bytes:
+    check_regular(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BeftError(f"{path}: cannot be read ({error.strerror})") from None
+    if not raw.startswith(_GZIP):
+        if raw and path.suffix.lower() == ".gz":
+            raise BeftError(f"{path}: not gzip, though it is called so; expected a whole .gz file")
+        return raw
+    try:
+        return gzip.decompress(raw)
+    except EOFError:
+        raise BeftError(f"{path}: gzip cut off before its end; get the file again") from None
+    except (OSError, zlib.error) as error:
+        raise BeftError(f"{path}: damaged gzip ({error}); get the file again") from None
