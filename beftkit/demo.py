@@ -187,7 +187,7 @@ def _former(output: Path) -> list[Path]:
         return []
     try:
         seed = json.loads((output / MARKER).read_text(encoding="utf-8"))["seed"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         seed = None
     if not isinstance(seed, int):
         raise BeftError(

@@ -314,9 +314,8 @@ def test_the_commands_say_what_was_run() -> None:
     values = _values(folded(line))
     assert values == _values(line)
     assert values.pop("output") == "out dir"
-    assert (
-        resolve_select(None, values).document() == resolve_select(None, found.settings).document()
-    )
+    again = resolve_select(None, found.settings).document()
+    assert resolve_select(None, values).document() == again
     assert values["precision"] == "bf16" and values["metric"] == ["accuracy"]
     commands = run_commands(found, found.cells[3], "out")
     assert len(commands) == 5  # all is the probe
@@ -325,9 +324,6 @@ def test_the_commands_say_what_was_run() -> None:
     assert [one.bias for one in alone] == ["none", "q", "k", "v"]
     assert all("--bias" in one for one in commands)
     assert alone[3].output == "out/cells/low-lr2.5e-05-e8-seed3/v" and alone[3].regime == "low"
-
-
-# --- as a browser shows it
 
 
 @pytest.mark.browser

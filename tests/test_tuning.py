@@ -266,6 +266,17 @@ def test_state_round_trip() -> None:
     assert all(torch.equal(p, whole[name]) for name, p in model.named_parameters())
 
 
+def test_roles_that_are_zero_at_the_start_are_named() -> None:
+    _, model = classifier("gpt2")
+    with torch.no_grad():
+        for layer in model.transformer.h:  # [q | k | v], of which v becomes zero
+            layer.attn.c_attn.bias.chunk(3)[2].zero_()
+    tuner = Tuner(model, choose(model, "q,v"), "cpu")
+    assert [note.partition(":")[0] for note in tuner.at_zero()] == ["v"]
+    step(model, tuner)
+    assert tuner.at_zero() == ()
+
+
 @pytest.mark.parametrize("id", ["bert", "gpt2", "deberta-v2-p2c", "opt"])
 def test_stored_matrices_change_no_bit_of_autocast(id: str) -> None:
     results = []

@@ -241,7 +241,7 @@ def finished(folder: Path) -> TrainResult | None:
         return None
     try:
         return TrainResult.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise BeftError(f"{path}: damaged ({error}); remove it, then resume") from None
 
 

@@ -69,7 +69,7 @@ def check_push(repo_id: str) -> None:
         raise BeftError(f"{place}: {what}") from None
     except BeftError as error:
         raise BeftError(f"push_to_hub {error}") from None
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         what = f"{constants.ENDPOINT} answers, but not as a hub does; is HF_ENDPOINT right?"
         raise BeftError(f"{place}: {what}") from None
     if role == "read":

@@ -151,6 +151,9 @@ class _Journey:
             known = folder is not None and self.accelerator.is_main_process
             inputs = inputs_of(ready) if known else {}
             tuner = self.tuner(ready, choice)
+            at_zero = tuner.at_zero()
+            for note in at_zero:
+                self.watcher.note(note)
             if folder is not None:
                 check_output(ready, tuner, s)
             trainer = self.trainer(ready, tuner, folder, resume, inputs)
@@ -159,7 +162,7 @@ class _Journey:
                 progress = trainer.run(f"{title}, bias {s.bias}")
         if s.keep == "best" and trainer.best_values:
             tuner.load_state(trainer.best_values)
-        run = self.finish(ready, tuner, folder, progress)
+        run = self.finish(ready, tuner, folder, progress, (*choice.notes, *at_zero))
         tuner.close()
         return run
 
@@ -231,10 +234,17 @@ class _Journey:
         trainer.journal.cut()
         return trainer
 
-    def finish(self, ready: Prepared, tuner: Tuner, folder: Path | None, progress: Progress) -> Run:
+    def finish(
+        self,
+        ready: Prepared,
+        tuner: Tuner,
+        folder: Path | None,
+        progress: Progress,
+        notes: tuple[str, ...],
+    ) -> Run:
         """Write what was trained, and sum up."""
         s, main = self.settings, self.accelerator.is_main_process
-        adapter, form, notes = None, None, tuple(tuner.choice.notes)
+        adapter, form = None, None
         if folder is not None and main:
             adapter, form, more = write_output(folder, ready, tuner, s)
             notes += more

@@ -72,7 +72,7 @@ def load_state(
             if metadata["crc32"] != _checksum(tensors, metadata["facts"]):
                 raise ValueError("its checksum differs")
             return tensors, json.loads(metadata["facts"])
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, RecursionError, SafetensorError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             last = path == paths[-1]
             then = "no other is left: begun anew" if last else "the state before it is taken"
@@ -89,7 +89,7 @@ def newest_facts(run: Path) -> dict[str, Any] | None:
             with safe_open(path, framework="pt") as file:
                 found: dict[str, Any] = json.loads((file.metadata() or {})["facts"])
             return found
-        except (OSError, ValueError, KeyError, SafetensorError):
+        except (OSError, ValueError, KeyError, RecursionError, SafetensorError):
             continue
     return None
 

@@ -103,7 +103,14 @@ def _read(folder: Path) -> tuple[Selection, str, str]:
         return found, str(values["beftkit_version"]), held
     except BeftError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        StopIteration,
+        RecursionError,
+    ) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         again = f"beftkit select --output {folder} --resume writes it anew"
         raise BeftError(f"{path}: is damaged ({reason}); {again}") from None
