@@ -70,7 +70,7 @@ WAYS: dict[str, Way] = {"evaluate": evaluated, "fisher": measured, "train": trai
 
 def compare(way: str, model: Path, rows: str, kind: str) -> None:
     one, all_together = (WAYS[way](model, rows, size) for size in (1, ROWS))
-    assert one > 0
+    assert one > 0 or kind == "mra", "MRA's attention is zero without its CUDA kernels"
     if way == "train" and kind in READ_PADDING:
         return
     assert one == pytest.approx(all_together, rel=2e-4 if way == "train" else 2e-5), way
