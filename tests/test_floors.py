@@ -14,6 +14,7 @@ PACKAGES = {"beftkit": ROOT / "beftkit", "beftkit_kernels": ROOT / "kernels" / "
 FLOORS: dict[str, int] = {
     "beftkit_kernels": 0,
     "beftkit.errors": 0,
+    "beftkit.edges": 1,
     "beftkit.files": 1,
     "beftkit.registry": 1,
     "beftkit.adapters": 2,

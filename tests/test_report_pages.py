@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from beftkit.edges import markdown as plain
 from beftkit.errors import BeftError
 from beftkit.present.commands import run_commands, select_command
 from beftkit.present.document import Picture, Table, numbers, texts
-from beftkit.present.markdown import plain
 from beftkit.present.pages import write_report, writing
 from beftkit.present.pages.drawing import files
 from beftkit.present.pages.selections import read_folders

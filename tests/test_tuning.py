@@ -272,9 +272,9 @@ def test_roles_that_are_zero_at_the_start_are_named() -> None:
         for layer in model.transformer.h:  # [q | k | v], of which v becomes zero
             layer.attn.c_attn.bias.chunk(3)[2].zero_()
     tuner = Tuner(model, choose(model, "q,v"), "cpu")
-    assert [note.partition(":")[0] for note in tuner.at_zero()] == ["v"]
+    assert tuner.at_zero() == ["v"]
     step(model, tuner)
-    assert tuner.at_zero() == ()
+    assert tuner.at_zero() == []
 
 
 @pytest.mark.parametrize("id", ["bert", "gpt2", "deberta-v2-p2c", "opt"])

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from beftkit.app.common import CONVENTIONS
+from beftkit.app.common import CONVENTIONS, say
 from beftkit.app.demo import demo
 from beftkit.app.scoring import inspect, score
 from beftkit.errors import BeftError, UsageError
@@ -66,7 +66,5 @@ def main() -> None:
     try:
         app(prog_name="beftkit")
     except BeftError as error:
-        line = " ".join(str(error).split())
-        shown = "".join(letter if letter.isprintable() else "?" for letter in line)
-        print(f"beftkit: error: {shown}", file=sys.stderr)
+        say([f"beftkit: error: {' '.join(str(error).split())}"])
         sys.exit(2 if isinstance(error, UsageError) else 1)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
+from beftkit.edges import printable
 from beftkit.errors import BeftError
 
 if TYPE_CHECKING:
@@ -123,4 +124,4 @@ def put(text: str) -> None:
 def say(lines: Iterable[str]) -> None:
     """Notes and progress: on stderr, so that stdout holds the result alone."""
     for line in lines:
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import typer
 
 from beftkit.app.common import say
+from beftkit.edges import printable
 
 T = TypeVar("T")
 IS_MAIN = os.environ.get("RANK", "0") == "0"  # torchrun's
@@ -32,6 +33,7 @@ class Shown:
         if self.quiet or not sys.stderr.isatty():
             return
         from rich.console import Console
+        from rich.markup import escape
         from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
         self.close()
@@ -39,7 +41,7 @@ class Shown:
         columns = *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn()
         self._bar = Progress(*columns, console=Console(file=sys.stderr), transient=True)
         self._bar.start()
-        self._job = self._bar.add_task(title, total=steps, completed=done)
+        self._job = self._bar.add_task(escape(printable(title)), total=steps, completed=done)
 
     def advanced(self, steps: int) -> None:
         if self._bar is not None:
@@ -56,7 +58,7 @@ class Shown:
         if self.quiet:
             return
         if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
         else:
             say([text])
 

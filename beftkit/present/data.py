@@ -8,6 +8,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from beftkit.edges import csv_cell
+
 
 def json_text(values: Any) -> str:
     """JSON at full precision; null, never NaN."""
@@ -15,10 +17,10 @@ def json_text(values: Any) -> str:
 
 
 def csv_text(rows: Sequence[dict[str, Any]]) -> str:
-    """CSV with the first row's keys as heading."""
+    """CSV with the first row's keys as heading; no spreadsheet takes a name for a formula."""
     buffer = io.StringIO()
     if rows:
         writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: csv_cell(one) for key, one in row.items()} for row in rows)
     return buffer.getvalue()

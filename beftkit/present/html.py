@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from html import escape
 from pathlib import Path
 from string import Template
 from urllib.parse import quote
 
 import beftkit.present.document as doc
+from beftkit.edges import html as escape
 from beftkit.present.pages.drawing import LARGEST, inline, page_colours
 from beftkit.present.words import folded
 
@@ -44,7 +44,8 @@ def _block(block: doc.Block, folder: str) -> Iterator[str]:
         case doc.Command(commands):
             yield from _block(doc.Code("\n".join(map(folded, commands)), "sh"), folder)
         case doc.Code(text):
-            yield f'<pre tabindex="0"><code>{escape(text)}</code></pre>'
+            lines = "\n".join(map(escape, text.split("\n")))
+            yield f'<pre tabindex="0"><code>{lines}</code></pre>'
         case doc.Fold(summary, blocks):
             yield f"<details><summary>{escape(summary)}</summary>"
             for command in blocks:

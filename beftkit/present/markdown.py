@@ -7,21 +7,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import quote
 
 import beftkit.present.document as doc
+from beftkit.edges import markdown as plain
+from beftkit.edges import markdown_result
 from beftkit.present.words import folded
 
 
 def markdown_text(blocks: Iterable[doc.Block]) -> str:
-    """Lines and tables of a result, their words as they are."""
+    """Lines and tables of a result, their words as they are but for HTML."""
     text = ""
     for gap, block in doc.in_form(blocks, "markdown"):
         match block:
             case doc.Lines(items, bullets):
-                lines = [f"- {item}" for item in items] if bullets else items
+                lines = [f"{'- ' if bullets else ''}{markdown_result(item)}" for item in items]
             case doc.Command():
                 lines = doc.command_lines(block)
             case doc.Table():
                 rule = ["---"] * len(block.columns)
-                lines = _rows([block.headings, rule, *(cells for cells, _ in block.rows())])
+                body = [list(map(markdown_result, cells)) for cells, _ in block.rows()]
+                lines = _rows([block.headings, rule, *body])
             case _:
                 raise TypeError(f"no result in Markdown shows a {type(block).__name__}")
         text += ("\n" if gap else "") + "".join(f"{line}\n" for line in lines)
@@ -85,13 +88,3 @@ def _fenced(text: str, language: str) -> str:
 
 def _link(name: str, folder: str) -> str:
     return f"[{plain(name)}]({quote(f'{folder}/{name}')})"
-
-
-def plain(text: str) -> str:
-    """Text that Markdown shows as it is: no markup, no HTML, one line."""
-    text = " ".join(text.split())
-    text = re.sub(r"([\\`*\[\]~])", r"\\\1", text)
-    text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # within a word it is no markup
-    text = text.replace("&", "&amp;").replace("<", "&lt;")
-    text = re.sub(r"(?<!\S)--[a-z][a-z-]*", r"`\g<0>`", text)
-    return re.sub(r"^([#>+-]|\d+[.)])(?=\s|$)", r"\\\1", text)

@@ -10,6 +10,7 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
+from beftkit.edges import printable
 from beftkit.errors import BeftError
 from beftkit.files import write_whole
 from beftkit.present.words import MEANING
@@ -74,7 +75,7 @@ def style(**more: Any) -> Iterator[None]:
     except ImportError:
         raise BeftError("a figure needs matplotlib: pip install 'beftkit[plot]'") from None
     settings: Any = {"font.family": "sans-serif", "font.size": 9, "svg.fonttype": "none"}
-    with matplotlib.rc_context(settings | {"pdf.fonttype": 42} | more):
+    with matplotlib.rc_context(settings | {"pdf.fonttype": 42, "text.parse_math": False} | more):
         yield
 
 
@@ -112,7 +113,7 @@ def lines(results: Sequence[Scores], path: str | Path) -> None:
     """
     path = check_plot_path(path)
     name = METHODS[results[0].method]
-    labels = post_labels(results)
+    labels = list(map(printable, post_labels(results)))
     numbers = [re.sub(r"\D+", "", label) for label in labels]
     stepped = all(numbers) and len({re.sub(r"\d+", "", label) for label in labels}) == 1
     places = [int(number) for number in numbers] if stepped else list(range(len(labels)))

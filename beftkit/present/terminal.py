@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from beftkit.edges import printable
 from beftkit.present.document import Block, Command, Lines, Table, command_lines, in_form
 
 
@@ -40,9 +41,9 @@ def terminal_text(blocks: Iterable[Block], encoding: str, colour: bool) -> str:
 def _items(block: Block) -> Iterable[Any]:
     match block:
         case Lines(items):
-            return items
+            return map(printable, items)
         case Command():
-            return command_lines(block)
+            return map(printable, command_lines(block))
         case Table():
             return [_table(block)]
     raise TypeError(f"no terminal shows a {type(block).__name__}")
@@ -55,7 +56,7 @@ def _table(table: Table) -> Any:
 
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in table.columns:
-        grid.add_column(column.heading, justify=column.align, no_wrap=True)
+        grid.add_column(printable(column.heading), justify=column.align, no_wrap=True)
     for cells, strong in table.rows():
-        grid.add_row(*cells, style="bold" if strong else None)
+        grid.add_row(*map(printable, cells), style="bold" if strong else None)
     return grid

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from beftkit.edges import markdown
 from beftkit.objectives import Objective
 from beftkit.registry import TASKS, Task
 from beftkit.runs.folders import FREE
@@ -96,7 +97,7 @@ class _Card:
     def text(self) -> str:
         command = _wrapped(train_command(self.settings, self.run.seed))
         sections = {
-            f"# {self.name}": self.opening(),
+            f"# {markdown(self.name)}": self.opening(),
             "## Results": self.results(),
             "## Settings": _table(["setting", "value"], self.rows()),
             "## Use": self.use(),
@@ -104,7 +105,7 @@ class _Card:
         }
         if self.run.notes:
             notes = (_without_paths(note, self.settings) for note in self.run.notes)
-            sections["## Notes"] = [f"- {note}" for note in notes]
+            sections["## Notes"] = [f"- {markdown(note)}" for note in notes]
         lines = [line for title, body in sections.items() for line in (title, "", *body, "")]
         return "\n".join(["---", self.front_matter(), "---", "", *lines]).rstrip() + "\n"
 
@@ -149,8 +150,8 @@ class _Card:
         data = "files of our own"
         if self.task:
             data = f"`{self.task.hub.repo}`, configuration `{self.task.hub.config}`"
-        yield f"- Task: {result.task} ({data}), {run.train_examples:,} training examples"
-        yield f"- {self.objective.described()}"
+        yield f"- Task: {markdown(result.task)} ({data}), {run.train_examples:,} training examples"
+        yield f"- {markdown(self.objective.described())}"
         reader = "PEFT" if run.adapter_format in PEFT_FORMATS else "beftkit alone"
         yield f"- Format: {run.adapter_format}, read by {reader}"
 
@@ -240,7 +241,8 @@ def _when(run: Run, which: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
+    shown = [[markdown(cell).replace("|", r"\|") for cell in row] for row in (head, *rows)]
+    return ["| " + " | ".join(row) + " |" for row in (shown[0], ["---"] * len(head), *shown[1:])]
 
 
 def _number(value: float | None) -> str:

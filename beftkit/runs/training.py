@@ -151,9 +151,11 @@ class _Journey:
             known = folder is not None and self.accelerator.is_main_process
             inputs = inputs_of(ready) if known else {}
             tuner = self.tuner(ready, choice)
-            at_zero = tuner.at_zero()
-            for note in at_zero:
-                self.watcher.note(note)
+            notes = choice.notes
+            if zero := tuner.at_zero():
+                told = f"{', '.join(zero)}: zero in PRE, so the projection ratio is 1 whatever"
+                notes += (f"{told} changes and means nothing",)
+                self.watcher.note(notes[-1])
             if folder is not None:
                 check_output(ready, tuner, s)
             trainer = self.trainer(ready, tuner, folder, resume, inputs)
@@ -162,7 +164,7 @@ class _Journey:
                 progress = trainer.run(f"{title}, bias {s.bias}")
         if s.keep == "best" and trainer.best_values:
             tuner.load_state(trainer.best_values)
-        run = self.finish(ready, tuner, folder, progress, (*choice.notes, *at_zero))
+        run = self.finish(ready, tuner, folder, progress, notes)
         tuner.close()
         return run
 

@@ -133,15 +133,11 @@ class Tuner:
             roles[name] = site.role
         return found, roles
 
-    def at_zero(self) -> tuple[str, ...]:
-        """Notes on roles that are zero at the start, of which the projection ratio is then 1."""
+    def at_zero(self) -> list[str]:
+        """Roles that are zero as they are now, of which the projection ratio will be 1."""
         found, roles = self.vectors()
-        moved = {roles[name] for name, vector in found.items() if bool(vector.any())}
-        return tuple(
-            f"{role}: zero in PRE, so its projection ratio is 1 whatever changes and means nothing"
-            for role in dict.fromkeys(roles.values())
-            if role not in moved
-        )
+        others = {roles[name] for name, vector in found.items() if bool(vector.any())}
+        return [role for role in dict.fromkeys(roles.values()) if role not in others]
 
     def biases(self) -> dict[str, torch.Tensor]:
         """Every bias vector of the model, trained or not: whole, float32, on the CPU."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from beftkit.edges import printable
 from beftkit.present.pages.drawing import MARKERS, SERIES
 
 SCORE = {
@@ -38,6 +39,7 @@ def series(place: int) -> tuple[str, str]:
 
 def cut(text: str, length: int) -> str:
     """Text that is too long ends in dots."""
+    text = printable(text)
     text = f" {text}" if text.startswith("_") else text  # a legend leaves out _names
     return text if len(text) <= length else text[: length - 1] + "…"
 

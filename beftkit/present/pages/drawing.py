@@ -9,9 +9,9 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
+from beftkit.edges import html as escape
 from beftkit.present.document import Panel, Picture
 from beftkit.present.plots import style
 from beftkit.present.words import MEANING
