@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 from beftkit.app.common import Format, show
@@ -27,7 +28,7 @@ def select(
     output: Annotated[
         str | None, flag("Folder of the selection and its runs.", "--output", "-o")
     ] = None,
-    config: Annotated[str | None, flag("A select.yaml to start from; flags win over it.")] = None,
+    config: Annotated[Path | None, flag("A select.yaml to start from; flags win over it.")] = None,
     resume: Annotated[bool, flag(_RESUMES, "--resume")] = False,
     overwrite: Annotated[
         bool, flag("Replace a former selection in --output.", "--overwrite")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -42,7 +43,7 @@ def command(name: str) -> Any:
 
 def train(
     model: ModelArgument = None,
-    config: Annotated[str | None, flag("A run.yaml to start from; flags win over it.")] = None,
+    config: Annotated[Path | None, flag("A run.yaml to start from; flags win over it.")] = None,
     dry_run: Annotated[
         bool, flag("Print settings and what would train, and stop.", "--dry-run")
     ] = False,
