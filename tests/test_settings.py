@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from beftkit.errors import BeftError, UsageError
-from beftkit.settings.resolve import read_yaml, resolve_train, settings_yaml
+from beftkit.settings.resolve import read_yaml, resolve_select, resolve_train, settings_yaml
 from beftkit.settings.train import TrainSettings
 
 GIVEN = {"model": "m", "task": "sst2"}
@@ -124,3 +124,9 @@ def test_aliases_in_measure_are_read(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("metric: &m [f1]\nseeds: [1, 2]\nagain: *m\n")
     assert read_yaml(file) == {"metric": ["f1"], "seeds": [1, 2], "again": ["f1"]}
+
+
+def test_a_selections_document_begins_with_its_grid_and_ends_with_its_model() -> None:
+    values = resolve_select(None, {"model": "m", "task": "rte", "device": "cpu"}).document()
+    names = list(values)
+    assert names[0] == "regimes" and names[-2:] == ["device", "model"]

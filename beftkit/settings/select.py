@@ -104,7 +104,8 @@ class SelectSettings(GridPart, RunPart, DataPart, HeadPart, ModelPart):
         grid = {name: values[name] for name in self.GRID}
         given = self.model_fields_set - {*self.GRID}
         rest = {k: v for k, v in values.items() if k in given and v is not None}
-        return grid | rest | ({"model": rest.pop("model")} if "model" in rest else {})
+        model = {"model": rest.pop("model")} if "model" in rest else {}
+        return grid | rest | model
 
 
 SelectSettings.SHARED = tuple(
