@@ -111,6 +111,15 @@ def test_a_second_end_token(tmp_path: Path) -> None:
     fails(model, good, r"example 1 of 2 has 0 end tokens .* or give a tokenizer that adds one")
 
 
+@pytest.mark.parametrize("kind", ["bart", "t5"])
+def test_a_decoder_without_its_start_token(tmp_path: Path, kind: str) -> None:
+    model = write_classifier(tmp_path / "m", kind)
+    rows = write_rows(tmp_path / "d.jsonl", ["good film [END]", "bad film [END]"])
+    change(model / "config.json", decoder_start_token_id=None)
+    with pytest.raises(BeftError, match=r"names no decoder_start_token_id, which .* add it to"):
+        api.evaluate(model, validation_file=rows, device="cpu")
+
+
 def test_a_convolution_counts_channels_before_tokens() -> None:
     """SqueezeBERT's projections; the judge is autograd on one example at a time."""
     import torch

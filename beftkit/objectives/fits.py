@@ -16,6 +16,9 @@ from beftkit.tasks import Encoded
 READ_PADDING = (
     *("canine", "convbert", "fnet", "mobilebert", "nystromformer", "t5gemma", "t5gemma2", "yoso"),
 )
+#: models whose decoder reads each text behind ``decoder_start_token_id``; mBART and PLBART turn the
+#: last token to the front, T5Gemma has a start of its own
+READ_START = ("bart", "bigbird_pegasus", "mt5", "mvp", "t5", "umt5")
 #: entries of configurations that limit positions
 _LIMITS = (
     "max_position_embeddings",
@@ -66,9 +69,11 @@ def fitted(loaded: Loaded, encoded: Encoded, where: str) -> Encoded:
     """The examples, which the model can take.
 
     Raises:
-        BeftError: a token or token type beyond its tables, or a row that its head cannot read.
+        BeftError: a token or token type beyond its tables, no start token for its decoder, or a
+            row that its head cannot read.
     """
     model, tokenizer = loaded.model, loaded.tokenizer
+    _check_start(loaded)
     try:
         tokens = model.get_input_embeddings()
     except NotImplementedError:  # CANINE hashes
@@ -98,6 +103,15 @@ def fitted(loaded: Loaded, encoded: Encoded, where: str) -> Encoded:
         " rows of one length together; in training a row's loss depends on its batch"
     )
     return replace(encoded, by_length=True, notes=(*encoded.notes, note))
+
+
+def _check_start(loaded: Loaded) -> None:
+    config = loaded.model.config
+    if config.model_type in READ_START and getattr(config, "decoder_start_token_id", None) is None:
+        raise BeftError(
+            f"{loaded.reference}: its configuration names no decoder_start_token_id, which"
+            f" {type(loaded.model).__name__} puts before each text; add it to config.json (T5: 0)"
+        )
 
 
 def _check_ends(loaded: Loaded, encoded: Encoded, where: str) -> None:
