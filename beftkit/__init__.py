@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from beftkit.selection import Selection as Selection
     from beftkit.selection import select as select
     from beftkit.settings.train import TrainSettings
-    from beftkit.training.journal import Watcher
+    from beftkit.watching import Watcher
 
 _HOMES = {
     "BeftError": "errors",
@@ -96,7 +96,7 @@ def train(
     from beftkit.runs import train_with
     from beftkit.runs.folders import resolve_run
     from beftkit.settings.train import TrainSettings
-    from beftkit.training.journal import Unwatched
+    from beftkit.watching import Unwatched
 
     given: dict[str, Any] = {**settings, "model": model}
     s = model if isinstance(model, TrainSettings) else resolve_run(config, given, resume=resume)

@@ -268,8 +268,8 @@ def test_on_a_gpu_a_stopped_run_comes_to_the_same_end(
 ) -> None:
     """The scale of fp16 and the GPU's generator (dropout) are in the state."""
     import beftkit as package
-    from beftkit.training.journal import Unwatched
     from beftkit.training.trainer import Interrupted
+    from beftkit.watching import Unwatched
 
     class Counted(Unwatched):
         steps = 0

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import beftkit as api
-from beftkit.training.journal import Unwatched
 from beftkit.training.trainer import Interrupted
+from beftkit.watching import Unwatched
 from tests import saved_states
 
 #: the rate changes nothing, so the first evaluation (update 2) is the best, and 10 the last

@@ -17,9 +17,10 @@ from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Encoded, higher_is_better, plan
 from beftkit.training.evaluation import evaluate_model
 from beftkit.training.job import Job
-from beftkit.training.journal import Progress, Unwatched
+from beftkit.training.journal import Progress
 from beftkit.training.trainer import Trainer
 from beftkit.tuning import Tuner, checkpoint_activations, choose, store_for_autocast
+from beftkit.watching import Unwatched
 from tests import tiny_models
 from tests.tiny_models import BY_ID
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,11 @@ from beftkit.adapters import base_elsewhere
 from beftkit.errors import BeftError, UsageError
 from beftkit.runs.loading import class_notes, load_data
 from beftkit.runs.prepare import prepare
+from beftkit.runs.said import Said
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.resolve import resolve
-from beftkit.tasks import METRIC_NAMES
 from beftkit.training.evaluation import Evaluation, evaluate_model, load_metrics
-from beftkit.weights import AdapterInfo, adapter_info, apply_adapter
+from beftkit.weights import adapter_info, apply_adapter
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
         led = base_elsewhere(str(s.adapter), info.base)
         found_base = {"model": info.base, "revision": s.revision or info.revision}
         s = s.model_copy(update=found_base)
-    said = _Said.of(info)
+    said = Said.of(info)
     s = said.fill(s)
     brought = None if info is None else info.head_labels
     labels = brought if said.labels is None else said.labels
@@ -111,63 +110,3 @@ def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
         )
     cut = {name: split.truncated for name, split in splits.items()}
     return EvaluationResult(s.model, s.adapter, data.name, found, cut, notes, data.counts)
-
-
-@dataclass(frozen=True)
-class _Said:
-    """What an adapter of ours says of the run that made it: words alone, never code to run."""
-
-    task: str | None = None
-    labels: tuple[str, ...] | None = None
-    metrics: tuple[str, ...] = ()
-    max_length: int | None = None
-    text_columns: str | None = None
-    label_column: str | None = None
-    notes: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, info: AdapterInfo | None) -> _Said:
-        said = {} if info is None else info.metadata
-
-        def read(key: str) -> Any:
-            try:
-                return json.loads(said.get(f"beftkit.{key}") or "null")
-            except (ValueError, RecursionError):
-                return None
-
-        labels, metrics, length = read("labels"), read("metrics"), read("max_length")
-        named = [*map(str, metrics)] if isinstance(metrics, list) else []
-        foreign = [name for name in named if name not in METRIC_NAMES]
-        return cls(
-            said.get("beftkit.task") or None,
-            tuple(map(str, labels)) if isinstance(labels, list) else None,
-            tuple(name for name in named if name in METRIC_NAMES),
-            length if isinstance(length, int) else None,
-            said.get("beftkit.text_columns") or None,
-            said.get("beftkit.label_column") or None,
-            tuple(
-                f"the adapter names the metric {name!r}, which is code and not run for that; "
-                "--metric takes it"
-                for name in foreign
-            ),
-        )
-
-    def fill(self, settings: EvaluateSettings) -> EvaluateSettings:
-        """The settings, with what they leave out as the run had it.
-
-        Raises:
-            UsageError: nobody says what to evaluate on.
-        """
-        s = settings
-        filled: dict[str, Any] = {"max_length": s.max_length or self.max_length}
-        if s.validation_file is not None:
-            filled["task"] = None
-            filled["text_columns"] = s.text_columns or self.text_columns
-            filled["label_column"] = s.label_column or self.label_column
-        else:
-            filled["task"] = s.task or self.task
-            if filled["task"] is None:
-                raise UsageError(
-                    "neither a task nor a validation file was given; expected one of them"
-                )
-        return s.model_copy(update=filled)

@@ -22,9 +22,10 @@ from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data, higher_is_better
 from beftkit.training.evaluation import load_metrics
 from beftkit.training.job import Job
-from beftkit.training.journal import Progress, Unwatched, Watcher
+from beftkit.training.journal import Progress
 from beftkit.training.trainer import Trainer
 from beftkit.tuning import Choice, Tuner, checkpoint_activations, store_for_autocast
+from beftkit.watching import Unwatched, Watcher
 
 
 def train_with(

@@ -13,7 +13,7 @@ from beftkit.selection.cells import PROBE
 from beftkit.selection.journey import select_with
 from beftkit.settings.resolve import select_for_run
 from beftkit.settings.train import TrainSettings
-from beftkit.training.journal import Watcher
+from beftkit.watching import Watcher
 
 #: what a run's folder may hold before it is one
 _APART = (folders.SELECT, LOCK)

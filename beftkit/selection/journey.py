@@ -44,8 +44,9 @@ from beftkit.selection.summary import overall_targets, summarise
 from beftkit.settings.resolve import resolve_select
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings
-from beftkit.training.journal import LOG, Unwatched, Watcher
+from beftkit.training.journal import LOG
 from beftkit.training.state import FOLDER as STATES
+from beftkit.watching import Unwatched, Watcher
 
 #: seconds between looks at what other processes have finished
 PATIENCE = 0.5

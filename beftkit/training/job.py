@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beftkit.settings.train import TrainSettings
-from beftkit.training.journal import Watcher
+from beftkit.watching import Watcher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

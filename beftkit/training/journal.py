@@ -7,49 +7,18 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from beftkit.accelerator import sum_over_processes
 from beftkit.errors import BeftError
 from beftkit.training.evaluation import Evaluated
+from beftkit.watching import Watcher
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
 LOG = "log.jsonl"
-
-
-class Watcher(Protocol):
-    """Whoever shows a run while it goes on."""
-
-    def started(self, title: str, steps: int, done: int) -> None:
-        """A run of so many updates begins, of which some are done."""
-
-    def advanced(self, steps: int) -> None:
-        """So many updates more."""
-
-    def logged(self, record: Mapping[str, Any]) -> None:
-        """A line was added to the log."""
-
-    def note(self, text: str) -> None:
-        """Something the user should know."""
-
-
-class Unwatched:
-    """Nobody looks on."""
-
-    def started(self, title: str, steps: int, done: int) -> None:
-        """Nothing."""
-
-    def advanced(self, steps: int) -> None:
-        """Nothing."""
-
-    def logged(self, record: Mapping[str, Any]) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
 
 
 @dataclass
