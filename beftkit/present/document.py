@@ -21,11 +21,24 @@ class Lines:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading, where its cells stand, and where on a page, if that is elsewhere."""
+    """A column.
+
+    Attributes:
+        heading: what stands above it.
+        align: where its cells stand.
+        on_page: where they stand on a page, if that is elsewhere.
+        spare: where there is no room, columns of the highest number go first, all of one number
+            together; those of 0 only then, from the right.
+        folds: whether its cells may be broken into lines; numbers and roles never are.
+        name: what it is called away from its neighbours, if that is no heading.
+    """
 
     heading: str
     align: Align = "right"
     on_page: Align | None = None
+    spare: int = 0
+    folds: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,14 +173,14 @@ class Document:
     notes: Sequence[str] = ()
 
 
-def texts(*headings: str) -> list[Column]:
-    """Columns that stand left."""
-    return [Column(heading, "left") for heading in headings]
+def texts(*headings: str, **rest: Any) -> list[Column]:
+    """Columns that stand left, and have the rest in common."""
+    return [Column(heading, "left", **rest) for heading in headings]
 
 
-def numbers(*headings: str) -> list[Column]:
-    """Columns that stand right."""
-    return [Column(heading) for heading in headings]
+def numbers(*headings: str, **rest: Any) -> list[Column]:
+    """Columns that stand right, and have the rest in common."""
+    return [Column(heading, **rest) for heading in headings]
 
 
 def in_form(blocks: Iterable[Block], form: str) -> Iterator[tuple[bool, Block]]:

@@ -21,7 +21,7 @@ def evaluation_document(found: EvaluationResult) -> Document:
     row = {"model": found.model, "adapter": found.adapter, "task": found.task, **one.metrics}
     blocks: list[Block] = [
         Lines([f"{found.model}{over}", f"{found.task}, {one.examples} examples"]),
-        Table([*texts("metric"), *numbers("value")], body),
+        Table([*texts("metric", folds=True), *numbers("value")], body),
         Only("table", Lines([*cut, *found.notes])),
     ]
     rows = [{**row, "loss": one.loss, "examples": one.examples}]

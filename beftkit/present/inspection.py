@@ -21,9 +21,10 @@ def inspection_document(found: Inspection) -> Document:
         f"{len(found.unscored)} biases outside the roles",
     ]
     several = len({(role.tower, role.attention) for role in found.roles}) > 1
-    columns = [*texts(*(["tower", "attention"] if several else []), "role"), *numbers("count")]
-    columns += [*numbers("width"), *texts("dtype"), *numbers("mean norm", "min", "max")]
-    columns += texts("inert")
+    columns = texts(*(["tower", "attention"] if several else []), folds=True)
+    columns += [*texts("role"), *numbers("count", spare=1), *numbers("width")]
+    columns += [*texts("dtype", spare=2), *numbers("mean norm", spare=3)]
+    columns += [*numbers("min", "max", spare=4), *texts("inert")]
     rows, body = [], []
     for role in found.roles:
         width, dtype = _join(role.widths), _join(role.dtypes)

@@ -15,6 +15,8 @@ _SECOND: Mapping[str, Cells] = {
     "projection": {"projection": lambda score: number(score.figures["projection"])},
     "l1": {"l1 change": lambda score: number(score.figures["magnitude_l1"])},
 }
+#: which columns go first on a narrow terminal; others that are not in the way of the score: 3
+_SPARE = {"width": 6, "‖pre‖": 5, "angle": 4}
 _ANGLE: Cells = {"angle": lambda score: number(score.figures["angle"], "°")}
 
 
@@ -49,8 +51,12 @@ def ranked(results: Sequence[Scores], lines: Sequence[str], score: str, more: Ce
             strong.append(target)
             label = ""  # the name stands once
         rows += [{"post": one.post.path, "role": s.role, **s.to_dict()} for s in one.sites]
-    columns = [*texts(*(["post"] if several else [])), *numbers("rank"), *texts("role")]
-    columns += [*numbers(score), *texts("per layer"), *numbers("‖pre‖", *more), *texts("")]
+    columns = texts(*(["post"] if several else []), folds=True)
+    columns += [*numbers("rank", spare=1), *texts("role"), *numbers(score)]
+    columns += texts("per layer", spare=2)
+    for heading in ("‖pre‖", *more):
+        columns += numbers(heading, spare=_SPARE.get(heading, 3))
+    columns += texts("", folds=True)
     notes = Lines(noted(_notes(results)), bullets=True)
     blocks: list[Block] = [Lines(lines, bullets=True), Table(columns, body, strong), notes]
     said = dict.fromkeys(note for one in results for note in one.notes)

@@ -80,9 +80,12 @@ def group_table(group: GroupResult, title: str = "", arrow: str = "<-") -> Table
         body.append([*row, marks(one.inert, f"{arrow} {who}" if picks else "")])
     mixed = any(one.width is None for one in roles.values())
     columns = texts("role")
-    for name in methods:
-        columns += numbers(TITLES[name], "rank")
-    columns += [*numbers("‖pre‖"), Column("width", on_page="left" if mixed else None), *texts("")]
+    for spare, name in enumerate(methods):  # a score goes with its rank
+        columns += numbers(TITLES[name], spare=spare)
+        columns += numbers("rank", spare=spare, name=f"{TITLES[name]} rank")
+    columns += numbers("‖pre‖", spare=4)
+    columns += [Column("width", on_page="left" if mixed else None, spare=5)]
+    columns += texts("", folds=True)
     return Table(columns, body, [role == group.projection.target for role in roles], title)
 
 
@@ -96,7 +99,10 @@ def verified_table(found: Selection, group: GroupResult, title: str = "") -> Tab
         reached = _spread(row.best, row.best_deviation), _spread(row.last, row.last_deviation)
         body.append([bias, *reached, *ranks, fixed(row.percent), f"{row.train_seconds:.1f}"])
     ranks = [f"{TITLES[name]} rank" for name in group.methods]
-    columns = [*texts("bias"), *numbers("best", "last", *ranks, "% of scalars", "train s")]
+    columns = [*texts("bias"), *numbers("best", "last")]
+    for spare, rank in enumerate(ranks, 1):
+        columns += numbers(rank, spare=spare)
+    columns += [*numbers("% of scalars", spare=4), *numbers("train s", spare=5)]
     strong = [bias == group.winner.best for bias in group.verified]
     return Table(columns, body, strong, title)
 
@@ -105,7 +111,8 @@ def _grid_table(found: Selection) -> Table:
     """One row a place of the grid: targets, the gap between v and q, and the proof."""
     tau = any(group.tau for group in found.groups)
     targets = [TITLES[name] for name in found.targets]
-    columns = [*texts("cell"), *numbers(*targets, "v - q", "settled at")]
+    columns = [*texts("cell", folds=True), *numbers(*targets)]
+    columns += [*numbers("v - q", spare=1), *numbers("settled at", spare=2)]
     columns += numbers("best alone", "tau") if tau else []
     body = []
     for group in found.groups:

@@ -46,7 +46,8 @@ def plan_document(planned: RunPlan) -> Document:
         f"trains {choice.scalars:,} of {choice.total:,} scalars "
         f"({choice.percent:.4f} %), and {choice.head_scalars:,} of the head"
     )
-    columns = [*texts("parameter", "roles", "kind"), *numbers("scalars"), *texts("part")]
+    columns = texts("parameter", "roles", "kind", folds=True)
+    columns += [*numbers("scalars"), *texts("part", folds=True)]
     body = [
         [row["parameter"], row["roles"], row["kind"], f"{row['scalars']:,}", row["slices"]]
         for row in rows
@@ -87,9 +88,12 @@ def _table(result: TrainResult) -> Table:
         for what in ("mean", "deviation"):
             found = [fixed(summary[kind][name][what]) for name, kind in columns]
             body.append([what, *found, "", "", "", ""])
-    metrics = [f"{name} {kind}" for name, kind in columns]
-    rest = ["best at", "steps", "train s", "examples/s"]
-    return Table([*texts("seed"), *numbers(*metrics, *rest)], body)
+    headings = texts("seed")
+    for name, kind in columns:  # the first metric picks the best: it stays longest
+        spare = 0 if name == columns[0][0] else 1 + (kind == "last")
+        headings += numbers(f"{name} {kind}", spare=spare)
+    headings += [*numbers("best at", "steps", spare=3), *numbers("train s", "examples/s", spare=4)]
+    return Table(headings, body)
 
 
 def _notes(result: TrainResult) -> list[str]:
