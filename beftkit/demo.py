@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beftkit.errors import BeftError
+from beftkit.files import headed
 from beftkit.runs import manifest
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def make_demo_pair(
         versions = {"torch": torch.__version__, "transformers": transformers.__version__}
         record = {"seed": seed, "size": asdict(size), "versions": versions, "data": "synthetic"}
         record |= {"accuracy_before": before, "accuracy_after": after, "majority": majority}
-        (work / MARKER).write_text(json.dumps(record, indent=2) + "\n")
+        (work / MARKER).write_text(json.dumps(headed(record), indent=2) + "\n")
         _move_in(work, output)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -14,6 +14,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from beftkit.errors import BeftError
 
 Result = TypeVar("Result")
+#: of every JSON of ours; 1 (all_results.json and cell.json had none yet) is still read
+SCHEMA = 2
 
 
 def check_writable(path: str | Path) -> Path:
@@ -103,6 +105,49 @@ def stable_header(data: bytes) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # values stay aligned
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def headed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON of ours, with what its form is and who wrote it in front."""
+    from beftkit import __version__
+
+    return {"schema_version": SCHEMA, "beftkit_version": __version__, **values}
+
+
+def read_headed(path: Path) -> dict[str, Any]:
+    """JSON of ours from a file, of this version or an older one.
+
+    Raises:
+        BeftError: of a newer version.
+        OSError, ValueError, RecursionError: unreadable, or no JSON object.
+    """
+    import json
+
+    values = json.loads(path.read_text(encoding="utf-8"), parse_constant=no_number)
+    if not isinstance(values, dict):
+        raise ValueError("expected an object")
+    check_schema(path, values)
+    return values
+
+
+def check_schema(path: Path, values: Mapping[str, Any]) -> None:
+    """Refuse JSON that another beftkit wrote in a form of its own.
+
+    Raises:
+        BeftError: in one line, with the version and what to do.
+    """
+    schema = values.get("schema_version", 1)
+    if type(schema) is not int or not 1 <= schema <= SCHEMA:
+        writer = f" by beftkit {version}" if (version := values.get("beftkit_version")) else ""
+        raise BeftError(
+            f"{path}: schema version {schema!r}, written{writer}; this beftkit reads up to "
+            f"{SCHEMA}: use the version that wrote it, or a newer one"
+        )
+
+
+def no_number(word: str) -> Any:
+    """For ``json.loads``: NaN and infinities are nothing that JSON knows."""
+    raise ValueError(f"{word} is no number")
 
 
 def from_plain(kind: type[Result], values: Mapping[str, Any]) -> Result:

@@ -12,6 +12,7 @@ import numpy as np
 from beftkit.biases import ROLES, Site, bias_free, load_table
 from beftkit.checkpoints import BiasSet, load_config, open_checkpoint, recognise_checkpoint
 from beftkit.errors import BeftError
+from beftkit.files import headed
 from beftkit.scores import Identity, Inert, combine_inert
 
 
@@ -44,7 +45,7 @@ class Inspection:
     """The biases of one checkpoint.
 
     Attributes:
-        checkpoint: reference and sha256 of the bias bytes.
+        checkpoint: reference, and the digest of its biases.
         family: what the biases were recognised as.
         layers: layers per tower.
         roles: one summary per role, tower and attention, in the order of the roles.
@@ -66,16 +67,17 @@ class Inspection:
         roles: dict[str, list[dict[str, Any]]] = {}
         for summary in self.roles:
             roles.setdefault(summary.role, []).append(summary.to_dict())
-        return {
-            "schema_version": 1,
-            "checkpoint": self.checkpoint.to_dict(),
-            "family": self.family,
-            "layers": dict(self.layers),
-            "bias_free": self.bias_free,
-            "roles": roles,
-            "unscored": list(self.unscored),
-            "notes": list(self.notes),
-        }
+        return headed(
+            {
+                "checkpoint": self.checkpoint.to_dict(),
+                "family": self.family,
+                "layers": dict(self.layers),
+                "bias_free": self.bias_free,
+                "roles": roles,
+                "unscored": list(self.unscored),
+                "notes": list(self.notes),
+            }
+        )
 
 
 def inspect(

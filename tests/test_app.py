@@ -58,9 +58,9 @@ def test_table(run: Run, pair: tuple[Path, Path]) -> None:
 
 def test_json_is_all_of_stdout(run: Run, pair: tuple[Path, Path]) -> None:
     document = json.loads(run("score", *pair, "--format", "json"))
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
     assert document["beftkit_version"] == __version__
-    assert document["pre"].keys() == {"path", "sha256"}
+    assert document["pre"].keys() == {"path", "bias_sha256"}
     [post] = document["posts"]
     assert post["target"] == "v"
     assert post["coverage"]["matched"] == 16

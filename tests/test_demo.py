@@ -103,7 +103,8 @@ def test_a_former_demo_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     (out / "manifest.json").write_text(json.dumps(listed))
     (out / "post" / "stale.txt").write_text("listed, and made no more")
     make_demo_pair(out, seed=1, size=TINY)
-    assert json.loads((out / MARKER).read_text())["seed"] == 1
+    record = json.loads((out / MARKER).read_text())
+    assert record["seed"] == 1 and record["schema_version"] == 2
     assert sorted(path.name for path in out.iterdir()) == [
         MARKER, "manifest.json", "mine.txt", "notes", "post", "pre", "select.json", "train.jsonl",
         "validation.jsonl",

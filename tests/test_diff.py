@@ -102,7 +102,7 @@ def test_sharded_single_file_index_and_folder_agree(tmp_path: Path) -> None:
     want = beftkit.score(pre, post)
     for one in (shards, shards / "model.safetensors.index.json"):
         found = beftkit.score(one, post)
-        assert found.pre.sha256 == want.pre.sha256
+        assert found.pre.bias_sha256 == want.pre.bias_sha256
         assert found.roles == want.roles
     (shards / "model.safetensors.index.json").unlink()
     assert beftkit.score(shards, post).roles == want.roles, "a complete set needs no index"
@@ -116,7 +116,7 @@ def test_sha256_is_of_the_bias_bytes(tmp_path: Path) -> None:
     tensors = builders.model("bert")
     names = sorted(name for name in tensors if name.endswith("bias"))
     raw = b"".join(builders.stored(tensors[name], "F32") for name in names)
-    assert beftkit.score(pre, post).pre.sha256 == hashlib.sha256(raw).hexdigest()
+    assert beftkit.score(pre, post).pre.bias_sha256 == hashlib.sha256(raw).hexdigest()
 
 
 def test_head_biases_and_other_prefixes(tmp_path: Path) -> None:
@@ -204,9 +204,9 @@ def test_what_is_not_finite_outside_the_roles_is_noted(tmp_path: Path) -> None:
         seen = [note for note in beftkit.inspect(post).notes if "holds NaN or infinity" in note]
         assert seen == notes
     assert "bert.embeddings.LayerNorm.bias and 1 more" in notes[0]
-    digest = found.post.sha256
+    digest = found.post.bias_sha256
     builders.write_file(post / "model.safetensors", {**before, **after})
-    assert beftkit.score(pre, post).post.sha256 == digest, "of the roles' biases alone"
+    assert beftkit.score(pre, post).post.bias_sha256 == digest, "of the roles' biases alone"
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16", "F64"])

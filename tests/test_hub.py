@@ -233,7 +233,10 @@ def test_a_real_pair_through_the_hub(hub: Hub, tmp_path: Path) -> None:
     far = api.score("minilm/pre", "minilm/post")
     near = api.score(*(pairs / f"minilm-sst2-{side}.safetensors" for side in ("pre", "post")))
     assert far.roles == near.roles and far.target == near.target == "v"
-    assert [far.pre.sha256, far.post.sha256] == [near.pre.sha256, near.post.sha256]
+    assert [far.pre.bias_sha256, far.post.bias_sha256] == [
+        near.pre.bias_sha256,
+        near.post.bias_sha256,
+    ]
     assert far.roles["v"].figures["projection"] == pytest.approx(0.528216949957, abs=1e-9)
 
 

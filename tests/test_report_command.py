@@ -42,7 +42,7 @@ def test_the_command(made: Path, beftkit: Beftkit) -> None:
         (["broken", "-o", "o.md"], "broken/select.json: is damaged (Expecting value"),
         (["nan", "-o", "o.md"], "nan/select.json: is damaged (NaN is no number)"),
         (["lacking", "-o", "o.md"], "lacking/select.json: is damaged"),
-        (["newer", "-o", "o.md"], "newer/select.json: schema version 2; expected 1"),
+        (["newer", "-o", "o.md"], "newer/select.json: schema version 3, written by beftkit"),
         (["bytes", "-o", "o.md"], "is not UTF-8 text"),
         (["good", "-o", "none/o.md"], "none/o.md: its folder does not exist"),
         (["good", "-o", "taken.md"], "taken_files: is a file; expected a folder"),
@@ -55,7 +55,7 @@ def test_one_line_for_what_is_wrong(
     good = (made / "good" / "select.json").read_text()
     for name, text in {
         "broken": "", "nan": good.replace('"gap": ', '"gap": NaN, "x": ', 1), "lacking": "[]",
-        "newer": good.replace('"schema_version": 1', '"schema_version": 2'), "x_files": good,
+        "newer": good.replace('"schema_version": 2', '"schema_version": 3'), "x_files": good,
     }.items():  # fmt: skip
         (made / name).mkdir()
         (made / name / "select.json").write_text(text)

@@ -132,9 +132,16 @@ def test_a_run_and_its_progress_come_back() -> None:
 
 
 def test_what_is_not_known_of_a_side_is_not_said() -> None:
-    assert Identity("a", "0").to_dict() == {"path": "a", "sha256": "0"}
+    assert Identity("a", "0").to_dict() == {"path": "a", "bias_sha256": "0"}
     full = Identity("o/a", "0", "c", 10, 0, base="b").to_dict()
-    assert list(full) == ["path", "sha256", "commit", "bytes_fetched", "bytes_of_files", "base"]
+    assert list(full) == [
+        "path",
+        "bias_sha256",
+        "commit",
+        "bytes_fetched",
+        "bytes_of_files",
+        "base",
+    ]
 
 
 def test_one_order_for_all() -> None:

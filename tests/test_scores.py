@@ -127,7 +127,7 @@ def test_json_holds_everything_and_no_nan() -> None:
     document = scores(q=(1 / 3, "no"), v=(None, "no")).to_dict()
     again = json.loads(json.dumps(document, allow_nan=False))
     assert again == document
-    assert again["schema_version"] == 1
+    assert again["schema_version"] == 2
     [post] = again["posts"]
     assert post["target"] == "q"
     assert post["coverage"]["only_post"] == ["x"]

@@ -47,7 +47,7 @@ class AdaptedBiasSet(BiasSet):
         self.beside_nonfinite: list[str] = []  # of an adapter all is looked at alike
         self._merged = merged
         raw = adapter.read(sorted(step.tensor for step in steps))
-        self.sha256 = hashlib.sha256(b"".join(raw.values())).hexdigest()
+        self.bias_sha256 = hashlib.sha256(b"".join(raw.values())).hexdigest()
         self._values = {
             name: decode(data, adapter.tensors[name].dtype) for name, data in raw.items()
         }

@@ -22,7 +22,7 @@ class BiasSet:
     Attributes:
         checkpoint: where they come from.
         recognition: sites, family, notes.
-        sha256: digest of the raw bytes of all recognised biases, in the order of their names.
+        bias_sha256: digest of the raw bytes of all recognised biases, in the order of their names.
         beside_nonfinite: names of biases outside the roles that hold a NaN or an infinity.
     """
 
@@ -34,7 +34,7 @@ class BiasSet:
             name for name in recognition.unscored if checkpoint.tensors[name].dtype in PRECISION
         ]
         raw = checkpoint.read([*names, *beside])
-        self.sha256 = hashlib.sha256(b"".join(raw[name] for name in names)).hexdigest()
+        self.bias_sha256 = hashlib.sha256(b"".join(raw[name] for name in names)).hexdigest()
         self._values = {name: decode(raw[name], checkpoint.tensors[name].dtype) for name in names}
         others = {name: decode(raw[name], checkpoint.tensors[name].dtype) for name in beside}
         self.beside_nonfinite = [n for n, one in others.items() if not np.isfinite(one).all()]
@@ -78,7 +78,7 @@ class BiasSet:
 
     def identity(self) -> Identity:
         """Reference and digest, as results carry them; from a hub also commit and bytes fetched."""
-        return Identity(self.checkpoint.reference, self.sha256, **self.checkpoint.origin())
+        return Identity(self.checkpoint.reference, self.bias_sha256, **self.checkpoint.origin())
 
 
 def recognise_checkpoint(

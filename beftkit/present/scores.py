@@ -56,7 +56,7 @@ def ranked(results: Sequence[Scores], lines: Sequence[str], score: str, more: Ce
     columns += texts("per layer", spare=2)
     for heading in ("‖pre‖", *more):
         columns += numbers(heading, spare=_SPARE.get(heading, 3))
-    columns += texts("", folds=True)
+    columns += texts("", folds=True, name="inert, target")
     notes = Lines(noted(_notes(results)), bullets=True)
     blocks: list[Block] = [Lines(lines, bullets=True), Table(columns, body, strong), notes]
     said = dict.fromkeys(note for one in results for note in one.notes)

@@ -85,7 +85,7 @@ def group_table(group: GroupResult, title: str = "", arrow: str = "<-") -> Table
         columns += numbers("rank", spare=spare, name=f"{TITLES[name]} rank")
     columns += numbers("‖pre‖", spare=4)
     columns += [Column("width", on_page="left" if mixed else None, spare=5)]
-    columns += texts("", folds=True)
+    columns += texts("", folds=True, name="inert, choices")
     return Table(columns, body, [role == group.projection.target for role in roles], title)
 
 

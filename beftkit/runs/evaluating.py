@@ -10,6 +10,7 @@ from typing import Any
 from beftkit.accelerator import out_of_memory
 from beftkit.adapters import base_elsewhere
 from beftkit.errors import BeftError, UsageError
+from beftkit.files import headed
 from beftkit.runs.loading import class_notes, load_data
 from beftkit.runs.prepare import prepare
 from beftkit.runs.said import Said
@@ -46,7 +47,7 @@ class EvaluationResult:
         which = {"model": self.model, "adapter": self.adapter, "task": self.task}
         said = {"truncated": dict(self.truncated), "notes": list(self.notes)}
         classes = {split: dict(found) for split, found in self.classes.items()}
-        return which | self.evaluation.to_dict() | {"classes": classes} | said
+        return headed(which | self.evaluation.to_dict() | {"classes": classes} | said)
 
 
 def evaluate(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from beftkit.errors import BeftError, UsageError
-from beftkit.files import write_whole
+from beftkit.files import headed, read_headed, write_whole
 from beftkit.runs import manifest
 from beftkit.runs.locks import LOCK, check_free, occupied
 from beftkit.runs.manifest import HALF
@@ -240,7 +240,7 @@ def finished(folder: Path) -> TrainResult | None:
     if not path.is_file():
         return None
     try:
-        return TrainResult.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return TrainResult.from_dict(read_headed(path))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise BeftError(f"{path}: damaged ({error}); remove it, then resume") from None
 
@@ -265,4 +265,5 @@ def write_history(folder: Path, progress: Progress) -> None:
         "log_history": [json.loads(line) for line in lines],
     }
     manifest.add(folder, HISTORY)
-    write_whole(folder / HISTORY, (json.dumps(facts, indent=2, allow_nan=False) + "\n").encode())
+    text = json.dumps(headed(facts), indent=2, allow_nan=False) + "\n"
+    write_whole(folder / HISTORY, text.encode())

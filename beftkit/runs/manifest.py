@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from beftkit.errors import BeftError, Refusal
-from beftkit.files import umask, write_whole
+from beftkit.files import check_schema, headed, umask, write_whole
 from beftkit.runs.locks import LOCK, check_free
 
 NAME = "manifest.json"
@@ -50,6 +50,7 @@ def read(folder: Path) -> Manifest | None:
     try:
         held: Any = json.loads(path.read_text(encoding="utf-8"))
         found = Manifest(tuple(map(str, held["files"])), tuple(map(str, held["folders"])))
+        check_schema(path, held)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BeftError(f"{path}: damaged ({error}); nothing there is deleted") from None
     for name in (*found.files, *found.folders):
@@ -79,7 +80,7 @@ def begin(folder: Path, *files: str, folders: Iterable[str] = ()) -> None:
 
 
 def _write(folder: Path, manifest: Manifest) -> None:
-    write_whole(folder / NAME, (json.dumps(asdict(manifest), indent=2) + "\n").encode())
+    write_whole(folder / NAME, (json.dumps(headed(asdict(manifest)), indent=2) + "\n").encode())
 
 
 def made(folder: Path, what: str = "a run") -> list[Path]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from beftkit.accelerator import make_accelerator
 from beftkit.errors import BeftError
+from beftkit.files import headed
 from beftkit.models import Loaded
 from beftkit.objectives import Objective, objective_of
 from beftkit.objectives.fits import fitted, most_tokens
@@ -210,7 +211,7 @@ class RunPlan:
             }
             for part in choice.parts
         ]
-        return {
+        values = {
             "settings": self.settings.model_dump(mode="json"),
             "labels": list(self.labels),
             "classes": {split: dict(found) for split, found in self.classes.items()},
@@ -221,6 +222,7 @@ class RunPlan:
             "parts": parts,
             "notes": [*choice.notes, *self.notes],
         }
+        return headed(values)
 
 
 def plan_run(settings: TrainSettings) -> RunPlan:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
-from beftkit.files import from_plain
+from beftkit.files import from_plain, headed
 from beftkit.settings import TrainSettings
 from beftkit.training.evaluation import Evaluated
 
@@ -110,7 +110,7 @@ class TrainResult:
         runs = [{**asdict(r), "examples_per_second": r.examples_per_second} for r in self.runs]
         shares = {"percent": self.percent, "summary": self.summary()}
         settings = self.settings.model_dump(mode="json")
-        return {**vars(self), **shares, "settings": settings, "runs": runs}
+        return headed({**vars(self), **shares, "settings": settings, "runs": runs})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainResult:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from beftkit.errors import BeftError
-from beftkit.files import plain_of
+from beftkit.files import headed, plain_of
 
 Inert = Literal["yes", "no", "unknown"]
 
@@ -18,7 +18,7 @@ class Identity:
 
     Attributes:
         path: reference, as given.
-        sha256: digest of the bias bytes.
+        bias_sha256: digest of the bias vectors' bytes, in the order of their names; of no file.
         commit: of the hub's repository.
         bytes_fetched: from the hub so far.
         bytes_of_files: size of the weight files that they are of.
@@ -26,7 +26,7 @@ class Identity:
     """
 
     path: str
-    sha256: str
+    bias_sha256: str
     commit: str | None = None
     bytes_fetched: int | None = None
     bytes_of_files: int | None = None
@@ -157,7 +157,7 @@ class Scores:
     """The result of scoring one POST against one PRE.
 
     Attributes:
-        pre: reference and sha256 of PRE.
+        pre: reference of PRE, and the digest of its biases.
         post: the same of POST.
         family: what the biases were recognised as.
         method: key of `METHODS` that ranks.
@@ -210,13 +210,10 @@ class Scores:
 
 def document(results: Sequence[Scores]) -> dict[str, Any]:
     """The JSON document of one PRE and its POSTs, one entry each."""
-    from beftkit import __version__
-
     first = results[0]
-    head = {"schema_version": 1, "beftkit_version": __version__, "pre": first.pre.to_dict()}
-    what = plain_of(first, "family tower method candidates")
+    what = {"pre": first.pre.to_dict()} | plain_of(first, "family tower method candidates")
     how = {"settings": first.settings.to_dict()} if first.settings else {}
-    return {**head, **what, **how, "posts": [one.post_dict() for one in results]}
+    return headed({**what, **how, "posts": [one.post_dict() for one in results]})
 
 
 def post_labels(results: Sequence[Scores]) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from beftkit.errors import BeftError, Refusal, UsageError
-from beftkit.files import from_plain, write_whole
+from beftkit.files import from_plain, headed, read_headed, write_whole
 from beftkit.runs import train_with
 from beftkit.runs.folders import check_code
 from beftkit.runs.inputs import check_runs
@@ -258,12 +258,11 @@ class _Journey:
         if self.settings.fisher:
             saved = folder / FISHER
             if saved.is_file():
-                held = json.loads(saved.read_text(encoding="utf-8"))
-                methods["fisher"] = from_plain(MethodTable, held)
+                methods["fisher"] = from_plain(MethodTable, read_headed(saved))
             else:
                 try:
                     methods["fisher"] = fisher_method(self.data, resolved, self.settings, cell.seed)
-                    write_whole(saved, _json(asdict(methods["fisher"])))
+                    write_whole(saved, _json(headed(asdict(methods["fisher"]))))
                 except BeftError as error:
                     self.watcher.note(f"fisher failed: {error}")
                     failed["fisher"] = str(error)
@@ -318,7 +317,7 @@ def _done(former: CellResult, biases: Sequence[str]) -> bool:
 
 
 def _read(path: Path) -> CellResult:
-    return CellResult.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    return CellResult.from_dict(read_headed(path))
 
 
 def _json(values: Any) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from beftkit.files import from_plain
+from beftkit.files import from_plain, headed
 from beftkit.scores import Inert
 from beftkit.selection.cells import Cell
 from beftkit.selection.certainty import Margin, Settled
@@ -174,7 +174,7 @@ class CellResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return asdict(self)
+        return headed(asdict(self))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CellResult:
@@ -282,11 +282,8 @@ class Selection:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of ``beftkit select --format json`` and ``select.json``."""
-        from beftkit import __version__
-
         groups = tuple(group.to_dict() for group in self.groups)
-        head = {"schema_version": 1, "beftkit_version": __version__}
-        return {**head, **asdict(self), "groups": groups}
+        return headed({**asdict(self), "groups": groups})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Selection:

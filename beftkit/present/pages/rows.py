@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from beftkit.files import headed
 from beftkit.present.pages.figures import metric_gap
 from beftkit.present.pages.selections import Folder
 from beftkit.present.selection import TITLES, place_row, selection_rows
@@ -29,13 +30,10 @@ def group_rows(folders: Sequence[Folder]) -> list[dict[str, Any]]:
 
 def report_values(folders: Sequence[Folder], title: str, files: Iterable[str]) -> dict[str, Any]:
     """Everything, with each folder's ``select.json`` whole; `Selection.from_dict` reads these."""
-    from beftkit import __version__
-
     held = [{"folder": one.path, **one.found.to_dict()} for one in folders]
     for one, values in zip(folders, held, strict=True):
         values["beftkit_version"] = one.version
-    head = {"schema_version": 1, "beftkit_version": __version__, "title": title}
-    return {**head, "files": sorted(files), "folders": held}
+    return headed({"title": title, "files": sorted(files), "folders": held})
 
 
 def is_clear(lead: Margin | None) -> str | None:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
 
 from beftkit.errors import BeftError, UsageError
+from beftkit.files import check_schema, no_number
 from beftkit.present.selection import selection_document
 from beftkit.selection.results import Selection
 
@@ -94,10 +94,8 @@ def _read(folder: Path) -> tuple[Selection, str, str]:
     except UnicodeDecodeError:
         raise BeftError(f"{folder}: its {RESULT} or {SETTINGS} is not UTF-8 text") from None
     try:
-        values = json.loads(text, parse_constant=_no_number)
-        if (schema := values["schema_version"]) != 1:
-            whose = "Is it of another version of beftkit?"
-            raise BeftError(f"{path}: schema version {schema!r}; expected 1. {whose}")
+        values = json.loads(text, parse_constant=no_number)
+        check_schema(path, values)
         found = Selection.from_dict(values)
         selection_document(found)  # every table can be made of it
         return found, str(values["beftkit_version"]), held
@@ -123,10 +121,6 @@ def _why(folder: Path) -> str:
     if inner:
         return f"give its selections themselves: {' '.join(inner[:4])}"
     return "expected a folder that beftkit select made"
-
-
-def _no_number(word: str) -> Any:
-    raise ValueError(f"{word} is no number")
 
 
 def _short(name: str) -> str:
