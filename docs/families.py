@@ -17,6 +17,7 @@ import re
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,6 @@ from beftkit.biases import Recognition, Tensor, recognise
 from beftkit.errors import BeftError
 
 OUTPUT = Path(__file__).with_suffix(".md")
-STATUSES = ("recognised", "bias-free", "unknown", "not made")
 
 # --- judging -------------------------------------------------------------------------------------
 
@@ -136,24 +136,47 @@ def verdict(model_type: str) -> Verdict:
 
 # --- writing -------------------------------------------------------------------------------------
 
+#: those that are asked for most, which the page shows first
+NAMED = """
+    bert roberta xlm-roberta camembert electra albert distilbert mpnet deberta deberta-v2 esm
+    longformer opt gpt2 openai-gpt gpt_neox bloom falcon gpt_bigcode phi qwen2 qwen2_moe qwen2_vl
+    qwen2_5_vl starcoder2 llama gpt_oss glm4 bart mbart marian pegasus whisper wav2vec2 vit deit
+    clip siglip
+""".split()
 PAGE = """\
 # Every architecture of transformers
 
-{totals} model types.
+| by default | model types |
+|---|--:|
+| recognised | {recognised} |
+| bias-free | {free} |
+| unknown | {unknown} |
+| not made | {failed} |
+| all | {all} |
 
-Each was built from its default configuration, with 2 layers, without weights.
-**recognised**: every bias in its numbered layers whose name says q, k or v bears that role.
-**bias-free**: there is no such bias by default; *switch* names configuration entries that add some,
-and what the type then is. **unknown**: some are not recognised, or only under their raw names
-(see the end). **not made**: why there is no model here. "fused" means that one tensor holds several
-of q, k and v; *others* are the other roles found; *key bias inert* says whether softmax ignores it;
-*outside the layers* counts q, k and v biases of pooling heads and the like, which are not scored.
+- **recognised**: every bias in the numbered layers whose name says q, k or v bears that role.
+- **bias-free**: there is no such bias. {switched} of these types have configuration entries that
+  add some, and {then} of them are recognised then.
+- **unknown**: some are not recognised, or only under their raw names: [which](#not-recognised).
+- **not made**: transformers makes no model of the defaults; [the long table](#all-model-types) says
+  why.
+
+Each was built from its default configuration, with 2 layers, without weights: a row says what holds
+of a family, `beftkit inspect CHECKPOINT` what holds of yours. First come those that are asked for
+most. A family that is not recognised is a few lines of TOML: [families-file.md](families-file.md).
+
+How to read the tables: *towers* are the parts that have attention biases; "fused" means that one
+tensor holds several of q, k and v; *others* are the other roles found; *key bias inert* says
+whether softmax ignores it; *outside the layers* counts q, k and v biases of pooling heads and the
+like, which are not scored; *switch* names configuration entries that add biases, and what the type
+then is.
 
 Made by `.venv/bin/python docs/families.py` with transformers {version}.
-
-| model type | status | towers | q, k, v | others | key bias inert | outside the layers | switch |
-|---|---|---|---|---|---|---|---|
 """
+COLUMNS = (
+    "model type", "status", "towers", "q, k, v", "others", "key bias inert", "outside the layers",
+    "switch",
+)  # fmt: skip
 
 
 def row(model_type: str, one: Verdict) -> str:
@@ -181,21 +204,29 @@ def row(model_type: str, one: Verdict) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def table(verdicts: dict[str, Verdict], names: Iterable[str]) -> str:
+    """A table of these model types."""
+    head = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    return "\n".join([*head, *(row(name, verdicts[name]) for name in names)])
+
+
 def page(verdicts: dict[str, Verdict]) -> str:
-    """The whole page."""
+    """The whole page: what it comes to first, the long table last."""
     counts = Counter(one.status for one in verdicts.values())
-    totals = ", ".join(f"{counts[status]} {status}" for status in STATUSES)
-    lines = [row(name, verdicts[name]) for name in sorted(verdicts)]
-    text = PAGE.format(totals=f"{totals}: {len(verdicts)}", version=VERSION)
-    text += "\n".join(lines) + "\n"
+    switched = [v for v in verdicts.values() if v.status == "bias-free" and v.switches]
     missed = [f"- {name}: {missed_names(one)}" for name, one in sorted(verdicts.items())
               if one.missed]  # fmt: skip
-    return (
-        text
-        + "\n## Not recognised\n\nIn brackets: only with that switch.\n\n"
-        + "\n".join(missed or ["Nothing."])
-        + "\n"
-    )
+    summary = PAGE.format(
+        recognised=counts["recognised"], free=counts["bias-free"], unknown=counts["unknown"],
+        failed=counts["not made"], all=len(verdicts), switched=len(switched),
+        then=sum("recognised" in v.switches.values() for v in switched), version=VERSION,
+    )  # fmt: skip
+    parts = [
+        summary.rstrip(), "## Named families", table(verdicts, NAMED),
+        "## Not recognised", "In brackets: only with that switch.",
+        "\n".join(missed or ["Nothing."]), "## All model types", table(verdicts, sorted(verdicts)),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
 
 
 def missed_names(one: Verdict) -> str:

@@ -61,6 +61,22 @@ def test_nine_of_ten_architectures_with_biases_are_recognised() -> None:
     assert len(missing) <= 0.1 * len(wanted)
 
 
+def test_what_it_comes_to_stands_before_the_long_table() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    parts = re.split(r"^## (.+)$", text, flags=re.M)
+    assert parts[1::2] == ["Named families", "Not recognised", "All model types"]
+    rows = [re.findall(r"^\| ([\w.-]+) \| (\S+)", part, re.M) for part in parts[::2]]
+    assert [name for name, _ in rows[1]] == NAMED.split()
+    every = dict(rows[3])
+    assert dict(rows[1]).items() <= every.items()
+    stated = {name: int(count) for name, count in
+              re.findall(r"^\| ([\w -]+) \| (\d+) \|", parts[0], re.M)}  # fmt: skip
+    assert stated.pop("all") == sum(stated.values()) == len(every)
+    for status, count in stated.items():
+        assert sum(one == status.split()[0].rstrip(":") for one in every.values()) == count
+    assert len(parts[0].splitlines()) < 35
+
+
 def test_named_families_are_known() -> None:
     found = statuses()
     for name in NAMED.split():
