@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from beftkit import shown
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -56,14 +58,14 @@ __all__ = [
 ]
 
 
-def train(
+def _train(
     model: str | Path | TrainSettings | None = None,
     *,
     config: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     watcher: Watcher | None = None,
-    asked_to_stop: Callable[[], int] = lambda: 0,
+    asked_to_stop: Callable[[], int] | None = None,
     **settings: Any,
 ) -> TrainResult:
     """Fine-tune one kind of bias of a model, and say what came of it.
@@ -91,12 +93,12 @@ def train(
     Example:
         >>> result = beftkit.train("bert-base-cased", task="sst2", regime="low", bias="v",
         ...                        output="runs/sst2-v")  # doctest: +SKIP
-        >>> result.runs[0].best["metrics"]["accuracy"]  # doctest: +SKIP
+        >>> result.runs[0].best.metrics["accuracy"]  # doctest: +SKIP
     """
     from beftkit.runs import train_with
     from beftkit.runs.folders import resolve_run
     from beftkit.settings.train import TrainSettings
-    from beftkit.watching import Unwatched
+    from beftkit.watching import Unwatched, never
 
     given: dict[str, Any] = {**settings, "model": model}
     s = model if isinstance(model, TrainSettings) else resolve_run(config, given, resume=resume)
@@ -104,7 +106,7 @@ def train(
         "resume": resume,
         "overwrite": overwrite,
         "watcher": watcher or Unwatched(),
-        "asked_to_stop": asked_to_stop,
+        "asked_to_stop": asked_to_stop or never,
     }
     if s.bias == "auto":
         from beftkit.selection import choose_bias
@@ -113,8 +115,28 @@ def train(
     return train_with(s, **how)
 
 
+if TYPE_CHECKING:
+    train = _train
+
+
+def _table(result: Any) -> str | None:
+    from beftkit.present.notebook import html_of
+
+    return html_of(result)
+
+
+shown.hand_in(html=_table)
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for, so that ``import beftkit`` costs nothing."""
+    if name == "train":  # its settings say what it takes, and theirs is a library to import
+        from beftkit.settings.signatures import documented
+        from beftkit.settings.train import TrainSettings
+
+        _train.__name__ = _train.__qualname__ = "train"
+        globals()["train"] = documented(TrainSettings)(_train)
+        return _train
     if name not in _HOMES:
         raise AttributeError(f"module 'beftkit' has no attribute {name!r}")
     from importlib import import_module

@@ -12,12 +12,13 @@ import numpy as np
 from beftkit.biases import ROLES, Site, bias_free, load_table
 from beftkit.checkpoints import BiasSet, load_config, open_checkpoint, recognise_checkpoint
 from beftkit.errors import BeftError
-from beftkit.files import headed
+from beftkit.files import headed, plain_of
 from beftkit.scores import Identity, Inert, combine_inert
+from beftkit.shown import Shown
 
 
-@dataclass(frozen=True)
-class RoleSummary:
+@dataclass(frozen=True, repr=False)
+class RoleSummary(Shown):
     """All sites of one role in one tower and attention; norms are l2, None where not finite."""
 
     role: str
@@ -33,6 +34,10 @@ class RoleSummary:
     norm_max: float | None
     inert: Inert
 
+    def in_short(self) -> dict[str, Any]:
+        """What its line says."""
+        return plain_of(self, "role tower count layers widths dtypes norm_mean inert")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         keys = {"widths": "width", "dtypes": "dtype"}
@@ -40,8 +45,8 @@ class RoleSummary:
         return {**said, "width": list(self.widths), "dtype": list(self.dtypes)}
 
 
-@dataclass(frozen=True)
-class Inspection:
+@dataclass(frozen=True, repr=False)
+class Inspection(Shown):
     """The biases of one checkpoint.
 
     Attributes:
@@ -61,6 +66,12 @@ class Inspection:
     unscored: tuple[str, ...]
     bias_free: bool
     notes: tuple[str, ...]
+
+    def in_short(self) -> dict[str, Any]:
+        """What its line says."""
+        roles = list(dict.fromkeys(role.role for role in self.roles))
+        what = {"checkpoint": self.checkpoint.path, "family": self.family, "layers": self.layers}
+        return what | {"roles": roles, "vectors": sum(role.count for role in self.roles)}
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of ``beftkit inspect --format json``."""

@@ -22,6 +22,11 @@ class Watcher(Protocol):
         """Something the user should know."""
 
 
+def never() -> int:
+    """Nobody asks to stop."""
+    return 0
+
+
 class Unwatched:
     """Nobody looks on."""
 

@@ -17,6 +17,7 @@ FLOORS: dict[str, int] = {
     "beftkit.edges": 1,
     "beftkit.files": 1,
     "beftkit.registry": 1,
+    "beftkit.shown": 1,
     "beftkit.watching": 1,
     "beftkit.adapters": 2,
     "beftkit.biases": 2,
@@ -97,16 +98,76 @@ def test_module_imports_only_from_floors_below(module: str, file: Path) -> None:
 
 
 def test_front_door_imports_nothing_of_weight() -> None:
-    """At import time: the standard library only. Names are handed on when they are asked for."""
+    """At import time: the standard library, and what results show themselves by, which has no more.
+
+    Names are handed on when they are asked for.
+    """
     tree = ast.parse((ROOT / "beftkit" / "__init__.py").read_text("utf-8"))
     lazy = [n for n in tree.body if isinstance(n, ast.FunctionDef) or is_type_checking(n)]
     tree.body = [n for n in tree.body if n not in lazy]
-    eager = {name.split(".")[0] for name in imported(tree, "beftkit")}
-    assert eager - set(sys.stdlib_module_names) == set()
+    shown = ast.parse((ROOT / "beftkit" / "shown.py").read_text("utf-8"))
+    eager = {*imported(tree, "beftkit"), *imported(shown, "beftkit")} - {"beftkit.shown"}
+    assert {name.split(".")[0] for name in eager} - set(sys.stdlib_module_names) == set()
 
 
 def is_type_checking(node: ast.stmt) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def at_once(module: str, source: str, known: set[str], *, is_package: bool) -> set[str]:
+    """Modules that one imports when it is imported itself, packages on the way to them included."""
+
+    def cut(nodes: list[ast.stmt]) -> list[ast.stmt]:
+        late = ast.FunctionDef | ast.AsyncFunctionDef
+        return [n for n in nodes if not isinstance(n, late) and not is_type_checking(n)]
+
+    tree = ast.parse(source)
+    tree.body = cut(tree.body)
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            node.body = cut(node.body)
+    found = set()
+    for name in imported(tree, module if is_package else module.rpartition(".")[0]):
+        parts = name.split(".")
+        ways = {".".join(parts[:n]) for n in range(1, len(parts) + 1)} & known
+        found |= {way for way in ways if way != module and not f"{module}.".startswith(f"{way}.")}
+    return found
+
+
+def circle(sources: dict[str, tuple[str, bool]]) -> list[str]:
+    """Modules that import each other in a circle: one of them cannot be the first. Or none."""
+    ahead = {
+        name: at_once(name, source, {*sources}, is_package=is_package)
+        for name, (source, is_package) in sources.items()
+    }
+    done: set[str] = set()
+
+    def walk(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return path[path.index(name) :]
+        if name in done:
+            return []
+        for following in sorted(ahead[name]):
+            if found := walk(following, [*path, name]):
+                return found
+        done.add(name)
+        return []
+
+    return next((found for name in sorted(ahead) if (found := walk(name, []))), [])
+
+
+def test_no_module_waits_for_itself() -> None:
+    read = {name: (file.read_text("utf-8"), file.name == "__init__.py") for name, file in modules()}
+    assert circle(read) == []
+
+
+def test_a_circle_is_seen() -> None:
+    one, late = "from b.two import x", "def f():\n    from b.two import x"
+    rest = {"b": ("from b.three import y", True), "b.two": ("", False)}
+    assert circle({"a": (one, False), "b.three": ("from a import f", False), **rest}) == [
+        "a", "b", "b.three",
+    ]  # fmt: skip
+    assert circle({"a": (late, False), "b.three": ("from a import f", False), **rest}) == []
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from string import Template
 from urllib.parse import quote
 
 import beftkit.present.document as doc
 from beftkit.edges import html as escape
-from beftkit.present.pages.drawing import LARGEST, inline, page_colours
 from beftkit.present.words import folded
+
+_STYLE = (
+    "<style>.beftkit th, .beftkit td {text-align: left} .beftkit .n {text-align: right} "
+    ".beftkit .strong {font-weight: bold} .beftkit p {margin: 0 0 .3em}</style>"
+)
 
 
 def html_page(title: str, sections: Sequence[doc.Section], folder: str, footer: str) -> str:
     """A report as a page that loads nothing; its numbers lie in ``folder`` beside it."""
+    from beftkit.present.pages.drawing import page_colours
+
     links, body = "", list[str]()
     for n, section in enumerate(sections, 1):
         links += f'<li><a href="#s{n}">{escape(section.title)}</a></li>'
@@ -24,6 +30,12 @@ def html_page(title: str, sections: Sequence[doc.Section], folder: str, footer: 
     words = {"title": escape(title), "footer": escape(footer)}
     colours = {"light": page_colours(dark=False), "dark": page_colours(dark=True)}
     return Template(page).substitute(words, **colours, links=links, body="\n".join(body))
+
+
+def html_fragment(blocks: Iterable[doc.Block]) -> str:
+    """A result's lines and tables as a piece of somebody else's page, with what style it needs."""
+    parts = [part for _, block in doc.in_form(blocks, "table") for part in _block(block, "")]
+    return "\n".join(['<div class="beftkit">', _STYLE, *parts, "</div>"])
 
 
 def _section(section: doc.Section, level: int, folder: str, anchor: str = "") -> Iterator[str]:
@@ -60,6 +72,8 @@ def _block(block: doc.Block, folder: str) -> Iterator[str]:
                 yield f"<li>{', '.join(links)}: {escape(words)}</li>"
             yield "</ul>"
         case doc.Picture():
+            from beftkit.present.pages.drawing import LARGEST, inline
+
             room = sum(panel.size[0] * LARGEST + 14 for panel in block.panels[: block.columns])
             yield f'<figure><div class="panels" style="max-width:{room:.0f}px">'
             yield from inline(block)
@@ -80,7 +94,8 @@ def _table(table: doc.Table) -> Iterator[str]:
     title = escape(table.title)
     marks = [' class="n"' if align == "right" else "" for align in table.page_aligns()]
     yield f'<div class="scroll" role="region" tabindex="0" aria-label="{title}"><table>'
-    yield f"<caption><span>{title}</span></caption>"
+    if title:
+        yield f"<caption><span>{title}</span></caption>"
     heads = zip(table.headings, marks, strict=True)
     cells = "".join(f'<th scope="col"{mark}>{escape(cell)}</th>' for cell, mark in heads)
     yield f"<thead><tr>{cells}</tr></thead><tbody>"

@@ -16,12 +16,14 @@ from beftkit.runs.prepare import prepare
 from beftkit.runs.said import Said
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.resolve import resolve
+from beftkit.settings.signatures import documented
+from beftkit.shown import Shown
 from beftkit.training.evaluation import Evaluation, evaluate_model, load_metrics
 from beftkit.weights import adapter_info, apply_adapter
 
 
-@dataclass(frozen=True)
-class EvaluationResult:
+@dataclass(frozen=True, repr=False)
+class EvaluationResult(Shown):
     """What `evaluate` found.
 
     Attributes:
@@ -42,6 +44,12 @@ class EvaluationResult:
     notes: tuple[str, ...]
     classes: Mapping[str, Mapping[str, int]]
 
+    def in_short(self) -> dict[str, Any]:
+        """What its line says."""
+        what = {"model": self.model, "adapter": self.adapter, "task": self.task}
+        one = self.evaluation
+        return what | dict(one.metrics) | {"loss": one.loss, "examples": one.examples}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         which = {"model": self.model, "adapter": self.adapter, "task": self.task}
@@ -50,6 +58,7 @@ class EvaluationResult:
         return headed(which | self.evaluation.to_dict() | {"classes": classes} | said)
 
 
+@documented(EvaluateSettings)
 def evaluate(
     model: str | Path | None = None, *, adapter: str | Path | None = None, **settings: Any
 ) -> EvaluationResult:

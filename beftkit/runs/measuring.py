@@ -14,11 +14,13 @@ from beftkit.runs.prepare import Prepared, prepare
 from beftkit.scores import FisherFacts, Scores
 from beftkit.settings.fisher import FisherSettings
 from beftkit.settings.resolve import resolve
+from beftkit.settings.signatures import documented
 
 if TYPE_CHECKING:
     from beftkit.gradients import Losses
 
 
+@documented(FisherSettings)
 def fisher(
     model: Any,
     batches: Iterable[Any] | None = None,
@@ -83,6 +85,7 @@ def fisher(
     return fisher_scores(measured, means, reduce=reduce, settings=facts, notes=notes, **wanted)
 
 
+@documented(FisherSettings)
 def fisher_all(model: str | Path, **settings: Any) -> list[Scores]:
     """The Fisher scores of a model on a task's training examples, and at snapshots of a run.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from beftkit.accelerator import make_accelerator
 from beftkit.errors import BeftError
-from beftkit.files import headed
+from beftkit.files import headed, plain_of
 from beftkit.models import Loaded
 from beftkit.objectives import Objective, objective_of
 from beftkit.objectives.fits import fitted, most_tokens
@@ -19,6 +19,7 @@ from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.fisher import FisherSettings
 from beftkit.settings.resolve import Loading
 from beftkit.settings.train import TrainSettings
+from beftkit.shown import Shown
 from beftkit.tasks import Data, Encoded, Split, subsample
 from beftkit.tuning import Choice, choose
 
@@ -180,8 +181,8 @@ def choose_parts(settings: TrainSettings, model: Any, seed: int) -> Choice:
     )
 
 
-@dataclass(frozen=True)
-class RunPlan:
+@dataclass(frozen=True, repr=False)
+class RunPlan(Shown):
     """What ``--dry-run`` shows.
 
     Attributes:
@@ -197,6 +198,11 @@ class RunPlan:
     labels: tuple[str, ...]
     classes: Mapping[str, Mapping[str, int]]
     notes: tuple[str, ...]
+
+    def in_short(self) -> dict[str, Any]:
+        """What its line says."""
+        what = plain_of(self.settings, "model task bias")
+        return what | {"scalars": self.choice.scalars, "parts": len(self.choice.parts)}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -9,11 +9,12 @@ from typing import Any
 
 from beftkit.files import from_plain, headed
 from beftkit.settings import TrainSettings
+from beftkit.shown import Shown
 from beftkit.training.evaluation import Evaluated
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(Shown):
     """One seed's run.
 
     Attributes:
@@ -52,6 +53,12 @@ class Run:
     eval_seconds: float
     notes: tuple[str, ...] = ()
 
+    def in_short(self) -> dict[str, Any]:
+        """What its line says."""
+        found = {"seed": self.seed, "steps": self.steps, "epochs": self.epochs}
+        metrics = {which: run_metrics(self, which) for which in ("best", "last")}
+        return found | metrics | {"folder": self.folder}
+
     @property
     def examples_per_second(self) -> float | None:
         """Training speed, evaluation left out."""
@@ -59,8 +66,8 @@ class Run:
         return done / self.train_seconds if self.train_seconds > 0 and done else None
 
 
-@dataclass(frozen=True)
-class TrainResult:
+@dataclass(frozen=True, repr=False)
+class TrainResult(Shown):
     """What `beftkit.train` found, over one or more seeds.
 
     Attributes:
@@ -104,6 +111,15 @@ class TrainResult:
             }
             for which in ("best", "last")
         }
+
+    def in_short(self) -> dict[str, Any]:
+        """What its line says."""
+        means = {
+            which: {name: one["mean"] for name, one in found.items()}
+            for which, found in self.summary().items()
+        }
+        what = {"model": self.model, "task": self.task, "bias": self.bias, **means}
+        return what | {"scalars": self.scalars, "seeds": [run.seed for run in self.runs]}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

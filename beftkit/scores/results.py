@@ -8,8 +8,11 @@ from typing import Any, Literal
 
 from beftkit.errors import BeftError
 from beftkit.files import headed, plain_of
+from beftkit.shown import Shown
 
 Inert = Literal["yes", "no", "unknown"]
+#: figures that a result's line tells
+_TOLD = ("projection", "fisher")
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,8 @@ class FisherFacts:
         }
 
 
-@dataclass(frozen=True)
-class SiteScore:
+@dataclass(frozen=True, repr=False)
+class SiteScore(Shown):
     """One bias vector in one place, before against after, or at one checkpoint.
 
     ``figures`` holds a float for some of `FIGURES`, or None where it is undefined. ``slice`` says
@@ -107,14 +110,19 @@ class SiteScore:
         cut = None if site.cut is None else str(site.cut)
         return cls(*where, site.dtype, dtype_post, cut, site.uses, module, site.inert, figures)
 
+    def in_short(self) -> dict[str, Any]:
+        """What its line says."""
+        figures = {name: one for name, one in self.figures.items() if name in _TOLD}
+        return plain_of(self, "name role layer width inert") | figures
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         names = "name layer tower attention width slice uses dtype_pre dtype_post inert"
         return plain_of(self, names) | dict(self.figures)
 
 
-@dataclass(frozen=True)
-class RoleScore:
+@dataclass(frozen=True, repr=False)
+class RoleScore(Shown):
     """All sites of one role; ``figures`` are means over the sites, None if any is undefined.
 
     ``rank`` counts from 1 among all roles, inert ones last; None without a score.
@@ -131,6 +139,11 @@ class RoleScore:
         """Length of the vectors, None if the sites differ."""
         widths = {site.width for site in self.sites}
         return widths.pop() if len(widths) == 1 else None
+
+    def in_short(self) -> dict[str, Any]:
+        """What its line says."""
+        figures = {name: one for name, one in self.figures.items() if name in _TOLD}
+        return plain_of(self, "role rank inert") | figures | {"vectors": len(self.sites)}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -152,8 +165,8 @@ class Coverage:
         return plain_of(self, "matched only_pre only_post unscored")
 
 
-@dataclass(frozen=True)
-class Scores:
+@dataclass(frozen=True, repr=False)
+class Scores(Shown):
     """The result of scoring one POST against one PRE.
 
     Attributes:
@@ -188,6 +201,17 @@ class Scores:
     def sites(self) -> tuple[SiteScore, ...]:
         """All sites, role by role."""
         return tuple(site for role in self.roles.values() for site in role.sites)
+
+    def in_short(self) -> dict[str, Any]:
+        """What its line says."""
+        from beftkit.scores.ranking import METHODS  # which needs the classes here
+
+        best = None
+        if self.target is not None:
+            best = self.roles[self.target].figures[METHODS[self.method]]
+        found = {"target": self.target, self.method: best, "family": self.family}
+        counts = {"roles": len(self.roles), "vectors": len(self.sites)}
+        return found | counts | {"pre": self.pre.path, "post": self.post.path}
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of ``beftkit score --format json``."""

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from beftkit.files import plain_of
 from beftkit.scores import contenders
+from beftkit.shown import Shown
 
 LEVEL = 0.95
 
 
-@dataclass(frozen=True)
-class Margin:
+@dataclass(frozen=True, repr=False)
+class Margin(Shown):
     """By how much the target leads.
 
     Attributes:
@@ -32,6 +34,10 @@ class Margin:
     high: float | None
     close: bool
     over: str | None = None
+
+    def in_short(self) -> dict[str, Any]:
+        """What its line says."""
+        return plain_of(self, "runner_up value low high close over")
 
 
 def margin(

@@ -43,15 +43,17 @@ from beftkit.selection.sharing import own_gpu, place, together
 from beftkit.selection.summary import overall_targets, summarise
 from beftkit.settings.resolve import resolve_select
 from beftkit.settings.select import SelectSettings
+from beftkit.settings.signatures import documented
 from beftkit.settings.train import TrainSettings
 from beftkit.training.journal import LOG
 from beftkit.training.state import FOLDER as STATES
-from beftkit.watching import Unwatched, Watcher
+from beftkit.watching import Unwatched, Watcher, never
 
 #: seconds between looks at what other processes have finished
 PATIENCE = 0.5
 
 
+@documented(SelectSettings, left_out=SelectSettings.CELLWISE)
 def select(
     model: str | Path | None = None,
     *,
@@ -60,7 +62,7 @@ def select(
     resume: bool = False,
     overwrite: bool = False,
     watcher: Watcher | None = None,
-    asked_to_stop: Callable[[], int] = lambda: 0,
+    asked_to_stop: Callable[[], int] | None = None,
     **settings: Any,
 ) -> Selection:
     """Choose the bias to fine-tune as the paper does, and show why (paper section 2.1, figure 1).
@@ -101,7 +103,7 @@ def select(
         resume=resume,
         overwrite=overwrite,
         watcher=watcher,
-        asked_to_stop=asked_to_stop,
+        asked_to_stop=asked_to_stop or never,
     )
 
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from beftkit.files import from_plain, headed
+from beftkit.files import from_plain, headed, plain_of
 from beftkit.scores import Inert
 from beftkit.selection.cells import Cell
 from beftkit.selection.certainty import Margin, Settled
+from beftkit.shown import Shown
 
 METHODS = ("projection", "magnitude", "fisher")
 
@@ -35,12 +36,17 @@ class RoleRank:
     layers: tuple[float | None, ...]
 
 
-@dataclass(frozen=True)
-class MethodTable:
+@dataclass(frozen=True, repr=False)
+class MethodTable(Shown):
     """What a method says of one cell: the target, and each role, best first."""
 
     target: str | None
     roles: Mapping[str, RoleRank]
+
+    def in_short(self) -> dict[str, Any]:
+        """What its line says."""
+        scores = {role: one.score for role, one in self.roles.items()}
+        return {"target": self.target, "scores": scores}
 
 
 @dataclass(frozen=True)
@@ -61,17 +67,22 @@ class RoleMean:
     rank: int | None
 
 
-@dataclass(frozen=True)
-class MethodMean:
+@dataclass(frozen=True, repr=False)
+class MethodMean(Shown):
     """What a method says of a group: the target, by how much it leads, each role, best first."""
 
     target: str | None
     margin: Margin | None
     roles: Mapping[str, RoleMean]
 
+    def in_short(self) -> dict[str, Any]:
+        """What its line says."""
+        scores = {role: one.score for role, one in self.roles.items()}
+        return {"target": self.target, "scores": scores}
 
-@dataclass(frozen=True)
-class CellRun:
+
+@dataclass(frozen=True, repr=False)
+class CellRun(Shown):
     """What a selection keeps of a run.
 
     Attributes:
@@ -98,13 +109,17 @@ class CellRun:
     train_seconds: float
     eval_seconds: float
 
+    def in_short(self) -> dict[str, Any]:
+        """What its line says."""
+        return plain_of(self, "bias folder scalars") | {"best": self.best, "last": self.last}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CellRun:
         """A run, or a probe, which knows more."""
         return from_plain(ProbeRun if "family" in values else CellRun, values)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ProbeRun(CellRun):
     """A probe's run: also the model's architecture, its scalars, and the metric of the task."""
 
@@ -146,8 +161,8 @@ class Winner:
     last: str | None = None
 
 
-@dataclass(frozen=True)
-class CellResult:
+@dataclass(frozen=True, repr=False)
+class CellResult(Shown):
     """One cell.
 
     Attributes:
@@ -172,6 +187,11 @@ class CellResult:
     failed: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    def in_short(self) -> dict[str, Any]:
+        """What its line says."""
+        targets = {name: table.target for name, table in self.methods.items()}
+        return {"folder": self.folder, "targets": targets} | plain_of(self, "examples failed")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return headed(asdict(self))
@@ -182,8 +202,8 @@ class CellResult:
         return from_plain(cls, values)
 
 
-@dataclass(frozen=True)
-class GroupResult:
+@dataclass(frozen=True, repr=False)
+class GroupResult(Shown):
     """Cells that differ in their seed alone.
 
     Attributes:
@@ -238,13 +258,18 @@ class GroupResult:
         passes = [f"{self.epochs} epoch{plural}"] if self.epochs is not None else []
         return ", ".join([size, *rate, *passes])
 
+    def in_short(self) -> dict[str, Any]:
+        """What its line says."""
+        targets = {name: table.target for name, table in self.methods.items()}
+        return {"place": self.label, "targets": targets} | plain_of(self, "seeds examples")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; no winner without verification."""
         return asdict(self) | ({} if self.verified else {"winner": {}})
 
 
-@dataclass(frozen=True)
-class Selection:
+@dataclass(frozen=True, repr=False)
+class Selection(Shown):
     """What `beftkit.select` found.
 
     Attributes:
@@ -279,6 +304,11 @@ class Selection:
     def target(self) -> str | None:
         """The bias to train: the projection ratio's choice."""
         return self.targets.get("projection")
+
+    def in_short(self) -> dict[str, Any]:
+        """What its line says."""
+        what = plain_of(self, "target targets model task family")
+        return what | {"groups": len(self.groups), "cells": len(self.cells)}
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of ``beftkit select --format json`` and ``select.json``."""
