@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import textwrap
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -44,12 +45,27 @@ def documented(
     return spelled_out
 
 
+def type_words(kind: Any) -> str:
+    """A type as it is read: choices by their values, whatever version of Python shows it."""
+    inner = get_args(kind)
+    if kind is NoneType:
+        return "None"
+    if get_origin(kind) is Literal:
+        return " | ".join(map(repr, inner))
+    if get_origin(kind) in (Union, UnionType):
+        return " | ".join(map(type_words, inner))
+    if inner:
+        whole = ["..." if one is ... else type_words(one) for one in inner]
+        return f"{kind.__origin__.__name__}[{', '.join(whole)}]"
+    return str(getattr(kind, "__name__", kind))
+
+
 def _section(fields: dict[str, FieldInfo]) -> str:
     """By topic, as ``--help`` lists them; what is in brackets is what holds where none is given."""
     topics: dict[str, list[str]] = {}
     for name, field in fields.items():
         extra: Any = field.json_schema_extra
-        kind = inspect.formatannotation(field.annotation)
+        kind = type_words(field.annotation)
         text = f"{name} ({kind}, default {field.default!r}): {field.description}"
         lines = textwrap.wrap(
             " ".join(text.split()), _WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 12
