@@ -125,7 +125,13 @@ def _table(result: Any) -> str | None:
     return html_of(result)
 
 
-shown.hand_in(html=_table)
+def _plot(scores: Any, path: Any) -> Any:
+    from beftkit.present.notebook import plotted
+
+    return plotted(scores, path)
+
+
+shown.hand_in(html=_table, plot=_plot)
 
 
 def __getattr__(name: str) -> Any:

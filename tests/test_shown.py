@@ -127,6 +127,15 @@ def test_the_table_in_a_notebook(scores: Scores, results: list[Shown]) -> None:
     assert Cells(scores._repr_html_() or "").cells == wanted
 
 
+def test_scores_draw_themselves(scores: Scores, tmp_path: Path) -> None:
+    drawn = scores.plot()
+    assert drawn._repr_png_().startswith(b"\x89PNG") and len(repr(drawn)) < 40
+    path = tmp_path / "scores.svg"
+    assert scores.plot(path) == path and b">layer</text>" in path.read_bytes()
+    with pytest.raises(beftkit.BeftError, match=r"\.png"):
+        scores.plot(tmp_path / "scores.gif")
+
+
 FUNCTIONS: dict[str, tuple[type[Any], tuple[str, ...]]] = {
     "train": (TrainSettings, ()), "evaluate": (EvaluateSettings, ()),
     "fisher": (FisherSettings, ()), "fisher_all": (FisherSettings, ()),

@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from beftkit.present.document import Document
 from beftkit.present.html import html_fragment
+
+if TYPE_CHECKING:
+    from beftkit.scores import Scores
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture in memory, which a notebook shows."""
+
+    png: bytes = field(repr=False)
+
+    def _repr_png_(self) -> bytes:
+        return self.png
+
+
+def plotted(scores: Scores, path: str | Path | None) -> Drawn | Path:
+    """The heat map of `beftkit.present.plots.heatmap`, in a file or, without a path, in memory."""
+    from beftkit.present.plots import heatmap
+
+    if path is not None:
+        heatmap(scores, path)
+        return Path(path)
+    with tempfile.TemporaryDirectory() as folder:
+        heatmap(scores, made := Path(folder) / "scores.png")
+        return Drawn(made.read_bytes())
 
 
 def html_of(result: Any) -> str | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import PurePath
 from typing import Any, Literal
 
 from beftkit.errors import BeftError
 from beftkit.files import headed, plain_of
-from beftkit.shown import Shown
+from beftkit.shown import Shown, maker
 
 Inert = Literal["yes", "no", "unknown"]
 #: figures that a result's line tells
@@ -222,6 +223,20 @@ class Scores(Shown):
         what: dict[str, Any] = {"post": self.post.to_dict(), "target": self.target}
         what |= {"coverage": self.coverage.to_dict(), "notes": list(self.notes)}
         return {**what, "roles": {role: score.to_dict() for role, score in self.roles.items()}}
+
+    def plot(self, path: str | PurePath | None = None) -> Any:
+        """Draw roles x layers as a heat map, as ``beftkit score --plot``; needs matplotlib.
+
+        Args:
+            path: ``.png``, ``.svg`` or ``.pdf`` to write to; None: for a notebook to show.
+
+        Returns:
+            The path; or a picture, whose ``png`` holds its bytes.
+
+        Raises:
+            BeftError: another suffix, no matplotlib, or a path that cannot be written.
+        """
+        return maker("plot")(self, path)
 
     def to_pandas(self) -> Any:
         """One row per site as a `pandas.DataFrame`; needs pandas."""
