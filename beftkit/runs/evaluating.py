@@ -15,7 +15,7 @@ from beftkit.runs.prepare import prepare
 from beftkit.runs.said import Said
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.resolve import resolve
-from beftkit.training.evaluation import Evaluation, evaluate_model, load_metrics
+from beftkit.training.evaluation import Evaluation, evaluate_model, load_metrics, stayed_note
 from beftkit.weights import adapter_info, apply_adapter
 
 
@@ -108,5 +108,7 @@ def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
         found = evaluate_model(
             ready.model, splits, ready.objective, metrics, ready.accelerator, s.batch_size
         )
+    if found.at_baseline:
+        notes += (stayed_note(found),)
     cut = {name: split.truncated for name, split in splits.items()}
     return EvaluationResult(s.model, s.adapter, data.name, found, cut, notes, data.counts)
