@@ -82,7 +82,8 @@ def select(
             `beftkit.settings.train.TrainSettings` (``task``, ``data_dir``, ``precision``, ...).
 
     Returns:
-        Tables, targets, margins; ``.target`` is the projection ratio's choice.
+        Tables, targets, margins. ``.target`` is the projection ratio's choice; ``.recommended``
+        what to train: with ``verify`` the candidate that did best, None where none beats ``none``.
 
     Raises:
         BeftError: anything that is wrong with what was given, or no cell came to its end.
