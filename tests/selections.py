@@ -13,7 +13,8 @@ import yaml
 
 from beftkit.selection.cells import Cell
 from beftkit.selection.certainty import Settled
-from beftkit.selection.results import CellResult, CellRun, MethodTable, RoleRank, Selection
+from beftkit.selection.ranks import MethodTable, RoleRank
+from beftkit.selection.results import CellResult, CellRun, Selection
 from beftkit.selection.summary import overall_targets, summarise
 from beftkit.settings.select import SelectSettings
 

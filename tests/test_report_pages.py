@@ -95,7 +95,7 @@ def markdown(place: Path) -> str:
 def test_every_question_has_its_section(page: str, request: pytest.FixtureRequest) -> None:
     text: str = request.getfixturevalue(page)
     for words in (
-        "In short", "Train b_v (value): it moved most", "At a glance", "95 % interval",
+        "In short", "Train b_v (value): trained alone it reached", "At a glance", "95 % interval",
         "Does the target carry over?", "projection: v is the target on 1 of 2 selections; q on ",
         "Ranking against metric", "rte was not verified", "Score against metric",
         "Gap between v and q", "against learning rate", "Scores in full", "Roles: ",
@@ -116,7 +116,8 @@ def test_tables_hold_what_the_selection_holds(place: Path, markdown: str) -> Non
     ]  # fmt: skip
     for value in (margin.value, margin.low, margin.high, group.gap):
         assert f"{value:.4f}" in line
-    assert "| clear |" in line and "| 12 of 40 |" in line
+    assert "| v best |" in line and "| 12 of 40 |" in line
+    assert "| score alone: clear |" in markdown, "of the other, which was not verified"
     assert "(layers alone)" not in line, "two seeds"
     assert markdown.count(" (layers alone) |") == 1, "the other selection's one seed"
 

@@ -17,6 +17,7 @@ import beftkit.runs.prepare
 import beftkit.runs.results
 import beftkit.scores
 import beftkit.selection.certainty
+import beftkit.selection.ranks
 import beftkit.selection.results
 import beftkit.training.evaluation
 import beftkit.training.journal
@@ -31,7 +32,8 @@ from beftkit.training.journal import Progress
 from tests.selections import selection
 
 HOMES: Mapping[ModuleType, str | None] = {
-    beftkit.selection.results: None, beftkit.selection.certainty: None, beftkit.scores: None,
+    beftkit.selection.results: None, beftkit.selection.ranks: None,
+    beftkit.selection.certainty: None, beftkit.scores: None,
     beftkit.runs.results: None, beftkit.inspection: None, beftkit.training.evaluation: None,
     beftkit.diff: "Comparison", beftkit.runs.evaluating: "EvaluationResult",
     beftkit.runs.prepare: "RunPlan", beftkit.training.journal: "Progress",
@@ -108,7 +110,9 @@ RUN = CellRun("v", "v", 8, 0.1, {}, {}, 1.5, 3, 1.0, 2.0, 0.1)
 
 
 def test_a_run_and_its_progress_come_back() -> None:
-    best = Evaluated(3, 0.5, {"accuracy": 0.75, "f1": None})
+    same = {"accuracy": 0.5, "f1": None}
+    more = same, {"accuracy": 0.1}, False, "majority class"
+    best = Evaluated(3, 0.5, {"accuracy": 0.75, "f1": None}, *more)
     run = Run(0, "out", "adapter", "beft", best, None, "last", {"v": 0.1}, 4, 1.0, False, 8,
               {"train": 0}, 1.0, 0.5, ("a note",))  # fmt: skip
     result = TrainResult(
@@ -127,8 +131,17 @@ def test_a_run_and_its_progress_come_back() -> None:
     assert again == result and json.dumps(again.to_dict()) == text
     assert json.loads(text)["runs"][0]["best"] == {
         "step": 3, "epoch": 0.5, "metrics": {"accuracy": 0.75, "f1": None},
+        "baselines": {"accuracy": 0.5, "f1": None}, "standard_errors": {"accuracy": 0.1},
+        "constant": False, "baseline_is": "majority class",
     }  # fmt: skip
     assert from_plain(Progress, {"step": 2, "best": vars(best)}) == Progress(step=2, best=best)
+
+
+def test_results_of_before_baselines_are_still_read() -> None:
+    old = {"step": 3, "epoch": 0.5, "metrics": {"accuracy": 0.75}}
+    known = from_plain(Progress, {"step": 2, "best": old, "last": old})
+    assert known.best == Evaluated(3, 0.5, {"accuracy": 0.75}) and not known.stayed
+    assert known.best is not None and known.best.baselines == {}
 
 
 def test_what_is_not_known_of_a_side_is_not_said() -> None:
@@ -149,4 +162,4 @@ def test_one_order_for_all() -> None:
     assert best_first(scores, {"k": "yes"}) == ["m2", "q", "v", "k", "m1"]
     assert contenders(["v", "q", "k", "m1", "x"], scores, {"k": "yes"}) == ["v", "q"]
     assert contenders(["v", "q", "k"], scores, {"k": "yes"}, allow_inert=True) == ["k", "v", "q"]
-    assert set(METHODS) >= set(beftkit.selection.results.METHODS)
+    assert set(METHODS) >= set(beftkit.selection.ranks.METHODS)

@@ -19,7 +19,8 @@ from beftkit.selection import CellResult, Selection
 from beftkit.selection.cells import Cell, grid, run_settings
 from beftkit.selection.certainty import Settled, kendall_tau, settled
 from beftkit.selection.methods import thinned, when_settled
-from beftkit.selection.results import CellRun, MethodTable, RoleRank, Tau, Winner
+from beftkit.selection.ranks import MethodTable, RoleRank
+from beftkit.selection.results import CellRun, Tau, Winner
 from beftkit.selection.summary import overall_targets, summarise
 from beftkit.settings.resolve import resolve_select
 from beftkit.settings.select import SelectSettings
@@ -181,7 +182,9 @@ def test_candidates_that_tie_have_no_winner() -> None:
     (group,) = summarise(tied, SelectSettings(verify=True), "accuracy", True)
     assert group.winner == Winner()
     assert group.tau["projection"] == Tau(None, None)
-    assert "the candidates tie" in markdown_text(selection_document(selection(tied)).blocks)
+    assert "(last epoch -); v and q tie" in markdown_text(
+        selection_document(selection(tied)).blocks
+    )
 
 
 def test_an_inert_bias_is_the_target_only_where_it_may_be() -> None:
@@ -232,9 +235,8 @@ def test_a_selection_comes_back_from_its_document() -> None:
 def test_plain_words_say_which_by_how_much_and_what_next() -> None:
     sentences, command = advice(selection())
     words = "\n".join(sentences)
-    assert "Train b_v (value): it moved most, 0.6, 4 times the runner-up q" in words
+    assert "Train b_v (value): trained alone it reached accuracy 0.8500, the best of q, v." in words
     assert "It costs 8 of 1,000 scalars (0.8000 %)" in words
-    assert "Trained alone it reached accuracy 0.8500, the best of the candidates." in words
     assert command is not None
     assert command.startswith("beftkit train base --bias v --task rte --regime low")
 

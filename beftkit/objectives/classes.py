@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch.nn import functional
 
 from beftkit.objectives.heads import HeadObjective
@@ -24,6 +25,7 @@ class Classes(HeadObjective):
 
     labels: tuple[str, ...]
     own_ids: tuple[int, ...] = ()
+    constant = "majority class"
 
     def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
         logits = self.logits(model, batch)
@@ -33,6 +35,10 @@ class Classes(HeadObjective):
         """Class ids, int64 [B]."""
         ids: Tensor = outputs.argmax(-1)
         return ids
+
+    def guess(self, targets: Any) -> int:
+        """The commonest class, of several the first."""
+        return int(np.bincount(np.asarray(targets)).argmax())
 
     def described(self) -> str:
         named = ", ".join(f"{number} {label}" for number, label in enumerate(self.labels))

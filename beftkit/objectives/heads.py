@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from beftkit.errors import BeftError
 from beftkit.models import Architecture, Loaded, head_names, load_model, load_skeleton
 from beftkit.objectives.fits import settle_padding
 from beftkit.objectives.objective import Objective
-from beftkit.tasks import Batch, Encoded, Split, compute_metrics, encode
+from beftkit.tasks import Batch, Encoded, Split, compute_metrics, encode, standard_errors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -64,10 +65,30 @@ class HeadObjective(Objective):
     def measure(
         self, metrics: Sequence[Any], predictions: Any, targets: Any
     ) -> Mapping[str, float]:
-        if self.own_ids:
-            own = np.array(self.own_ids)
-            predictions, targets = own[np.asarray(predictions)], own[np.asarray(targets)]
-        return compute_metrics(metrics, predictions, targets)
+        return compute_metrics(metrics, self._own(predictions), self._own(targets))
+
+    def standard_errors(
+        self, metrics: Sequence[Any], predictions: Any, targets: Any
+    ) -> Mapping[str, float]:
+        return standard_errors(metrics, self._own(predictions), self._own(targets))
+
+    @abstractmethod
+    def guess(self, targets: Any) -> float | int:
+        """The target that suits all of these [N] best."""
+
+    def baseline(self, metrics: Sequence[Any], targets: Any) -> Mapping[str, float]:
+        found: dict[str, float] = {}
+        same = np.full(len(targets), self.guess(targets))
+        for metric in metrics:
+            try:
+                found |= self.measure([metric], same, targets)
+            except BeftError:  # code of others that cannot bear constants
+                continue
+        return found
+
+    def _own(self, ids: Any) -> Any:
+        """The numbers of the task's own list instead of ours, where it has one."""
+        return np.array(self.own_ids)[np.asarray(ids)] if self.own_ids else ids
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """The head's outputs, float32 [B, `width`]."""

@@ -25,12 +25,15 @@ class Objective(ABC):
         nll_factor: times a loss is the negative log-likelihood of the target, up to a constant, as
             the Fisher score needs it.
         labels: names of the answers in the order of their ids; empty where there are none.
+        constant: what `baseline` predicts, in words (``majority class``); empty where a kind has no
+            such prediction.
     """
 
     task_type: ClassVar[str]
     pipeline_tag: ClassVar[str]
     nll_factor: ClassVar[float] = 1.0
     labels: tuple[str, ...] = ()
+    constant: ClassVar[str] = ""
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -82,6 +85,22 @@ class Objective(ABC):
         Raises:
             BeftError: nothing to compare, or a metric that does not fit the targets.
         """
+
+    def baseline(self, metrics: Sequence[Any], targets: Any) -> Mapping[str, float]:
+        """What the same prediction for every example gets: metrics by name as `measure` has them.
+
+        NaN where a metric is not defined for it; empty for a kind that has no such prediction.
+        """
+        return {}
+
+    def standard_errors(
+        self, metrics: Sequence[Any], predictions: Any, targets: Any
+    ) -> Mapping[str, float]:
+        """One standard error of each metric at this many examples, always the same.
+
+        Names and arguments as in `measure`; a metric of which none is known is left out.
+        """
+        return {}
 
     @abstractmethod
     def described(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch.nn import functional
 
 from beftkit.objectives.heads import HeadObjective
@@ -26,6 +27,7 @@ class Values(HeadObjective):
     labels: tuple[str, ...] = ()
     own_ids: tuple[int, ...] = ()
     nll_factor = 0.5
+    constant = "mean"
 
     def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
         values = self.logits(model, batch).squeeze(-1)
@@ -35,6 +37,10 @@ class Values(HeadObjective):
         """Values, float32 [B]."""
         values: Tensor = outputs
         return values
+
+    def guess(self, targets: Any) -> float:
+        """The mean."""
+        return float(np.asarray(targets, dtype="float64").mean())
 
     def described(self) -> str:
         return "One output: a value, not a class"

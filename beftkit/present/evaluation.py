@@ -15,14 +15,23 @@ def evaluation_document(found: EvaluationResult) -> Document:
     """Metrics and loss of a model, or an adapter over its base."""
     one = found.evaluation
     over = f" with {found.adapter}" if found.adapter else ""
-    body = [[name, fixed(value)] for name, value in {**one.metrics, "loss": one.loss}.items()]
+    named = [one.baseline_is] if one.baseline_is else []
+    body = []
+    for name, value in {**one.metrics, "loss": one.loss}.items():
+        error = one.standard_errors.get(name)
+        cells = [name, fixed(value), None if error is None else f"{error:.4f}"]
+        cells += [fixed(one.baselines.get(name)) for _ in named]
+        body.append(cells)
     where = "examples were cut to the maximal length"
     cut = [f"{split}: {count} {where}" for split, count in found.truncated.items() if count]
     row = {"model": found.model, "adapter": found.adapter, "task": found.task, **one.metrics}
+    spare = [*numbers("standard error", spare=1), *numbers(*named, spare=2)]
     blocks: list[Block] = [
         Lines([f"{found.model}{over}", f"{found.task}, {one.examples} examples"]),
-        Table([*texts("metric", folds=True), *numbers("value")], body),
+        Table([*texts("metric", folds=True), *numbers("value"), *spare], body),
         Only("table", Lines([*cut, *found.notes])),
     ]
+    row |= {f"{name}_standard_error": value for name, value in one.standard_errors.items()}
+    row |= {f"{name}_baseline": value for name, value in one.baselines.items()}
     rows = [{**row, "loss": one.loss, "examples": one.examples}]
     return Document(found.to_dict(), rows, blocks, found.notes)

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beftkit.present.commands import next_command
 from beftkit.present.document import Block, Column, Command, Document, Lines, Table, numbers, texts
-from beftkit.present.words import MEANING, count, fixed, marks, noted, number
+from beftkit.present.verdicts import best_words, score_words, stayed_words, verified_words
+from beftkit.present.words import count, fixed, marks, noted, number
 
 if TYPE_CHECKING:
     from beftkit.selection import GroupResult, Selection
     from beftkit.selection.certainty import Margin, Settled
-    from beftkit.selection.results import RoleMean
+    from beftkit.selection.ranks import RoleMean
 
 TITLES = {"projection": "projection", "magnitude": "magnitude", "fisher": "Fisher"}
 
@@ -54,8 +55,9 @@ def group_blocks(found: Selection, group: GroupResult) -> list[Block]:
     if said:
         blocks.append(Lines(said, tight=not margin))
     if group.verified:
-        blocks.append(Lines([f"each trained alone, {found.metric}:"]))
-        blocks += [verified_table(found, group), Lines(tau_words(group))]
+        blocks.append(Lines([f"each trained alone, {reached_words(found, group)}:"]))
+        said = [*tau_words(group), *(stayed_words(group) if len(found.groups) > 1 else [])]
+        blocks += [verified_table(found, group), Lines(said)]
     return blocks
 
 
@@ -96,15 +98,30 @@ def verified_table(found: Selection, group: GroupResult, title: str = "") -> Tab
         known = bias in found.candidates
         tables = group.methods.values()
         ranks = [_rank(table.roles.get(bias) if known else None) for table in tables]
-        reached = _spread(row.best, row.best_deviation), _spread(row.last, row.last_deviation)
+        reached: list[str | None] = []
+        reached += [_spread(row.best, row.best_deviation), _spread(row.last, row.last_deviation)]
+        reached += [None if row.standard_error is None else fixed(row.standard_error)]
         body.append([bias, *reached, *ranks, fixed(row.percent), f"{row.train_seconds:.1f}"])
     ranks = [f"{TITLES[name]} rank" for name in group.methods]
-    columns = [*texts("bias"), *numbers("best", "last")]
-    for spare, rank in enumerate(ranks, 1):
+    columns = [*texts("bias"), *numbers("best", "last"), *numbers("std. error", spare=1)]
+    for spare, rank in enumerate(ranks, 2):
         columns += numbers(rank, spare=spare)
-    columns += [*numbers("% of scalars", spare=4), *numbers("train s", spare=5)]
-    strong = [bias == group.winner.best for bias in group.verified]
+    columns += [*numbers("% of scalars", spare=5), *numbers("train s", spare=6)]
+    best = group.verdict.best if group.verdict and group.verdict.recommended else ()
+    strong = [bias in best for bias in group.verified]
+    if group.baseline is not None:
+        body.append([group.baseline_is, fixed(group.baseline), *[""] * (len(columns) - 2)])
+        strong.append(False)
     return Table(columns, body, strong, title)
+
+
+def reached_words(found: Selection, group: GroupResult) -> str:
+    """What the columns of `verified_table` are."""
+    several = max((one.seeds for one in group.verified.values()), default=1) > 1
+    spread = "± deviation over seeds; " if several else ""
+    return (
+        f"{found.metric} ({spread}std. error: one standard error at this many validation examples)"
+    )
 
 
 def _grid_table(found: Selection) -> Table:
@@ -113,13 +130,14 @@ def _grid_table(found: Selection) -> Table:
     targets = [TITLES[name] for name in found.targets]
     columns = [*texts("cell", folds=True), *numbers(*targets)]
     columns += [*numbers("v - q", spare=1), *numbers("settled at", spare=2)]
-    columns += numbers("best alone", "tau") if tau else []
+    columns += numbers("best alone", "to train", "tau") if tau else []
     body = []
     for group in found.groups:
         row = [group.label, *(group.target(name) or "none" for name in found.targets)]
         row += [number(group.gap), count(group.settled.ranking if group.settled else None)]
         if tau:
-            row += [group.winner.best or "-", number(group.tau_of("projection"))]
+            train = (group.verdict.recommended or "nothing") if group.verdict else "-"
+            row += [best_words(group), train, number(group.tau_of("projection"))]
         body.append(row)
     return Table(columns, body)
 
@@ -150,11 +168,12 @@ def settled_words(one: Settled) -> str:
 
 def tau_words(group: GroupResult) -> list[str]:
     """Each method against the metrics."""
-    winner = group.winner.best
+    best = group.verdict.best if group.verdict else ()
     lines = []
     for name, tau in group.tau.items():
-        picked = "picked" if group.target(name) == winner else "did not pick"
-        verdict = f"it {picked} the winner {winner}" if winner else "the candidates tie"
+        picked = "picked" if group.target(name) in best else "did not pick"
+        verdict = f"it {picked} {best[0]}, the best of the candidates" if best else "no metric"
+        verdict = f"{best_words(group)}" if len(best) > 1 else verdict
         known = f"{number(tau.best)} (last epoch {number(tau.last)})"
         lines.append(f"{TITLES[name]}: Kendall's tau {known}; {verdict}")
     return lines
@@ -162,27 +181,29 @@ def tau_words(group: GroupResult) -> list[str]:
 
 def advice(found: Selection) -> Advice:
     """Which bias, by how much, what it costs, what to run next."""
-    target = found.target
-    if target is None:
-        return Advice(["No candidate can be the target; nothing to train."], None)
-    group = next(g for g in found.groups if g.projection.target == target)
-    roles, lead = group.projection.roles, group.projection.margin
-    score = roles[target].score
-    words = f"Train b_{target} ({MEANING.get(target, 'raw name')}): it moved most, {score:.4g}"
-    if lead and score is not None:
-        other = roles[lead.runner_up].score
-        words += f", {score / other:.3g} times the runner-up {lead.runner_up}" if other else ""
-        words += " (too close to call)" if lead.close else ""
-    lines = [f"{words}."]
-    if scalars := _scalars(found, group, target):
+    bias, place = found.recommended, found.place
+    if bias is None or place is None:
+        judged = [(group, group.verdict) for group in found.groups if group.verdict]
+        if not judged:
+            return Advice(["No candidate can be the target; nothing to train."], None)
+        lines = []
+        for group, verdict in judged:
+            where = f"{group.label}: " if len(judged) > 1 else ""
+            first, *rest = verified_words(found, group, verdict)
+            lines += [f"{where}{first}", *(rest if len(judged) == 1 else [])]
+        return Advice(lines, None)
+    group = found.groups[place]
+    if group.verdict:
+        lines = verified_words(found, group, group.verdict)
+    else:
+        lines = score_words(found, group)
+        lines.append("Not verified: with --verify each candidate is trained alone.")
+    if len(found.groups) > 1:
+        lines[0] = f"{lines[0][:-1]} ({group.label})."
+    if scalars := _scalars(found, group, bias):
         share = f"{scalars:,} of {found.total:,} scalars ({100 * scalars / found.total:.4f} %)"
         lines.append(f"It costs {share}, and the classifier.")
-    winner, mine = group.winner.best, group.reached(target)
-    if winner is not None and mine is not None:
-        best = f"less than {winner}'s {group.reached(winner):.4f}"
-        verdict = "the best of the candidates" if winner == target else best
-        lines.append(f"Trained alone it reached {found.metric} {mine:.4f}, {verdict}.")
-    return Advice(lines, next_command(found, group, target))
+    return Advice(lines, next_command(found, group, bias))
 
 
 def selection_rows(found: Selection) -> list[dict[str, Any]]:
@@ -198,6 +219,8 @@ def selection_rows(found: Selection) -> list[dict[str, Any]]:
                 row[f"{name}_rank"] = mine and mine.rank
             alone = group.verified.get(role)
             row |= {"metric_best": alone and alone.best, "metric_last": alone and alone.last}
+            row |= {"metric_standard_error": alone and alone.standard_error}
+            row["metric_baseline"] = group.baseline
             row["percent"] = alone and alone.percent
             rows.append({**row, "train_seconds": alone and alone.train_seconds})
     return rows

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from beftkit.present.document import Block, Command, Document, Lines, Only, Table, numbers, texts
-from beftkit.present.words import fixed, noted
-from beftkit.runs.results import Run, TrainResult, run_metrics
+from beftkit.present.words import around, fixed, noted
+from beftkit.runs.results import Run, TrainResult, run_evaluated, run_metrics
 
 if TYPE_CHECKING:
     from beftkit.runs import RunPlan
+    from beftkit.training.evaluation import Evaluated
 
 _KINDS = ("best", "last")
 
@@ -79,7 +80,7 @@ def _table(result: TrainResult) -> Table:
     body = []
     for run in result.runs:
         speed = run.examples_per_second
-        found = [fixed(run_metrics(run, kind).get(name)) for name, kind in columns]
+        found = [_measured(run_evaluated(run, kind), name) for name, kind in columns]
         best = f"epoch {run.best.epoch:g}" if run.best else "-"
         rest = [best, str(run.steps), f"{run.train_seconds:.1f}", f"{speed:.0f}" if speed else "-"]
         body.append([str(run.seed), *found, *rest])
@@ -88,6 +89,10 @@ def _table(result: TrainResult) -> Table:
         for what in ("mean", "deviation"):
             found = [fixed(summary[kind][name][what]) for name, kind in columns]
             body.append([what, *found, "", "", "", ""])
+    last = run_evaluated(result.runs[0], "last")
+    if last and last.baselines:
+        found = [fixed(last.baselines.get(name)) for name, _ in columns]
+        body.append([last.baseline_is, *found, "", "", "", ""])
     headings = texts("seed")
     for name, kind in columns:  # the first metric picks the best: it stays longest
         spare = 0 if name == columns[0][0] else 1 + (kind == "last")
@@ -99,6 +104,8 @@ def _table(result: TrainResult) -> Table:
 def _notes(result: TrainResult) -> list[str]:
     run = result.runs[-1]
     notes = []
+    if run.last and any(error is not None for error in run.last.standard_errors.values()):
+        notes.append("±: one standard error at this many validation examples")
     if run.scores:
         notes.append(f"projection ratio at the end: {', '.join(_named(run.scores))}")
     notes += dict.fromkeys(note for one in result.runs for note in one.notes)
@@ -107,10 +114,19 @@ def _notes(result: TrainResult) -> list[str]:
     return notes
 
 
+def _measured(found: Evaluated | None, name: str) -> str:
+    return around(found.metrics.get(name), found.standard_errors.get(name)) if found else "-"
+
+
 def _row(run: Run) -> dict[str, Any]:
     row: dict[str, Any] = {"seed": run.seed}
     for kind in _KINDS:
         row |= {f"{name}_{kind}": value for name, value in run_metrics(run, kind).items()}
+        if found := run_evaluated(run, kind):
+            errors = found.standard_errors.items()
+            row |= {f"{name}_{kind}_standard_error": value for name, value in errors}
+    if run.last:
+        row |= {f"{name}_baseline": value for name, value in run.last.baselines.items()}
     row |= {f"projection_{role}": value for role, value in run.scores.items()}
     return row | {"steps": run.steps, "epochs": run.epochs, "train_seconds": run.train_seconds}
 

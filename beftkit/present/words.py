@@ -31,6 +31,13 @@ def fixed(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
+def around(value: float | None, error: float | None) -> str:
+    """A metric and one standard error, where both are known: ``0.7040 ± 0.027``."""
+    if value is None or error is None:
+        return fixed(value)
+    return f"{fixed(value)} ± {error:#.2g}" if error < 10 else f"{fixed(value)} ± {error:.0f}"
+
+
 def count(value: int | None, unknown: str = "-") -> str:
     """A whole number, or a word where there is none."""
     return unknown if value is None else str(value)

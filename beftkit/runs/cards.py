@@ -16,8 +16,9 @@ from beftkit.edges import markdown
 from beftkit.objectives import Objective
 from beftkit.registry import TASKS, Task
 from beftkit.runs.folders import FREE
-from beftkit.runs.results import Run, TrainResult, run_metrics
+from beftkit.runs.results import Run, TrainResult, run_evaluated, run_metrics
 from beftkit.settings.train import TrainSettings
+from beftkit.training.evaluation import Evaluated
 
 TAGS = ("beft", "beftkit", "bias-tuning")
 #: formats that PEFT reads
@@ -160,9 +161,15 @@ class _Card:
         both = [run_metrics(run, which) for which in ("best", "last")]
         if both[1]:
             head = ["metric", _when(run, "best"), _when(run, "last")]
-            rows = [[name, *(_number(one.get(name)) for one in both)] for name in both[1]]
+            found = [one for which in ("best", "last") if (one := run_evaluated(run, which))]
+            rows = [[name, *(_measured(one, name) for one in found)] for name in both[1]]
+            if same := found[-1].baselines:
+                head.append(found[-1].baseline_is)
+                rows = [[*row, _number(same.get(row[0]))] for row in rows]
             yield from _table(head, rows)
             yield ""
+            if any(error is not None for error in found[-1].standard_errors.values()):
+                yield "± is one standard error at this many validation examples."
             yield (
                 "Best is the best evaluation on the validation split itself, and so flatters; last "
                 f"is the end of training. The adapter holds the {run.kept} state."
@@ -247,6 +254,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _measured(found: Evaluated, name: str) -> str:
+    value, error = found.metrics.get(name), found.standard_errors.get(name)
+    return _number(value) + ("" if value is None or error is None else f" ± {error:#.2g}")
 
 
 def _wrapped(words: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.resolve import resolve
 from beftkit.settings.signatures import documented
 from beftkit.shown import Shown
-from beftkit.training.evaluation import Evaluation, evaluate_model, load_metrics
+from beftkit.training.evaluation import Evaluation, evaluate_model, load_metrics, stayed_note
 from beftkit.weights import adapter_info, apply_adapter
 
 
@@ -118,5 +118,7 @@ def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
         found = evaluate_model(
             ready.model, splits, ready.objective, metrics, ready.accelerator, s.batch_size
         )
+    if found.at_baseline:
+        notes += (stayed_note(found),)
     cut = {name: split.truncated for name, split in splits.items()}
     return EvaluationResult(s.model, s.adapter, data.name, found, cut, notes, data.counts)

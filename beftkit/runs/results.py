@@ -34,6 +34,7 @@ class Run(Shown):
         train_seconds: time of the updates alone.
         eval_seconds: time of evaluations.
         notes: what a reader should know.
+        stayed: no evaluation was better than one and the same prediction for every example.
     """
 
     seed: int
@@ -52,6 +53,7 @@ class Run(Shown):
     train_seconds: float
     eval_seconds: float
     notes: tuple[str, ...] = ()
+    stayed: bool = False
 
     def in_short(self) -> dict[str, Any]:
         """What its line says."""
@@ -134,9 +136,14 @@ class TrainResult(Shown):
         return from_plain(cls, values)
 
 
+def run_evaluated(run: Run, which: str) -> Evaluated | None:
+    """The ``best`` or ``last`` evaluation of a run."""
+    return run.best if which == "best" else run.last
+
+
 def run_metrics(run: Run, which: str) -> Mapping[str, float | None]:
     """The metrics of a run's ``best`` or ``last`` evaluation."""
-    found = run.best if which == "best" else run.last
+    found = run_evaluated(run, which)
     return {} if found is None else found.metrics
 
 

@@ -20,7 +20,7 @@ from beftkit.runs.results import Run, TrainResult
 from beftkit.runs.trackers import tracked
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data, higher_is_better
-from beftkit.training.evaluation import load_metrics
+from beftkit.training.evaluation import load_metrics, stayed_note
 from beftkit.training.job import Job
 from beftkit.training.journal import Progress
 from beftkit.training.trainer import Trainer
@@ -254,6 +254,10 @@ class _Journey:
             for note in more:
                 self.watcher.note(note)
             folders.write_history(folder, progress)
+        if progress.stayed and progress.last is not None:
+            which = f"seed {ready.seed}: " if len(s.seeds) > 1 else ""
+            notes += (which + stayed_note(progress.last, every=True),)
+            self.watcher.note(notes[-1])
         splits = {"train": ready.train, **ready.validation}
         run = Run(
             seed=ready.seed,
@@ -272,6 +276,7 @@ class _Journey:
             train_seconds=round(progress.train_seconds, 3),
             eval_seconds=round(progress.eval_seconds, 3),
             notes=notes,
+            stayed=progress.stayed,
         )
         if folder is not None and main and folder != self.folder:
             folders.write_results(folder, self.result(ready.data, tuner.choice, [run]))

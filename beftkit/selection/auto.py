@@ -29,6 +29,8 @@ def choose_bias(
 ) -> str:
     """The target of a selection with a run's own settings, kept in ``select`` of its folder.
 
+    It is the projection ratio's: nothing is verified, and so there is nothing to outrank it.
+
     Raises:
         BeftError: no output, a folder that holds something, or no candidate that can be the target.
     """
@@ -60,8 +62,12 @@ def choose_bias(
     if found.target is None:
         why = "".join(f"; {note}" for note in found.notes if "zero in PRE" in note)
         raise BeftError(f"{folder / folders.SELECT}: no candidate can be the target{why}")
-    score = found.groups[0].projection.roles[found.target].score
-    watcher.note(
-        f"the {PROBE} moved {found.target} most (projection ratio {score:.4g}): training it alone"
+    table = found.groups[0].projection
+    most = f" of the candidates; {', '.join(table.ahead)} more" if table.ahead else ""
+    said = (
+        f"moved {found.target} most{most} (projection ratio {table.roles[found.target].score:.4g}"
     )
+    if table.margin is not None and table.margin.close:
+        said += f", its lead over {table.margin.runner_up} not told apart from zero"
+    watcher.note(f"the {PROBE} {said}; not verified): training it alone")
     return found.target

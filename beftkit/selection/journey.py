@@ -38,7 +38,8 @@ from beftkit.selection.opening import (
     list_cells,
     opened,
 )
-from beftkit.selection.results import CellResult, CellRun, MethodTable, ProbeRun, Selection
+from beftkit.selection.ranks import MethodTable
+from beftkit.selection.results import CellResult, CellRun, ProbeRun, Selection
 from beftkit.selection.sharing import own_gpu, place, together
 from beftkit.selection.summary import overall_targets, summarise
 from beftkit.settings.resolve import resolve_select
@@ -84,7 +85,8 @@ def select(
             `beftkit.settings.train.TrainSettings` (``task``, ``data_dir``, ``precision``, ...).
 
     Returns:
-        Tables, targets, margins; ``.target`` is the projection ratio's choice.
+        Tables, targets, margins. ``.target`` is the projection ratio's choice; ``.recommended``
+        what to train: with ``verify`` the candidate that did best, None where none beats ``none``.
 
     Raises:
         BeftError: anything that is wrong with what was given, or no cell came to its end.

@@ -12,7 +12,8 @@ from beftkit.runs.results import Run, TrainResult, run_metrics
 from beftkit.scores import METHODS as FIGURES_OF
 from beftkit.scores import Scores, unmeasured
 from beftkit.selection.certainty import Settled, settled
-from beftkit.selection.results import CellRun, MethodTable, ProbeRun, RoleRank
+from beftkit.selection.ranks import MethodTable, RoleRank
+from beftkit.selection.results import CellRun, ProbeRun
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data
@@ -75,7 +76,16 @@ def run_summary(result: TrainResult, base: Path) -> CellRun:
     best, last = (dict(run_metrics(run, which)) for which in ("best", "last"))
     at = run.best.epoch if run.best else None
     counts = at, run.steps, run.epochs, run.train_seconds, run.eval_seconds
-    return CellRun(result.bias, folder, result.scalars, result.percent, best, last, *counts)
+    what = result.bias, folder, result.scalars, result.percent, best, last, *counts
+    if run.best is None:
+        return CellRun(*what)
+    return CellRun(
+        *what,
+        standard_errors=run.best.standard_errors,
+        baselines=run.best.baselines,
+        baseline_is=run.best.baseline_is,
+        stayed=run.stayed,
+    )
 
 
 def probe_summary(result: TrainResult, base: Path, family: str) -> ProbeRun:

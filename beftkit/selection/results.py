@@ -2,83 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from beftkit.files import from_plain, headed, plain_of
-from beftkit.scores import Inert
 from beftkit.selection.cells import Cell
-from beftkit.selection.certainty import Margin, Settled
+from beftkit.selection.certainty import Settled
+from beftkit.selection.ranks import MethodMean, MethodTable
+from beftkit.selection.verdicts import Verdict
 from beftkit.shown import Shown
-
-METHODS = ("projection", "magnitude", "fisher")
-
-
-@dataclass(frozen=True)
-class RoleRank:
-    """One role as one method sees it in one cell.
-
-    Attributes:
-        score: mean over its sites; None if any is undefined.
-        rank: from 1, inert ones last; None without a score.
-        inert: whether softmax ignores it.
-        width: length of its vectors, None if they differ.
-        norm_pre: mean norm before.
-        layers: scores by site, in the order of the layers.
-    """
-
-    score: float | None
-    rank: int | None
-    inert: Inert
-    width: int | None
-    norm_pre: float | None
-    layers: tuple[float | None, ...]
-
-
-@dataclass(frozen=True, repr=False)
-class MethodTable(Shown):
-    """What a method says of one cell: the target, and each role, best first."""
-
-    target: str | None
-    roles: Mapping[str, RoleRank]
-
-    def in_short(self) -> dict[str, Any]:
-        """What its line says."""
-        scores = {role: one.score for role, one in self.roles.items()}
-        return {"target": self.target, "scores": scores}
-
-
-@dataclass(frozen=True)
-class RoleMean:
-    """One role as one method sees it over the seeds of a group.
-
-    Attributes:
-        score: mean over seeds, None if any has none.
-        deviation: over seeds; None of a single one.
-        inert, width, norm_pre, rank: as in `RoleRank`.
-    """
-
-    score: float | None
-    deviation: float | None
-    inert: Inert
-    width: int | None
-    norm_pre: float | None
-    rank: int | None
-
-
-@dataclass(frozen=True, repr=False)
-class MethodMean(Shown):
-    """What a method says of a group: the target, by how much it leads, each role, best first."""
-
-    target: str | None
-    margin: Margin | None
-    roles: Mapping[str, RoleMean]
-
-    def in_short(self) -> dict[str, Any]:
-        """What its line says."""
-        scores = {role: one.score for role, one in self.roles.items()}
-        return {"target": self.target, "scores": scores}
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,6 +29,9 @@ class CellRun(Shown):
         epochs: passes over the data.
         train_seconds: time of the updates alone.
         eval_seconds: time of evaluations.
+        standard_errors: of ``best``, one each at this many examples; empty where not known.
+        baselines: what a constant prediction gets, and ``baseline_is`` its name.
+        stayed: no evaluation was better than a constant prediction.
     """
 
     bias: str
@@ -108,6 +45,10 @@ class CellRun(Shown):
     epochs: float
     train_seconds: float
     eval_seconds: float
+    standard_errors: Mapping[str, float | None] = field(default_factory=dict, kw_only=True)
+    baselines: Mapping[str, float | None] = field(default_factory=dict, kw_only=True)
+    baseline_is: str = field(default="", kw_only=True)
+    stayed: bool = field(default=False, kw_only=True)
 
     def in_short(self) -> dict[str, Any]:
         """What its line says."""
@@ -133,6 +74,8 @@ class Verified:
     """What a bias reached when it trained alone: means over seeds, deviations of several.
 
     ``best`` and ``last`` are of the selection's metric; None where a run has none.
+    ``standard_error``: of one seed's ``best``, at this many examples, the mean over the seeds; None
+    where not known. ``stayed``: how many runs never left what a constant prediction gets.
     """
 
     seeds: int
@@ -143,6 +86,8 @@ class Verified:
     percent: float
     train_seconds: float
     scalars: float
+    standard_error: float | None = None
+    stayed: int = 0
 
 
 @dataclass(frozen=True)
@@ -216,6 +161,9 @@ class GroupResult(Shown):
         verified: bias -> what it reached alone; empty without verification.
         tau: method -> how its ranks agree with the metrics.
         winner: the best candidate when trained alone.
+        baseline: the metric of a constant prediction, and ``baseline_is`` its name; None and empty
+            where not known.
+        verdict: what the metrics say of the target; None without verification.
     """
 
     regime: str
@@ -230,6 +178,9 @@ class GroupResult(Shown):
     verified: Mapping[str, Verified] = field(default_factory=dict)
     tau: Mapping[str, Tau] = field(default_factory=dict)
     winner: Winner = Winner()
+    baseline: float | None = None
+    baseline_is: str = ""
+    verdict: Verdict | None = None
 
     @property
     def projection(self) -> MethodMean:
@@ -302,7 +253,7 @@ class Selection(Shown):
 
     @property
     def target(self) -> str | None:
-        """The bias to train: the projection ratio's choice."""
+        """The projection ratio's choice, whatever verification says; see ``recommended``."""
         return self.targets.get("projection")
 
     def in_short(self) -> dict[str, Any]:
@@ -310,12 +261,43 @@ class Selection(Shown):
         what = plain_of(self, "target targets model task family")
         return what | {"groups": len(self.groups), "cells": len(self.cells)}
 
+    @property
+    def place(self) -> int | None:
+        """Which group ``recommended`` is taken from.
+
+        Metrics outrank scores: it is the bias that most verified groups recommend, the first where
+        they are even, there where it reached the best metric. Without verification it is the first
+        group with the projection ratio's target. None where there is nothing to recommend.
+        """
+        judged = [(n, group.verdict) for n, group in enumerate(self.groups) if group.verdict]
+        if not judged:
+            where = [n for n, g in enumerate(self.groups) if g.projection.target == self.target]
+            return where[0] if where and self.target else None
+        biases = [(n, verdict.recommended) for n, verdict in judged if verdict.recommended]
+        if not biases:
+            return None
+        bias = Counter(bias for _, bias in biases).most_common(1)[0][0]
+        sign = 1 if self.higher_is_better else -1
+        where = [n for n, one in biases if one == bias]
+        return max(where, key=lambda n: sign * (self.groups[n].reached(bias) or 0.0))
+
+    @property
+    def recommended(self) -> str | None:
+        """The bias to train: verification's answer, without it the projection ratio's target."""
+        if self.place is None:
+            return None
+        group = self.groups[self.place]
+        return group.verdict.recommended if group.verdict else self.target
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of ``beftkit select --format json`` and ``select.json``."""
         groups = tuple(group.to_dict() for group in self.groups)
-        return headed({**asdict(self), "groups": groups})
+        more = {"groups": groups, "recommended": self.recommended}
+        return headed({**asdict(self), **more})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Selection:
-        """What `to_dict` wrote down."""
-        return from_plain(cls, values)
+        """What `to_dict` wrote down; files of before there were verdicts are given theirs."""
+        from beftkit.selection.summary import with_verdicts
+
+        return with_verdicts(from_plain(cls, values))

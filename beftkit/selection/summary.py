@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any
 
 from beftkit.scores import best_first, contenders, unmeasured
 from beftkit.selection.certainty import Settled, kendall_tau, margin
-from beftkit.selection.results import (
-    METHODS,
-    CellResult,
-    GroupResult,
-    MethodMean,
-    MethodTable,
-    RoleMean,
-    Tau,
-    Verified,
-    Winner,
-)
+from beftkit.selection.ranks import METHODS, MethodMean, MethodTable, RoleMean
+from beftkit.selection.results import CellResult, GroupResult, Selection, Tau, Verified, Winner
+from beftkit.selection.verdicts import Verdict, judge
 from beftkit.settings.select import SelectSettings
 
 
@@ -66,7 +59,57 @@ def _group(
     seeds = tuple(cell.cell.seed for cell in cells)
     gap = None if v is None or q is None else v - q
     proof = verified, tau, Winner(_winner(best), _winner(last))
-    return GroupResult(*what, seeds, cells[0].examples, methods, gap, when, *proof)
+    group = GroupResult(*what, seeds, cells[0].examples, methods, gap, when, *proof)
+    if not verified or metric is None:
+        return group
+    baseline, name = _baseline(cells, metric)
+    rules = group.projection, settings.candidates, settings.allow_inert
+    verdict = _verdict(cells, *rules, metric, higher)
+    return replace(group, baseline=baseline, baseline_is=name, verdict=verdict)
+
+
+def with_verdicts(found: Selection) -> Selection:
+    """A selection whose verified groups all have a verdict, made of its cells where it lacks."""
+    groups = []
+    for group in found.groups:
+        if group.verified and group.verdict is None and found.metric is not None:
+            place = group.regime, group.train_size, group.lr, group.epochs
+            cells = [cell for cell in found.cells if cell.methods and cell.cell.group == place]
+            what = group.projection, found.candidates, bool(found.settings.get("allow_inert"))
+            verdict = _verdict(cells, *what, found.metric, found.higher_is_better)
+            group = replace(group, verdict=verdict)
+        groups.append(group)
+    return replace(found, groups=tuple(groups))
+
+
+def _verdict(
+    cells: Sequence[CellResult],
+    projection: MethodMean,
+    candidates: Sequence[str],
+    allow_inert: bool,
+    metric: str,
+    higher: bool,
+) -> Verdict:
+    inert = [r for r, one in projection.roles.items() if one.inert == "yes" and not allow_inert]
+    ranked = [role for role in projection.roles if role in candidates]
+    ranked += [role for role in candidates if role not in ranked]
+    ranked = [role for role in ranked if role not in inert]
+    alone: dict[str, dict[int, tuple[float | None, float | None]]] = {}
+    held: dict[str, list[bool]] = {}
+    for cell in cells:
+        for bias, run in cell.runs.items():
+            values = _metric(run.best, metric), _metric(run.standard_errors, metric)
+            alone.setdefault(bias, {})[cell.cell.seed] = values
+            held.setdefault(bias, []).append(run.stayed)
+    names = [bias for bias in ("none", *candidates, "all") if bias in held]
+    stayed = [bias for bias in names if all(held[bias])]
+    return judge(alone, ranked, projection.target, higher=higher, stayed=stayed)
+
+
+def _baseline(cells: Sequence[CellResult], metric: str) -> tuple[float | None, str]:
+    """What a constant prediction gets on the validation examples, the same in all runs."""
+    runs = [run for cell in cells for run in cell.runs.values() if run.baseline_is]
+    return (_metric(runs[0].baselines, metric), runs[0].baseline_is) if runs else (None, "")
 
 
 def _winner(signed: Mapping[str, float | None]) -> str | None:
@@ -128,6 +171,8 @@ def _verified(
                 percent=fmean(run.percent for run in runs),
                 train_seconds=fmean(run.train_seconds for run in runs),
                 scalars=fmean(run.scalars for run in runs),
+                standard_error=_mean([_metric(run.standard_errors, metric) for run in runs])[0],
+                stayed=sum(run.stayed for run in runs),
             )
     return result
 

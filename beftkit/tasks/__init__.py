@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from beftkit.tasks.data import Data as Data
     from beftkit.tasks.data import Split as Split
     from beftkit.tasks.data import subsample as subsample
+    from beftkit.tasks.deviations import standard_errors as standard_errors
     from beftkit.tasks.encoding import Batch as Batch
     from beftkit.tasks.encoding import Encoded as Encoded
     from beftkit.tasks.encoding import encode as encode
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "batches": "plan plan_evaluation",
     "data": "Data Split subsample",
+    "deviations": "standard_errors",
     "encoding": "Batch Encoded encode",
     "labels": "LabelMisfit match_labels read_label_map relabel unnamed",
     "metrics": "METRIC_NAMES compute_metrics higher_is_better load_metric",

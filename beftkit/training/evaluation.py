@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,18 +25,39 @@ class Evaluation:
         loss: mean over all examples.
         examples: how many there were.
         seconds: wall time.
+        baselines: by name, what one prediction for all examples gets (`Objective.baseline`); None:
+            not defined. Empty where the task has no such prediction.
+        standard_errors: by name, one standard error at this many examples; None: not known.
+        constant: every example of a split got the same prediction, in all splits.
+        baseline_is: in words, what `baselines` are of: ``majority class``, ``mean``.
     """
 
     metrics: Mapping[str, float | None]
     loss: float
     examples: int
     seconds: float
+    baselines: Mapping[str, float | None] = field(default_factory=dict)
+    standard_errors: Mapping[str, float | None] = field(default_factory=dict)
+    constant: bool = False
+    baseline_is: str = ""
+
+    @property
+    def at_baseline(self) -> bool:
+        """Nothing better was predicted than one and the same for every example."""
+        name, value = next(iter(self.metrics.items()))
+        return self.constant or (value is not None and value == self.baselines.get(name))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         finite = self.loss if math.isfinite(self.loss) else None
         plain = {"metrics": dict(self.metrics), "loss": finite, "seconds": round(self.seconds, 3)}
+        plain |= {name: dict(getattr(self, name)) for name in ("baselines", "standard_errors")}
         return {**vars(self), **plain}
+
+    def kept(self, step: int, epoch: float) -> Evaluated:
+        """What a run keeps of it."""
+        metrics, more = dict(self.metrics), (dict(self.baselines), dict(self.standard_errors))
+        return Evaluated(step, epoch, metrics, *more, self.constant, self.baseline_is)
 
 
 @dataclass(frozen=True)
@@ -46,12 +67,31 @@ class Evaluated:
     Attributes:
         step: updates before it.
         epoch: passes over the data before it, with a fraction.
-        metrics: as in `Evaluation`.
+        metrics, baselines, standard_errors, constant, baseline_is: as in `Evaluation`; nothing is
+            known but the metrics in files of before they were written down.
     """
 
     step: int
     epoch: float
     metrics: Mapping[str, float | None]
+    baselines: Mapping[str, float | None] = field(default_factory=dict)
+    standard_errors: Mapping[str, float | None] = field(default_factory=dict)
+    constant: bool = False
+    baseline_is: str = ""
+
+
+def stayed_note(found: Evaluation | Evaluated, *, every: bool = False) -> str:
+    """What to say of an evaluation that found no more than its baseline, or of a run of such."""
+    name, value = next(iter(found.metrics.items()))
+    got = "is not defined" if value is None else f"{value:.4f}"
+    said = [f"{name} {got}"]
+    if (same := found.baselines.get(name)) is not None:
+        said.append(f"{found.baseline_is} {same:.4f}")
+    what = "no better than one answer for all"
+    if found.constant:
+        what = "every example got the same answer"
+    when = "this run never left its baseline: at the last evaluation " if every else ""
+    return f"{when}{what} ({', '.join(said)})"
 
 
 def load_metrics(names: Sequence[str], trust_remote_code: bool = False) -> list[Any]:
@@ -90,18 +130,32 @@ def evaluate_model(
     was_training = model.training
     model.eval()
     found: dict[str, float | None] = {}
-    total, count = 0.0, 0
+    baselines: dict[str, float | None] = {}
+    errors: dict[str, float | None] = {}
+    total, count, constant = 0.0, 0, True
     try:
         for name, split in splits.items():
             predictions, loss = _predict(model, split, objective, accelerator, batch_size)
             suffix = name.removeprefix("validation") if len(splits) > 1 else ""
             measured = objective.measure(metrics, predictions, split.targets)
-            for key, value in measured.items():
-                found[f"{key}{suffix}"] = value if math.isfinite(value) else None
+            same = objective.baseline(metrics, split.targets)
+            spread = objective.standard_errors(metrics, predictions, split.targets)
+            for held, values in ((found, measured), (baselines, same), (errors, spread)):
+                for key, value in values.items():
+                    held[f"{key}{suffix}"] = value if math.isfinite(value) else None
+            constant = constant and _all_the_same(predictions)
             total, count = total + loss, count + len(split)
     finally:
         model.train(was_training)
-    return Evaluation(found, total / count, count, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    more = baselines, errors, constant, objective.constant
+    return Evaluation(found, total / count, count, seconds, *more)
+
+
+def _all_the_same(predictions: Sequence[Any]) -> bool:
+    """Whether several examples got one and the same prediction."""
+    first, *others = predictions
+    return bool(others) and all(bool(one == first) for one in others)
 
 
 def _predict(

@@ -37,6 +37,7 @@ class Progress:
         eval_seconds: time of evaluations.
         scores: the latest projection score of each role.
         stopped_early: evaluations stopped getting better.
+        stayed: no evaluation so far was better than its baseline (`Evaluation.at_baseline`).
     """
 
     step: int = 0
@@ -50,6 +51,7 @@ class Progress:
     eval_seconds: float = 0.0
     scores: dict[str, float | None] = field(default_factory=dict)
     stopped_early: bool = False
+    stayed: bool = False
 
 
 class Meter:

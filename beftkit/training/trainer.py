@@ -186,7 +186,9 @@ class Trainer:
         job.model.train()
         self.since = time.perf_counter()
         p.eval_seconds += self.since - now
-        p.last = Evaluated(p.step, self.epochs_done(), dict(found.metrics))
+        # A run taken up from a state of before this was kept is not known to have stayed there.
+        p.stayed = found.at_baseline and (p.last is None or p.stayed)
+        p.last = found.kept(p.step, self.epochs_done())
         if _better(found, p.best, job.better):
             p.best, p.stale = p.last, 0
             if job.settings.keep == "best":
@@ -195,7 +197,9 @@ class Trainer:
             p.stale += 1
         patience = job.settings.early_stopping
         p.stopped_early = patience is not None and p.stale >= patience
-        self.journal.write({"step": p.step, "epoch": p.last.epoch, **found.to_dict()})
+        record = {"step": p.step, "epoch": p.last.epoch, **found.to_dict()}
+        del record["baseline_is"]  # trackers want numbers
+        self.journal.write(record)
 
     def epochs_done(self) -> float:
         """Epochs so far, with a fraction."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from beftkit.present.document import Block, Lines, Table, texts
 from beftkit.present.pages.selections import Folder
 from beftkit.present.selection import TITLES
+from beftkit.present.verdicts import best_words
 from beftkit.selection.results import Selection
 
 
@@ -75,10 +76,10 @@ def _target(found: Selection, method: str) -> str | None:
 
 
 def _winner(found: Selection) -> str | None:
-    verified = [group.winner.best for group in found.groups if group.verified]
+    verified = [best_words(group) for group in found.groups if group.verified]
     if not verified:
         return None
-    counts = Counter(winner or "tie" for winner in verified)
+    counts = Counter(verified)
     several = len(counts) > 1
     shares = counts.most_common()
     return ", ".join(f"{k} ({n} of {len(verified)})" if several else k for k, n in shares)

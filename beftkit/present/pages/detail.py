@@ -13,11 +13,13 @@ from beftkit.present.selection import (
     TITLES,
     group_table,
     margin_words,
+    reached_words,
     sample_words,
     settled_words,
     tau_words,
     verified_table,
 )
+from beftkit.present.verdicts import verified_words
 from beftkit.present.words import MEANING
 from beftkit.selection.results import GroupResult
 
@@ -56,9 +58,11 @@ def _place(one: Folder, group: GroupResult, suffix: str) -> list[Block]:
         if cell.track:
             blocks.append(track(one, group, cell, f"track{suffix}"))
     if group.verified:
-        title = f"Each trained alone: {found.metric}, best and last"
+        title = f"Each trained alone: {reached_words(found, group)}"
         blocks.append(verified_table(found, group, title))
-        blocks.append(Lines([_sentence(line) for line in tau_words(group)], bullets=True))
+        said = [_sentence(line) for line in tau_words(group)]
+        said += verified_words(found, group, group.verdict) if group.verdict else []
+        blocks.append(Lines(said, bullets=True))
     return blocks
 
 
@@ -77,10 +81,12 @@ def origin(one: Folder) -> Section:
         reason = " ".join(str(error).split())
         blocks[-1] = Lines([f"Its commands are not known: {reason}"])
         return Section(one.label, blocks)
-    targets = [(group, group.projection.target) for group in found.groups]
-    following = [next_command(found, group, target) for group, target in targets if target]
+    biases = [
+        (g, g.verdict.recommended if g.verdict else g.projection.target) for g in found.groups
+    ]
+    following = [next_command(found, group, bias) for group, bias in biases if bias]
     if following:
-        blocks.append(Lines(["Next, the target alone, in each place of the grid:"]))
+        blocks.append(Lines(["Next, what is recommended in each place of the grid, alone:"]))
         blocks.append(Command(following))
     folds = [Command(lines) for lines in runs.values() if lines]
     if folds:

@@ -41,7 +41,8 @@ def _ranking(found: Selection, group: GroupResult, method: str) -> Panel:
     def draw(axis: Any) -> Finish:
         words, ends = [], []
         for role, value in _alone(found, group).items():
-            one, deviation = table.roles[role], rows[role].best_deviation
+            one, row = table.roles[role], rows[role]
+            deviation = row.best_deviation if row.seeds > 1 else row.standard_error
             if one.rank is None:
                 continue
             target, colour = role == table.target, ROLE_COLOURS.get(role, SERIES[0])

@@ -9,7 +9,6 @@ from beftkit.files import headed
 from beftkit.present.pages.figures import metric_gap
 from beftkit.present.pages.selections import Folder
 from beftkit.present.selection import TITLES, place_row, selection_rows
-from beftkit.selection.certainty import Margin
 from beftkit.selection.results import GroupResult, Selection, Tau
 
 
@@ -36,15 +35,6 @@ def report_values(folders: Sequence[Folder], title: str, files: Iterable[str]) -
     return headed({"title": title, "files": sorted(files), "folders": held})
 
 
-def is_clear(lead: Margin | None) -> str | None:
-    """What a margin's interval says, in a word or two."""
-    if not lead:
-        return None
-    if lead.low is None:
-        return "no interval"
-    return "too close to call" if lead.close else "clear"
-
-
 def percent(found: Selection, group: GroupResult) -> float | None:
     """Share of the scalars that the target is, where it was trained alone."""
     row = group.verified.get(group.projection.target or "")
@@ -66,11 +56,16 @@ def _row(one: Folder, group: GroupResult, biases: Sequence[str]) -> dict[str, An
     row |= {"gap_v_q": group.gap, "metric_gap_v_q": metric_gap(group)}
     row |= {f"settled_{key}": settled.get(key) for key in ("target", "ranking", "steps")}
     row |= {"winner_best": group.winner.best, "winner_last": group.winner.last}
+    verdict = group.verdict
+    row |= {"best_alone": verdict and " ".join(verdict.best), "answer": verdict and verdict.answer}
+    row |= {"recommended": verdict and verdict.recommended, "proven": verdict and verdict.proven}
+    row |= {"metric_baseline": group.baseline, "never_left": verdict and " ".join(verdict.stayed)}
     for name in TITLES:
         tau = group.tau.get(name, Tau(None, None))
         row |= {f"tau_{name}_best": tau.best, f"tau_{name}_last": tau.last}
     row["percent_target"] = percent(one.found, group)
     for bias in biases:
         alone = vars(group.verified[bias]) if bias in group.verified else {}
-        row |= {f"{bias}_{key}": alone.get(key) for key in ("best", "last", "train_seconds")}
+        kept = ("best", "last", "standard_error", "train_seconds")
+        row |= {f"{bias}_{key}": alone.get(key) for key in kept}
     return row

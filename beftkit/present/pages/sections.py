@@ -8,26 +8,29 @@ import beftkit.present.pages.figures as draw
 from beftkit.present.document import Block, Command, Lines, Section, Table, numbers, texts
 from beftkit.present.pages.comparing import carried
 from beftkit.present.pages.detail import detail, origin
-from beftkit.present.pages.rows import is_clear, percent
+from beftkit.present.pages.rows import percent
 from beftkit.present.pages.selections import Folder
 from beftkit.present.selection import TITLES, advice
+from beftkit.present.verdicts import best_words, verdict_word
 from beftkit.present.words import fixed, number
-from beftkit.selection.results import Selection
+from beftkit.selection.results import GroupResult, Selection
 
 _CHOICES = (
     "The bias each method would train; runner-up, margin, gap between v and q and the update from "
-    "which the ranking stayed are the projection ratio's"
+    "which the ranking stayed are the projection ratio's. The verdict is that of the metrics where "
+    "each candidate was trained alone, else of the score"
 )
 _PROOFS = (
-    "Each bias trained alone: its best metric, which candidate's is the best, the target's share "
-    "of the scalars, Kendall's tau between each method's ranks and the metrics"
+    "Each bias trained alone: its best metric; one standard error of the best candidate's at this "
+    "many validation examples; what a constant prediction gets; which candidate did best; the "
+    "target's share of the scalars; Kendall's tau between each method's ranks and the metrics"
 )
 _RANKINGS = (
     "As the paper's figure 4: does the bias that a method ranks higher reach the better metric "
     "when it alone is trained? The points of a method that foretells it fall from left to right. "
     "Ringed: the method's target among the candidates. Hollow: inert, the softmax ignores it. "
-    "Dashed: the controls, none (the head alone) and all (every bias). Bars, where there are "
-    "several seeds: their standard deviation."
+    "Dashed: the controls, none (the head alone) and all (every bias). Bars: the standard "
+    "deviation over seeds; of a single one, one standard error at this many validation examples."
 )
 _UNVERIFIED = (
     "was not verified: no bias was trained alone, so there are no metrics to hold its rankings to. "
@@ -111,7 +114,7 @@ def _choices(folders: Sequence[Folder]) -> Table:
             alone = " (layers alone)" if lead and lead.over == "layers" else ""
             row.append(None if low is None else f"{number(low)} to {number(high)}{alone}")
             stayed = f"{settled.ranking} of {settled.steps}" if settled else None
-            body.append([*row, is_clear(lead), number(group.gap), stayed])
+            body.append([*row, verdict_word(group), number(group.gap), stayed])
     return Table(columns, body, title=_CHOICES)
 
 
@@ -122,16 +125,23 @@ def _proofs(folders: Sequence[Folder]) -> Iterator[Table]:
         return
     methods = _methods(folders)
     biases = list(dict.fromkeys(bias for _, group in verified for bias in group.verified))
-    columns = [*texts("model and task", "place", "metric"), *numbers(*biases), *texts("best")]
+    columns = [*texts("model and task", "place", "metric"), *numbers(*biases)]
+    columns += [*numbers("standard error", "baseline"), *texts("best")]
     columns += numbers("% scalars", *(f"tau {TITLES[m]}" for m in methods))
     body = []
     for one, group in verified:
         metrics = [number(group.reached(bias)) for bias in biases]
         taus = [number(group.tau_of(m)) for m in methods]
         row = [one.label, group.label, str(one.found.metric), *metrics]
-        row += [group.winner.best or "tie", fixed(percent(one.found, group)), *taus]
+        error = group.verified[bias].standard_error if (bias := _best(group)) else None
+        row += [number(error), number(group.baseline)]
+        row += [best_words(group), fixed(percent(one.found, group)), *taus]
         body.append(row)
     yield Table(columns, body, title=_PROOFS)
+
+
+def _best(group: GroupResult) -> str | None:
+    return next(iter(group.verdict.best), None) if group.verdict else None
 
 
 def _rankings(folders: Sequence[Folder]) -> Iterator[Block]:

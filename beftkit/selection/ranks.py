@@ -1,0 +1,86 @@
+"""What methods say of a cell, and of a group of them: scores and ranks of the roles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from beftkit.scores import Inert
+from beftkit.selection.certainty import Margin
+from beftkit.shown import Shown
+
+METHODS = ("projection", "magnitude", "fisher")
+
+
+@dataclass(frozen=True)
+class RoleRank:
+    """One role as one method sees it in one cell.
+
+    Attributes:
+        score: mean over its sites; None if any is undefined.
+        rank: from 1, inert ones last; None without a score.
+        inert: whether softmax ignores it.
+        width: length of its vectors, None if they differ.
+        norm_pre: mean norm before.
+        layers: scores by site, in the order of the layers.
+    """
+
+    score: float | None
+    rank: int | None
+    inert: Inert
+    width: int | None
+    norm_pre: float | None
+    layers: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class MethodTable(Shown):
+    """What a method says of one cell: the target, and each role, best first."""
+
+    target: str | None
+    roles: Mapping[str, RoleRank]
+
+    def in_short(self) -> dict[str, Any]:
+        """What its line says."""
+        scores = {role: one.score for role, one in self.roles.items()}
+        return {"target": self.target, "scores": scores}
+
+
+@dataclass(frozen=True)
+class RoleMean:
+    """One role as one method sees it over the seeds of a group.
+
+    Attributes:
+        score: mean over seeds, None if any has none.
+        deviation: over seeds; None of a single one.
+        inert, width, norm_pre, rank: as in `RoleRank`.
+    """
+
+    score: float | None
+    deviation: float | None
+    inert: Inert
+    width: int | None
+    norm_pre: float | None
+    rank: int | None
+
+
+@dataclass(frozen=True, repr=False)
+class MethodMean(Shown):
+    """What a method says of a group: the target, by how much it leads, each role, best first."""
+
+    target: str | None
+    margin: Margin | None
+    roles: Mapping[str, RoleMean]
+
+    def in_short(self) -> dict[str, Any]:
+        """What its line says."""
+        scores = {role: one.score for role, one in self.roles.items()}
+        return {"target": self.target, "scores": scores}
+
+    @property
+    def ahead(self) -> tuple[str, ...]:
+        """Roles that score higher than the target: no candidates, inert, or zero before."""
+        mine = self.roles[self.target].score if self.target else None
+        scores = {role: one.score for role, one in self.roles.items()}
+        return tuple(r for r, one in scores.items() if mine is not None and (one or 0) > mine)
