@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 from rich.cells import cell_len
 
@@ -242,6 +242,7 @@ TEXT = some.text("ab /", min_size=0, max_size=40)
 CELL = some.sampled_from(["1", "0.1234", "12.5e-10 ±1e-12", "‖v‖", "中文"])
 
 
+@settings(max_examples=40)
 @given(some.data(), some.integers(20, 130))
 def test_any_table_fits(data: some.DataObject, room: int) -> None:
     columns = [
