@@ -13,7 +13,7 @@ import torch
 from beftkit.checkpoints import open_checkpoint
 from beftkit.checkpoints.reach import cached_commit
 from beftkit.errors import BeftError
-from beftkit.models import Architecture, Loaded, head_names, load_model, load_skeleton
+from beftkit.models import Architecture, Loaded, head_names, load_model, load_skeleton, quiet
 from beftkit.objectives.fits import settle_padding
 from beftkit.objectives.objective import Objective
 from beftkit.tasks import Batch, Encoded, Split, compute_metrics, encode
@@ -21,7 +21,7 @@ from beftkit.tasks import Batch, Encoded, Split, compute_metrics, encode
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from beftkit.settings.resolve import Loading
+    from beftkit.settings.resolve import Opening
 
 
 class HeadObjective(Objective):
@@ -36,7 +36,7 @@ class HeadObjective(Objective):
         """Outputs of the head."""
         return max(len(self.labels), 1)
 
-    def load(self, settings: Loading, seed: int) -> Loaded:
+    def load(self, settings: Opening, seed: int) -> Loaded:
         s = settings
         return load_classifier(
             s.model,
@@ -50,7 +50,7 @@ class HeadObjective(Objective):
             trust_remote_code=s.trust_remote_code,
         )
 
-    def skeleton(self, settings: Loading) -> Any:
+    def skeleton(self, settings: Opening) -> Any:
         return load_skeleton(
             settings.model,
             _classifier(self.labels),
@@ -58,8 +58,18 @@ class HeadObjective(Objective):
             trust_remote_code=settings.trust_remote_code,
         )
 
-    def encode(self, split: Split, tokenizer: Any, max_length: int) -> Encoded:
-        return encode(split, tokenizer, max_length=max_length)
+    def encode(
+        self, split: Split, tokenizer: Any, max_length: int, *, allow_empty: bool = False
+    ) -> Encoded:
+        return encode(split, tokenizer, max_length=max_length, allow_empty=allow_empty)
+
+    def pipeline(self, model: Any, tokenizer: Any, max_length: int) -> Any:
+        from transformers import pipeline
+
+        # It cuts nothing by itself, and then stops at the first text that is too long.
+        cut: dict[str, Any] = {"truncation": True, "max_length": max_length}
+        with quiet():
+            return pipeline("text-classification", model, tokenizer=tokenizer, **cut)
 
     def measure(
         self, metrics: Sequence[Any], predictions: Any, targets: Any
@@ -120,7 +130,7 @@ def load_classifier(reference: str, labels: Sequence[str], **options: Any) -> Lo
     return loaded
 
 
-def held_labels(settings: Loading) -> tuple[str, ...] | None:
+def held_labels(settings: Opening) -> tuple[str, ...] | None:
     """Names of the classes of a head that the checkpoint holds and that is kept, in id order.
 
     Told from the configuration and the names of the tensors: every configuration names classes,
