@@ -131,6 +131,19 @@ def _classes(
     return names, arrays, notes
 
 
+def text_columns(where: str, present: Sequence[str], given: Sequence[str] | None) -> list[str]:
+    """The one or two columns of texts of a file without labels: those given, the usual ones, or the
+    only one.
+
+    Raises:
+        BeftError: they are not there, or it is not clear which they are.
+    """
+    if given is None and len(present) == 1:
+        return [*present]
+    found = _text_columns(Path(where), present, given, "")
+    return [*needed(where, found)(present)]
+
+
 def _text_columns(
     path: Path, present: Sequence[str], given: Sequence[str] | None, label: str
 ) -> list[str]:
