@@ -37,11 +37,11 @@ def make_objective(
     return made
 
 
-def held_labels(settings: Opening) -> tuple[str, ...] | None:
+def held_labels(settings: Opening, *, alone: bool = False) -> tuple[str, ...] | None:
     """`beftkit.objectives.heads.held_labels`, imported when it is asked for."""
     from beftkit.objectives.heads import held_labels as found
 
-    return found(settings)
+    return found(settings, alone=alone)
 
 
 def objective_told(settings: Opening, kind: str | None, labels: Sequence[str] | None) -> Objective:
@@ -53,13 +53,16 @@ def objective_told(settings: Opening, kind: str | None, labels: Sequence[str] | 
         labels: of the answers in id order, as the adapter says; None: the model's own head knows.
 
     Raises:
-        BeftError: a kind that is not known here, or a model that cannot be read.
+        BeftError: a kind that is not known here, a model that cannot be read, or one that gives
+            several labels at once.
     """
     if kind is not None and kind not in get_args(Kind):
         raise BeftError(f"made for a task of kind {kind!r}, which this version does not know")
-    names = held_labels(settings) if labels is None else labels
+    names = (held_labels(settings, alone=True) if labels is None else labels) or ()
+    if len({*names}) < len(names):
+        raise BeftError(f"labels {', '.join(names)}: one of them twice, so answers would mix")
     # A head of one output has no names: it gives values.
-    return make_objective(cast("Kind", kind or ("classes" if names else "values")), names or ())
+    return make_objective(cast("Kind", kind or ("classes" if names else "values")), names)
 
 
 def objective_of(data: Data) -> Objective:

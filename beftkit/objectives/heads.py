@@ -130,11 +130,15 @@ def load_classifier(reference: str, labels: Sequence[str], **options: Any) -> Lo
     return loaded
 
 
-def held_labels(settings: Opening) -> tuple[str, ...] | None:
+def held_labels(settings: Opening, *, alone: bool = False) -> tuple[str, ...] | None:
     """Names of the classes of a head that the checkpoint holds and that is kept, in id order.
 
     Told from the configuration and the names of the tensors: every configuration names classes,
     also that of a model without a head.
+
+    Args:
+        settings: name the model.
+        alone: refuse a head whose labels may be several at once: no data tell that it is one.
 
     Returns:
         None where it holds none; empty for a head of one output, which gives values.
@@ -162,6 +166,11 @@ def held_labels(settings: Opening) -> tuple[str, ...] | None:
         kept = type(model).__name__ in (model.config.architectures or ())
     if not kept or width == 1:
         return () if kept else None
+    if alone and model.config.problem_type == "multi_label_classification":
+        raise BeftError(
+            f"{s.model}: each of its labels is true or not by itself (multi_label_classification), "
+            "which is not predicted here; transformers' own pipeline does"
+        )
     named = model.config.id2label if width == model.config.num_labels else {}
     names = tuple(str(named.get(i, f"LABEL_{i}")) for i in range(width))
     return names if len({*names}) == width else tuple(f"LABEL_{i}" for i in range(width))

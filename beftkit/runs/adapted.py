@@ -10,6 +10,7 @@ from beftkit.adapters import base_elsewhere, is_adapter, meant
 from beftkit.checkpoints import base_digest
 from beftkit.errors import BeftError, UsageError
 from beftkit.models import Loaded
+from beftkit.runs.said import Said
 from beftkit.runs.standing import Standing
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.predict import ExportSettings, PredictSettings
@@ -27,12 +28,16 @@ class Named(Generic[Settings]):
             nothing else was given; of a run's folder what it made.
         info: of the adapter; None: a whole model.
         standing: what the adapter says beside.
+        labels: of its head, in id order, where it brings one; empty: values.
+        max_length: tokens a text was cut to in the training.
         notes: where the adapter led us, and whether its base is the one it was trained on.
     """
 
     settings: Settings
     info: AdapterInfo | None
     standing: Standing
+    labels: tuple[str, ...] | None
+    max_length: int | None
     notes: tuple[str, ...]
 
 
@@ -60,7 +65,7 @@ def named(settings: Settings) -> Named[Settings]:
     if s.adapter is None:
         if not s.model:
             raise UsageError("neither a model nor an adapter was given; expected one of them")
-        return Named(s, None, Standing(), ())
+        return Named(s, None, Standing(), None, None, ())
     info = adapter_info(s.adapter)
     standing = Standing.of(info)
     notes: list[str] = []
@@ -77,7 +82,9 @@ def named(settings: Settings) -> Named[Settings]:
             s = s.model_copy(update={"tokenizer": info.reference})
         else:
             notes.append(f"{s.adapter}: its tokenizer's files are gone; the base's own is used")
-    return Named(s, info, standing, tuple(notes))
+    said = Said.of(info)
+    labels = info.head_labels if said.labels is None else said.labels
+    return Named(s, info, standing, labels, said.max_length, tuple(notes))
 
 
 def put_on(loaded: Loaded, found: Named[Any]) -> tuple[str, ...]:

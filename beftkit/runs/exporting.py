@@ -21,7 +21,6 @@ from beftkit.registry import MAX_LENGTH
 from beftkit.runs import manifest
 from beftkit.runs.adapted import Named, named, put_on
 from beftkit.runs.cards import hub_id
-from beftkit.runs.said import Said
 from beftkit.settings.predict import ExportSettings
 from beftkit.settings.resolve import resolve
 
@@ -86,11 +85,7 @@ def export(
     if isinstance(whole := meant(str(adapter)), str) and _is_model(Path(whole)):
         raise UsageError(f"{whole}: is a whole model already, with nothing to merge; copy it")
     found = named(s)
-    said = Said.of(found.info)
-    labels = said.labels
-    if labels is None and found.info is not None:
-        labels = found.info.head_labels
-    objective = objective_told(found.settings, found.standing.kind, labels)
+    objective = objective_told(found.settings, found.standing.kind, found.labels)
     loaded = objective.load(found.settings, 0)
     notes = (*found.notes, *put_on(loaded, found))
     with _folder_beside(folder) as work:
@@ -98,7 +93,7 @@ def export(
             with quiet():
                 loaded.model.save_pretrained(work)
                 loaded.tokenizer.save_pretrained(work)
-            length = most_tokens(loaded, said.max_length or MAX_LENGTH)
+            length = most_tokens(loaded, found.max_length or MAX_LENGTH)
             (work / CARD).write_text(_card(found, objective, length), encoding="utf-8")
             names = sorted(p.relative_to(work).as_posix() for p in work.rglob("*") if p.is_file())
             manifest.begin(work, *names)
@@ -203,7 +198,7 @@ def _put(work: Path, folder: Path, overwrite: bool) -> None:
 
 def _card(found: Named[Any], objective: Objective, length: int) -> str:
     """A short card; no path of this machine is in it."""
-    s, said = found.settings, Said.of(found.info)
+    s, task = found.settings, found.standing.task
     base = hub_id(s.model)
     lines = ["---", *([f"base_model: {base}"] if base else []), "library_name: transformers"]
     lines += [f"pipeline_tag: {objective.pipeline_tag}", "tags: [beftkit, bias-tuning]", "---", ""]
@@ -226,6 +221,6 @@ def _card(found: Named[Any], objective: Objective, length: int) -> str:
         "",
         f"- {markdown(objective.described())}",
     ]
-    if said.task:
-        lines.append(f"- Task: {markdown(said.task)}")
+    if task:
+        lines.append(f"- Task: {task.name}")
     return "\n".join([*lines, ""])

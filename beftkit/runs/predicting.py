@@ -274,7 +274,7 @@ class _Journey:
             count = f"{sums.truncated} of {self.examples}"
             yield f"{count} texts cut to {predictor.max_length} tokens (--max-length)"
         if sums.empty:
-            yield f"{sums.empty} of {self.examples} texts are empty: answered as the model answers an empty text"
+            yield f"{sums.empty} of {self.examples} texts are empty: answered like any other"
         if sums.unanswered:
             yield f"{sums.unanswered} rows hold no text, or none that gives a token: no answer"
         if sums.below:

@@ -13,7 +13,6 @@ from beftkit.models import Loaded
 from beftkit.objectives import Answer, Objective, objective_told
 from beftkit.registry import MAX_LENGTH
 from beftkit.runs.adapted import named, put_on
-from beftkit.runs.said import Said
 from beftkit.runs.standing import Standing
 from beftkit.settings.predict import PredictSettings
 from beftkit.settings.resolve import resolve
@@ -248,17 +247,18 @@ def load_with(settings: PredictSettings) -> Predictor:
     from beftkit.objectives.fits import most_tokens
 
     found = named(settings)
-    s, standing, said = found.settings, found.standing, Said.of(found.info)
-    labels = said.labels
-    if labels is None and found.info is not None:
-        labels = found.info.head_labels
+    standing = found.standing
+    # As in the training, but for what was given here.
+    as_trained = {"precision": standing.precision, "dtype": standing.dtype}
+    own = {n: v for n, v in as_trained.items() if v and n not in settings.model_fields_set}
+    s = found.settings.model_copy(update=own)
     accelerator = make_accelerator(s.device, s.precision)
-    objective = objective_told(s, standing.kind, labels)
+    objective = objective_told(s, standing.kind, found.labels)
     if s.threshold is not None and "probability" not in objective.answer_fields:
         raise UsageError("--threshold: this model gives values, which have no probability")
     loaded = objective.load(s, 0)
     notes = (*found.notes, *put_on(loaded, found))
-    wanted = s.max_length or said.max_length or MAX_LENGTH
+    wanted = s.max_length or found.max_length or MAX_LENGTH
     if s.device_map is None:
         loaded.model.to(accelerator.device)
     length = most_tokens(loaded, wanted)

@@ -28,6 +28,9 @@ USUAL_TEXTS = tuple(tuple(row.split(",")) for row in _TEXTS.split())
 USUAL_LABELS = ("label", "labels", "target", "score")
 
 CLASSIFICATION_METRICS = ("accuracy", "macro_f1")
+#: in the name of a file's only column: it is several that something else separates
+_SEPARATORS = ",;\t|"
+
 REGRESSION_METRICS = ("spearman", "pearson", "mse")
 
 
@@ -138,7 +141,7 @@ def text_columns(where: str, present: Sequence[str], given: Sequence[str] | None
     Raises:
         BeftError: they are not there, or it is not clear which they are.
     """
-    if given is None and len(present) == 1:
+    if given is None and len(present) == 1 and not {*present[0]} & {*_SEPARATORS}:
         return [*present]
     found = _text_columns(Path(where), present, given, "")
     return [*needed(where, found)(present)]

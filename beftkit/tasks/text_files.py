@@ -109,7 +109,7 @@ class TextOnDisk:
         check_regular(path)
         self.path = path
         with self._opened() as file:
-            start = self._told(path, file.read, 1 << 16)
+            start = self._told(file.read, 1 << 16)
         if not start.strip():
             raise BeftError(f"{path}: empty")
         _check_kind(path, start)
@@ -131,14 +131,14 @@ class TextOnDisk:
     def count(self) -> int:
         """Line feeds in it: about as many as there are rows."""
         with self._opened() as file:
-            return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+            return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 16), b""))
 
     def _decoded(self, newline: str) -> Iterator[str]:
         with io.TextIOWrapper(
             cast("BinaryIO", self._opened()), encoding="utf-8-sig", newline=newline
         ) as file:
             number = 0
-            while line := self._told(self.path, file.readline, -1, number + 1):
+            while line := self._told(file.readline, -1):
                 number += 1
                 if "\0" in line:
                     raise BeftError(
@@ -160,15 +160,25 @@ class TextOnDisk:
             raise _no_gzip(self.path)
         return file
 
-    @staticmethod
-    def _told(path: Path, read: Callable[[int], Any], size: int, line: int = 1) -> Any:
+    def _told(self, read: Callable[[int], Any], size: int) -> Any:
         """What is read, or in one line what is wrong with it."""
         try:
             return read(size)
         except UnicodeDecodeError:
-            raise BeftError(f"{path}:{line}: not UTF-8 text; convert the file") from None
+            where = f"{self.path}:{self._undecodable()}"
+            raise BeftError(f"{where}: not UTF-8 text; convert the file") from None
         except (EOFError, OSError, zlib.error) as error:
-            raise _bad_gzip(path, error) from None
+            raise _bad_gzip(self.path, error) from None
+
+    def _undecodable(self) -> int:
+        """The first line that is no UTF-8; decoders read ahead of the line they are asked for."""
+        with self._opened() as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    line.decode()
+                except UnicodeDecodeError:
+                    return number
+        return 1
 
 
 def split_lines(text: str) -> list[str]:
