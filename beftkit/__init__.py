@@ -16,9 +16,15 @@ if TYPE_CHECKING:
     from beftkit.errors import BeftError as BeftError
     from beftkit.inspection import Inspection as Inspection
     from beftkit.inspection import inspect as inspect
+    from beftkit.runs import ExportResult as ExportResult
+    from beftkit.runs import PredictionResult as PredictionResult
+    from beftkit.runs import Predictor as Predictor
     from beftkit.runs import evaluate as evaluate
+    from beftkit.runs import export as export
     from beftkit.runs import fisher as fisher
     from beftkit.runs import fisher_all as fisher_all
+    from beftkit.runs import load as load
+    from beftkit.runs import predict as predict
     from beftkit.runs.results import TrainResult as TrainResult
     from beftkit.scores import Scores as Scores
     from beftkit.selection import Selection as Selection
@@ -28,29 +34,41 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BeftError": "errors",
+    "ExportResult": "runs",
     "Inspection": "inspection",
+    "PredictionResult": "runs",
+    "Predictor": "runs",
     "Scores": "scores",
     "Selection": "selection",
     "TrainResult": "runs.results",
     "evaluate": "runs",
+    "export": "runs",
     "fisher": "runs",
     "fisher_all": "runs",
     "inspect": "inspection",
+    "load": "runs",
+    "predict": "runs",
     "score": "diff",
     "score_all": "diff",
     "select": "selection",
 }
 __all__ = [
     "BeftError",
+    "ExportResult",
     "Inspection",
+    "PredictionResult",
+    "Predictor",
     "Scores",
     "Selection",
     "TrainResult",
     "__version__",
     "evaluate",
+    "export",
     "fisher",
     "fisher_all",
     "inspect",
+    "load",
+    "predict",
     "score",
     "score_all",
     "select",

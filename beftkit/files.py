@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import partial
 from itertools import repeat
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import IO, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from beftkit.errors import BeftError
 
@@ -48,7 +49,18 @@ def same_file(path: Path, other: str) -> bool:
 
 
 def write_whole(path: str | Path, data: bytes) -> None:
-    """Write to a temporary file beside ``path``, then rename it into place.
+    """Write a file that is there whole or not at all.
+
+    Raises:
+        BeftError: the path cannot be written; nothing is left behind.
+    """
+    with whole_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
+    """A temporary file beside ``path``, which is renamed into place when this ends well.
 
     Raises:
         BeftError: the path cannot be written; nothing is left behind.
@@ -58,12 +70,13 @@ def write_whole(path: str | Path, data: bytes) -> None:
     path = check_writable(path)
     try:
         if path.exists() and not path.is_file():  # /dev/stdout, a pipe: there is no renaming
-            path.write_bytes(data)
+            with path.open("wb") as file:
+                yield file
             return
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".beftkit-")
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())  # before the renaming: a power cut leaves one or the other
             mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask()

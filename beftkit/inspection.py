@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from beftkit.adapters import meant
 from beftkit.biases import ROLES, Site, bias_free, load_table
 from beftkit.checkpoints import BiasSet, load_config, open_checkpoint, recognise_checkpoint
 from beftkit.errors import BeftError
@@ -102,7 +103,7 @@ def inspect(
 
     Args:
         checkpoint: a ``.safetensors`` file, an index of shards, a model folder, or one on the hub
-            (``owner/name[@revision]``).
+            (``owner/name[@revision]``); or the folder of a run that made a whole model.
         model_config: a ``config.json`` to use instead of the one beside the weights.
         families: a TOML file with rows for families that beftkit does not know.
         download: fetch whole weight files from the hub into its cache, not parts of them.
@@ -115,7 +116,7 @@ def inspect(
         >>> inspect("bert-base").layers  # doctest: +SKIP
         {'text': 12}
     """
-    opened = open_checkpoint(checkpoint, download=download)
+    opened = open_checkpoint(meant(checkpoint), download=download)
     if opened.adapter is not None:
         raise BeftError(
             f"{opened.reference}: an adapter, which has no biases of its own; inspect its base "

@@ -182,14 +182,18 @@ def code_of(reference: str, revision: str | None = None) -> tuple[str, ...]:
 def load_tokenizer(
     reference: str, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> Any:
-    """The tokenizer of a folder or hub repository.
+    """The tokenizer of a folder, an adapter's too, or of ``owner/name[@revision]``.
 
     Raises:
         BeftError: there is none.
     """
     from transformers import AutoTokenizer
 
-    _check_reference(reference)
+    if not (Path(reference) / "tokenizer_config.json").is_file():  # else an adapter has one, too
+        _check_reference(reference)
+    if not Path(reference).exists():
+        place, _, at = reference.removeprefix("hf://").partition("@")
+        reference, revision = place, at or revision
     with quiet(), one_line(reference, "tokenizer"):
         found: Any = AutoTokenizer.from_pretrained(
             reference, revision=revision, trust_remote_code=trust_remote_code

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import settings
 
+from tests.answering import answering as answering
 from tests.builders import write_model
 from tests.command import Beftkit, Ran
 from tests.fisher_run import fisher as fisher

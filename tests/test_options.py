@@ -37,6 +37,15 @@ OPTIONS = {
         label-map max-length metric no-quotes no-trust-remote-code output precision quiet quotes
         revision task text-columns tokenizer trust-remote-code validation-file
     """,
+    "predict": """
+        adapter all-probabilities base batch-size device device-map dtype file format max-length
+        no-all-probabilities no-quotes no-trust-remote-code output precision quiet quotes revision
+        text-columns threshold tokenizer trust-remote-code
+    """,
+    "export": """
+        base dtype format no-trust-remote-code output overwrite quiet revision tokenizer
+        trust-remote-code
+    """,
     "fisher": """
         allow-inert batch-size buffer-mib candidates data-dir data-revision device device-map dtype
         examples format gradient-checkpointing head-seeds label-column label-map max-length new-head

@@ -12,7 +12,9 @@ import pytest
 
 import beftkit.diff
 import beftkit.inspection
+import beftkit.objectives.answers
 import beftkit.runs.evaluating
+import beftkit.runs.exporting
 import beftkit.runs.prepare
 import beftkit.runs.results
 import beftkit.scores
@@ -36,6 +38,7 @@ HOMES: Mapping[ModuleType, str | None] = {
     beftkit.selection.certainty: None, beftkit.scores: None,
     beftkit.runs.results: None, beftkit.inspection: None, beftkit.training.evaluation: None,
     beftkit.diff: "Comparison", beftkit.runs.evaluating: "EvaluationResult",
+    beftkit.runs.exporting: "ExportResult", beftkit.objectives.answers: "Answer",
     beftkit.runs.prepare: "RunPlan", beftkit.training.journal: "Progress",
 }  # fmt: skip
 

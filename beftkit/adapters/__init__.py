@@ -1,6 +1,7 @@
 """Adapters: what training changed, as files, what such files say, and what they do to a base."""
 
 from beftkit.adapters.changes import change, storable
+from beftkit.adapters.places import is_adapter, meant
 from beftkit.adapters.reading import (
     BIASES_NAME,
     CONFIG_NAME,
@@ -44,7 +45,9 @@ __all__ = [
     "default_format",
     "endings",
     "fewer_layers",
+    "is_adapter",
     "layers_of",
+    "meant",
     "mismatch",
     "storable",
     "write_adapter",

@@ -63,7 +63,8 @@ def score(
         Argument(
             metavar="POST...",
             help="After fine-tuning: the same kinds, a PEFT adapter, or the folder of a run "
-            "(checkpoint-100, ...). An adapter that names its base may stand alone.",
+            "(its adapter, or checkpoint-100, ...). An adapter that names its base may stand "
+            "alone.",
             show_default=False,
         ),
     ] = None,

@@ -3,6 +3,7 @@
 from beftkit.checkpoints.adapted import AdaptedBiasSet
 from beftkit.checkpoints.bias_set import BiasSet, recognise_checkpoint
 from beftkit.checkpoints.checkpoint import Checkpoint, load_config, open_checkpoint
+from beftkit.checkpoints.digest import base_digest
 from beftkit.checkpoints.header import TensorInfo
 from beftkit.checkpoints.screen import check_model_files
 
@@ -11,6 +12,7 @@ __all__ = [
     "BiasSet",
     "Checkpoint",
     "TensorInfo",
+    "base_digest",
     "check_model_files",
     "load_config",
     "open_checkpoint",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from beftkit.adapters import BIASES_NAME, base_elsewhere
+from beftkit.adapters import BIASES_NAME, base_elsewhere, meant
 from beftkit.adapters import CONFIG_NAME as ADAPTER_CONFIG
 from beftkit.biases import Table
 from beftkit.checkpoints import (
@@ -106,7 +106,7 @@ class Sides:
 
     def _open(self, reference: Reference) -> Checkpoint:
         if isinstance(reference, (str, Path)):
-            return open_checkpoint(reference, download=self.download)
+            return open_checkpoint(meant(reference), download=self.download)
         from beftkit.checkpoints.live import LiveCheckpoint
 
         return LiveCheckpoint(reference)

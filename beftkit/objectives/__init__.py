@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast, get_args
 
+from beftkit.errors import BeftError
+from beftkit.objectives.answers import Answer
 from beftkit.objectives.objective import Objective
 from beftkit.registry import Kind
 from beftkit.tasks import Data
 
 if TYPE_CHECKING:
-    from beftkit.settings.resolve import Loading
+    from beftkit.settings.resolve import Opening
 
-__all__ = ["Objective", "held_labels", "make_objective", "objective_of"]
+__all__ = ["Answer", "Objective", "held_labels", "make_objective", "objective_of", "objective_told"]
 
 
 def make_objective(
@@ -35,11 +37,32 @@ def make_objective(
     return made
 
 
-def held_labels(settings: Loading) -> tuple[str, ...] | None:
+def held_labels(settings: Opening, *, alone: bool = False) -> tuple[str, ...] | None:
     """`beftkit.objectives.heads.held_labels`, imported when it is asked for."""
     from beftkit.objectives.heads import held_labels as found
 
-    return found(settings)
+    return found(settings, alone=alone)
+
+
+def objective_told(settings: Opening, kind: str | None, labels: Sequence[str] | None) -> Objective:
+    """The objective of a model that there are no examples for.
+
+    Args:
+        settings: name the model.
+        kind: what its adapter says it is of; None: it does not.
+        labels: of the answers in id order, as the adapter says; None: the model's own head knows.
+
+    Raises:
+        BeftError: a kind that is not known here, a model that cannot be read, or one that gives
+            several labels at once.
+    """
+    if kind is not None and kind not in get_args(Kind):
+        raise BeftError(f"made for a task of kind {kind!r}, which this version does not know")
+    names = (held_labels(settings, alone=True) if labels is None else labels) or ()
+    if len({*names}) < len(names):
+        raise BeftError(f"labels {', '.join(names)}: one of them twice, so answers would mix")
+    # A head of one output has no names: it gives values.
+    return make_objective(cast("Kind", kind or ("classes" if names else "values")), names)
 
 
 def objective_of(data: Data) -> Objective:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.nn import functional
 
+from beftkit.objectives.answers import Answer
 from beftkit.objectives.heads import HeadObjective
 
 if TYPE_CHECKING:
@@ -27,8 +28,20 @@ class Classes(HeadObjective):
     own_ids: tuple[int, ...] = ()
     constant = "majority class"
 
+    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The logits, float32 [B, labels]."""
+        return self.logits(model, batch)
+
+    def answers(self, outputs: Any) -> list[Answer]:
+        rows = outputs.double().softmax(-1).tolist()
+        best = self.predictions(outputs).tolist()
+        return [
+            Answer(self.labels[at], row[at], None, dict(zip(self.labels, row, strict=True)))
+            for at, row in zip(best, rows, strict=True)
+        ]
+
     def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
-        logits = self.logits(model, batch)
+        logits = self.outputs(model, batch)
         return functional.cross_entropy(logits, batch.targets, reduction="none"), logits
 
     def predictions(self, outputs: Any) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from beftkit.checkpoints import open_checkpoint
 from beftkit.checkpoints.reach import cached_commit
 from beftkit.errors import BeftError
-from beftkit.models import Architecture, Loaded, head_names, load_model, load_skeleton
+from beftkit.models import Architecture, Loaded, head_names, load_model, load_skeleton, quiet
 from beftkit.objectives.fits import settle_padding
 from beftkit.objectives.objective import Objective
 from beftkit.tasks import Batch, Encoded, Split, compute_metrics, encode, standard_errors
@@ -22,7 +22,7 @@ from beftkit.tasks import Batch, Encoded, Split, compute_metrics, encode, standa
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from beftkit.settings.resolve import Loading
+    from beftkit.settings.resolve import Opening
 
 
 class HeadObjective(Objective):
@@ -37,7 +37,7 @@ class HeadObjective(Objective):
         """Outputs of the head."""
         return max(len(self.labels), 1)
 
-    def load(self, settings: Loading, seed: int) -> Loaded:
+    def load(self, settings: Opening, seed: int) -> Loaded:
         s = settings
         return load_classifier(
             s.model,
@@ -51,7 +51,7 @@ class HeadObjective(Objective):
             trust_remote_code=s.trust_remote_code,
         )
 
-    def skeleton(self, settings: Loading) -> Any:
+    def skeleton(self, settings: Opening) -> Any:
         return load_skeleton(
             settings.model,
             _classifier(self.labels),
@@ -59,8 +59,18 @@ class HeadObjective(Objective):
             trust_remote_code=settings.trust_remote_code,
         )
 
-    def encode(self, split: Split, tokenizer: Any, max_length: int) -> Encoded:
-        return encode(split, tokenizer, max_length=max_length)
+    def encode(
+        self, split: Split, tokenizer: Any, max_length: int, *, allow_empty: bool = False
+    ) -> Encoded:
+        return encode(split, tokenizer, max_length=max_length, allow_empty=allow_empty)
+
+    def pipeline(self, model: Any, tokenizer: Any, max_length: int) -> Any:
+        from transformers import pipeline
+
+        # It cuts nothing by itself, and then stops at the first text that is too long.
+        cut: dict[str, Any] = {"truncation": True, "max_length": max_length}
+        with quiet():
+            return pipeline("text-classification", model, tokenizer=tokenizer, **cut)
 
     def measure(
         self, metrics: Sequence[Any], predictions: Any, targets: Any
@@ -141,11 +151,15 @@ def load_classifier(reference: str, labels: Sequence[str], **options: Any) -> Lo
     return loaded
 
 
-def held_labels(settings: Loading) -> tuple[str, ...] | None:
+def held_labels(settings: Opening, *, alone: bool = False) -> tuple[str, ...] | None:
     """Names of the classes of a head that the checkpoint holds and that is kept, in id order.
 
     Told from the configuration and the names of the tensors: every configuration names classes,
     also that of a model without a head.
+
+    Args:
+        settings: name the model.
+        alone: refuse a head whose labels may be several at once: no data tell that it is one.
 
     Returns:
         None where it holds none; empty for a head of one output, which gives values.
@@ -173,6 +187,11 @@ def held_labels(settings: Loading) -> tuple[str, ...] | None:
         kept = type(model).__name__ in (model.config.architectures or ())
     if not kept or width == 1:
         return () if kept else None
+    if alone and model.config.problem_type == "multi_label_classification":
+        raise BeftError(
+            f"{s.model}: each of its labels is true or not by itself (multi_label_classification), "
+            "which is not predicted here; transformers' own pipeline does"
+        )
     named = model.config.id2label if width == model.config.num_labels else {}
     names = tuple(str(named.get(i, f"LABEL_{i}")) for i in range(width))
     return names if len({*names}) == width else tuple(f"LABEL_{i}" for i in range(width))

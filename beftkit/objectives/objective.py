@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from beftkit.adapters import SAVED_BY_TASK
+from beftkit.errors import BeftError
+from beftkit.objectives.answers import Answer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from beftkit.models import Loaded
-    from beftkit.settings.resolve import Loading
+    from beftkit.settings.resolve import Opening
     from beftkit.tasks import Batch, Encoded, Split
 
 
@@ -24,6 +26,7 @@ class Objective(ABC):
         pipeline_tag: the hub's word for it; with a capital and blanks it is read by people.
         nll_factor: times a loss is the negative log-likelihood of the target, up to a constant, as
             the Fisher score needs it.
+        answer_fields: fields of `Answer` that its answers have, in the order they are shown.
         labels: names of the answers in the order of their ids; empty where there are none.
         constant: what `baseline` predicts, in words (``majority class``); empty where a kind has no
             such prediction.
@@ -32,6 +35,7 @@ class Objective(ABC):
     task_type: ClassVar[str]
     pipeline_tag: ClassVar[str]
     nll_factor: ClassVar[float] = 1.0
+    answer_fields: ClassVar[tuple[str, ...]] = ("label", "probability")
     labels: tuple[str, ...] = ()
     constant: ClassVar[str] = ""
 
@@ -41,7 +45,7 @@ class Objective(ABC):
         return SAVED_BY_TASK.get(self.task_type, ())
 
     @abstractmethod
-    def load(self, settings: Loading, seed: int) -> Loaded:
+    def load(self, settings: Opening, seed: int) -> Loaded:
         """The model and its tokenizer; whatever the checkpoint lacks is drawn by the seed.
 
         Raises:
@@ -49,20 +53,36 @@ class Objective(ABC):
         """
 
     @abstractmethod
-    def skeleton(self, settings: Loading) -> Any:
+    def skeleton(self, settings: Opening) -> Any:
         """The model without its weights, on the meta device: names and shapes, at once."""
 
     @abstractmethod
-    def encode(self, split: Split, tokenizer: Any, max_length: int) -> Encoded:
+    def encode(
+        self, split: Split, tokenizer: Any, max_length: int, *, allow_empty: bool = False
+    ) -> Encoded:
         """Tokenise examples, once.
+
+        Args:
+            split: whose targets may be zeros, where nothing is compared with them.
+            tokenizer: the model's.
+            max_length: tokens a row may have.
+            allow_empty: keep a row without a token, which no model takes.
 
         Raises:
             BeftError: a text gives no token, or ``max_length`` leaves no room.
         """
 
     @abstractmethod
+    def outputs(self, model: nn.Module, batch: Batch) -> Any:
+        """What the model gives, for `predictions` and `answers`; targets are not looked at."""
+
+    @abstractmethod
+    def answers(self, outputs: Any) -> list[Answer]:
+        """[B]."""
+
+    @abstractmethod
     def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
-        """Losses, float32 [B], differentiable; and outputs for `predictions`.
+        """Losses, float32 [B], differentiable; and `outputs`.
 
         Safe under autocast: the model's outputs are made float32 first.
         """
@@ -101,6 +121,14 @@ class Objective(ABC):
         Names and arguments as in `measure`; a metric of which none is known is left out.
         """
         return {}
+
+    def pipeline(self, model: Any, tokenizer: Any, max_length: int) -> Any:
+        """Transformers' own pipeline over a model that is on its device, with the same answers.
+
+        Raises:
+            BeftError: transformers has none for such a task.
+        """
+        raise BeftError(f"transformers has no pipeline that answers as {self.pipeline_tag} does")
 
     @abstractmethod
     def described(self) -> str:

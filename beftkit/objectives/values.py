@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.nn import functional
 
+from beftkit.objectives.answers import Answer
 from beftkit.objectives.heads import HeadObjective
 
 if TYPE_CHECKING:
@@ -28,9 +29,17 @@ class Values(HeadObjective):
     own_ids: tuple[int, ...] = ()
     nll_factor = 0.5
     constant = "mean"
+    answer_fields = ("value",)
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Values, float32 [B]."""
+        return self.logits(model, batch).squeeze(-1)
+
+    def answers(self, outputs: Any) -> list[Answer]:
+        return [Answer(value=value) for value in outputs.tolist()]
 
     def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
-        values = self.logits(model, batch).squeeze(-1)
+        values = self.outputs(model, batch)
         return functional.mse_loss(values, batch.targets.float(), reduction="none"), values
 
     def predictions(self, outputs: Any) -> Tensor:

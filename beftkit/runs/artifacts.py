@@ -20,7 +20,7 @@ from beftkit.adapters import (
 )
 from beftkit.errors import BeftError
 from beftkit.models import Loaded, quiet
-from beftkit.runs import manifest
+from beftkit.runs import manifest, standing
 from beftkit.runs.folders import ADAPTER, MODEL
 from beftkit.runs.manifest import HALF, move_files
 from beftkit.runs.prepare import Prepared
@@ -50,16 +50,20 @@ def write_output(
         chosen, why = default_format(tuned, task_type)
     names = (BIASES_NAME,) if chosen == "biases" else (WEIGHTS_NAME, CONFIG_NAME)
     manifest.add(folder, *(f"{ADAPTER}/{name}" for name in names))
-    notes = write_adapter(
-        folder / ADAPTER,
-        tuned,
-        format=chosen,
-        base=_base(ready.loaded.reference),
-        task_type=task_type,
-        metadata=_metadata(settings, ready.data),
-        revision=settings.revision,
-    )
-    return ADAPTER, chosen, (*((why,) if why else ()), *notes)
+    with standing.tokenizer_saved(ready, folder) as (work, lacking):
+        said = standing.header(ready, settings, standing.names_in(work))
+        notes = write_adapter(
+            folder / ADAPTER,
+            tuned,
+            format=chosen,
+            base=_base(ready.loaded.reference),
+            task_type=task_type,
+            metadata={**_metadata(settings, ready.data), **said},
+            revision=settings.revision,
+        )
+        if work is not None:  # the adapter first: whatever befalls the tokenizer, it is there
+            lacking = standing.put_beside(work, folder, ADAPTER)
+    return ADAPTER, chosen, (*((why,) if why else ()), *notes, *((lacking,) if lacking else ()))
 
 
 def check_output(ready: Prepared, tuner: Tuner, settings: TrainSettings) -> None:

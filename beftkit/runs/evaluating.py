@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from beftkit.accelerator import out_of_memory
-from beftkit.adapters import base_elsewhere
-from beftkit.errors import BeftError, UsageError
 from beftkit.files import headed
+from beftkit.runs.adapted import named, put_on
 from beftkit.runs.loading import class_notes, load_data
 from beftkit.runs.prepare import prepare
 from beftkit.runs.said import Said
@@ -19,7 +18,6 @@ from beftkit.settings.resolve import resolve
 from beftkit.settings.signatures import documented
 from beftkit.shown import Shown
 from beftkit.training.evaluation import Evaluation, evaluate_model, load_metrics, stayed_note
-from beftkit.weights import adapter_info, apply_adapter
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,7 +63,8 @@ def evaluate(
     """Evaluate a fine-tuned model, or an adapter over its base, on a validation split.
 
     Args:
-        model: a model folder, ``owner/name``, or an adapter, whose base is then taken.
+        model: a model folder, ``owner/name``, an adapter, whose base is then taken, or the folder
+            of a run.
         adapter: folder or ``owner/name``; names its base where ``model`` is left out.
         settings: fields of `beftkit.settings.EvaluateSettings`: ``task`` or ``validation_file``,
             ``metric``, ``batch_size``, ``max_length``, ``precision``, ``device``, ... What is left
@@ -81,16 +80,8 @@ def evaluate(
 def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
     """`evaluate` (see there) under settings that are resolved."""
     s = settings
-    info = None if s.adapter is None else adapter_info(s.adapter)
-    led: list[str] = []  # what to say of where the adapter led us
-    if not s.model:
-        if info is None:
-            raise UsageError("neither a model nor an adapter was given; expected one of them")
-        if info.base is None:
-            raise BeftError(f"{s.adapter}: does not name its base; give the model as well")
-        led = base_elsewhere(str(s.adapter), info.base)
-        found_base = {"model": info.base, "revision": s.revision or info.revision}
-        s = s.model_copy(update=found_base)
+    what = named(s)
+    s, info = what.settings, what.info
     said = Said.of(info)
     s = said.fill(s)
     brought = None if info is None else info.head_labels
@@ -99,16 +90,7 @@ def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
     metrics = load_metrics(s.metric or said.metrics or data.metrics, s.trust_remote_code)
     ready = prepare(s, 0, data=data)
     said_of = () if s.metric else said.notes
-    notes, held = (*led, *said_of, *data.notes, *class_notes(data)), set[str]()
-    if s.adapter is not None:
-        applied = apply_adapter(ready.model, s.adapter)
-        held, notes = set(applied.parameters), (*notes, *applied.notes)
-    lacking = sorted(set(ready.loaded.fresh) - held)
-    if lacking:
-        raise BeftError(
-            f"{s.model}: holds no trained {lacking[0]}, so its answers would be drawn by lot; "
-            "evaluate a fine-tuned model, or give its --adapter"
-        )
+    notes = (*what.notes, *said_of, *data.notes, *class_notes(data), *put_on(ready.loaded, what))
     splits = ready.validation
     with out_of_memory(
         f"with batch_size {s.batch_size}, max_length {ready.length}; lower --batch-size or "

@@ -10,6 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from beftkit.adapters.places import ADAPTER as ADAPTER
+from beftkit.adapters.places import MODEL as MODEL
+from beftkit.adapters.places import SETTINGS as SETTINGS
 from beftkit.errors import BeftError, UsageError
 from beftkit.files import headed, read_headed, write_whole
 from beftkit.runs import manifest
@@ -22,8 +25,7 @@ from beftkit.settings.train import TrainSettings
 from beftkit.training.journal import LOG, Progress
 from beftkit.training.state import FOLDER as STATE
 
-SETTINGS, RESULTS, HISTORY = "run.yaml", "all_results.json", "trainer_state.json"
-ADAPTER, MODEL, SNAPSHOT = "adapter", "model", "snapshots"
+RESULTS, HISTORY, SNAPSHOT = "all_results.json", "trainer_state.json", "snapshots"
 #: what chose the bias, where it was chosen; not the run's own, so it neither fills the folder nor
 #: is replaced with it
 SELECT = "select"

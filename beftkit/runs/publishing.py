@@ -18,9 +18,13 @@ from beftkit.runs import manifest
 from beftkit.runs.cards import model_card
 from beftkit.runs.folders import ADAPTER
 from beftkit.runs.results import Run, TrainResult
+from beftkit.runs.standing import Standing
 from beftkit.settings.train import TrainSettings
+from beftkit.weights import adapter_info
 
 CARD = "README.md"
+#: what every tokenizer has; what an adapter before this one had in a repository goes with it
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 _MESSAGE = "Upload adapter trained with beftkit"
 _LIMIT = 1_000_000
 
@@ -83,7 +87,7 @@ def push(
     """Upload an adapter and its card in one commit; the repository is made if it is not there.
 
     Args:
-        folder: the adapter's; other files in it stay here.
+        folder: the adapter's; its tokenizer's files go along, others in it stay here.
         repo_id: ``owner/name``.
         private: of a repository that is made; None: as the owner's account has it.
         revision: branch to commit to, which has to be there; None: main.
@@ -99,8 +103,8 @@ def push(
     from beftkit import __version__
 
     folder = Path(folder)
-    wanted = (CONFIG_NAME, WEIGHTS_NAME, BIASES_NAME, CARD)
-    there = [name for name in wanted if (folder / name).is_file()]
+    wanted = (CONFIG_NAME, WEIGHTS_NAME, BIASES_NAME, CARD, *_TOKENIZER, *_beside(folder))
+    there = [name for name in dict.fromkeys(wanted) if (folder / name).is_file()]
     if not {WEIGHTS_NAME, BIASES_NAME} & {*there}:
         raise BeftError(f"{folder}: no adapter; expected {WEIGHTS_NAME} or {BIASES_NAME} in it")
     check_push(repo_id)
@@ -113,6 +117,14 @@ def push(
         operations += [CommitOperationDelete(name) for name in sorted(stale)]
         api.create_commit(repo_id, operations, commit_message=_MESSAGE, revision=revision)
     return f"{constants.ENDPOINT}/{repo_id}"
+
+
+def _beside(folder: Path) -> tuple[str, ...]:
+    """The tokenizer's files beside an adapter, as its header names them."""
+    try:
+        return Standing.of(adapter_info(folder)).tokenizer_files
+    except BeftError:
+        return ()
 
 
 @contextmanager

@@ -137,14 +137,19 @@ class ValidationFilePart(Part):
     )
 
 
-class ColumnsPart(Part):
-    """Columns of the user's own files."""
+class TextsPart(Part):
+    """Where the texts of the user's own files stand."""
 
     text_columns: str | None = of_data(None, "One or two columns, such as premise,hypothesis.")
-    label_column: str | None = of_data(None, "The column of labels or values.")
     quotes: bool = of_data(
         True, "Whether quotation marks in csv and tsv files enclose fields, or are letters."
     )
+
+
+class ColumnsPart(TextsPart):
+    """Columns of the user's own files."""
+
+    label_column: str | None = of_data(None, "The column of labels or values.")
     label_map: str | None = of_data(
         None,
         "LABEL=NAME,...: which class of a classifier that is kept each label of the data is, where "

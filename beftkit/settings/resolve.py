@@ -12,11 +12,14 @@ from beftkit.errors import BeftError, UsageError
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.fisher import FisherSettings
 from beftkit.settings.parts import Part
+from beftkit.settings.predict import ExportSettings, PredictSettings
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings
 
 #: what loads data and a model
 Loading = TrainSettings | FisherSettings | EvaluateSettings
+#: what loads a model
+Opening = Loading | PredictSettings | ExportSettings
 #: what a YAML file of settings may hold: levels, and values with every alias written out
 _DEEPEST, _MOST = 20, 10_000
 _Settings = TypeVar("_Settings", bound=Part)

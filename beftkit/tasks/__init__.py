@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from beftkit.tasks.metrics import higher_is_better as higher_is_better
     from beftkit.tasks.metrics import load_metric as load_metric
     from beftkit.tasks.own_files import load_files as load_files
+    from beftkit.tasks.own_files import text_columns as text_columns
     from beftkit.tasks.sources import load_task as load_task
+    from beftkit.tasks.streams import Rows as Rows
+    from beftkit.tasks.streams import stream_file as stream_file
 
 _NAMES = {
     "batches": "plan plan_evaluation",
@@ -36,8 +39,9 @@ _NAMES = {
     "encoding": "Batch Encoded encode",
     "labels": "LabelMisfit match_labels read_label_map relabel unnamed",
     "metrics": "METRIC_NAMES compute_metrics higher_is_better load_metric",
-    "own_files": "load_files",
+    "own_files": "load_files text_columns",
     "sources": "load_task",
+    "streams": "Rows stream_file",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from beftkit.errors import BeftError
 from beftkit.tasks.table import Choose, Table, filled, picked
-from beftkit.tasks.text_files import read_lines, read_text, split_lines
+from beftkit.tasks.text_files import Text, TextOnDisk, read_lines, read_text
 
 _NAMES = {";": "';'", "\t": "tabs", ",": "','", "|": "'|'"}
 #: A field that opens with a quotation mark and closes with its own.
@@ -65,12 +64,30 @@ def read_csv(path: Path, choose: Choose, delimiter: str, *, quotes: bool = True)
             that opens with a quotation mark closes with its own; one that merely begins with a
             quotation mark would take in the rows up to the next. False: quotes are letters.
     """
-    text = read_text(path)
     notes: list[str] = []
+    names, rows = csv_rows(path, Text(read_text(path)), choose, delimiter, notes, quotes=quotes)
+    return _table(path, names, picked(str(path), names, choose), rows, notes)
+
+
+def csv_rows(
+    path: Path,
+    text: Text | TextOnDisk,
+    choose: Choose,
+    delimiter: str,
+    notes: list[str],
+    *,
+    quotes: bool = True,
+) -> tuple[list[str], Iterator[Row]]:
+    """The columns of CSV or TSV, and its rows as they are asked for; ``notes`` may grow with them.
+
+    Raises:
+        BeftError: the columns wanted are not there, which is told by what does separate them.
+    """
     if quotes and delimiter == "\t":
         quotes = _is_quoted(path, text, notes)
     # ``text, label``: where the header has blanks behind its commas, they are not the values'.
-    first = _header(text).split(delimiter)
+    header = _header(text)
+    first = header.split(delimiter)
     spaced = len(first) > 1 and delimiter != "\t" and all(cell[:1] == " " for cell in first[1:])
     if quotes:
         rows = _quoted(path, text, delimiter, notes, spaced=spaced)
@@ -78,16 +95,17 @@ def read_csv(path: Path, choose: Choose, delimiter: str, *, quotes: bool = True)
         rows = _letters(text, delimiter, spaced=spaced)
     try:
         names = [name.strip() for name in next(rows)[1]]
-        chosen = picked(str(path), names, choose)
+        picked(str(path), names, choose)
     except BeftError:
-        _name_delimiter(path, choose, delimiter, _header(text))
+        _name_delimiter(path, choose, delimiter, header)
         raise
-    return _table(path, names, chosen, _even(path, names, rows), notes)
+    return names, _even(path, names, rows)
 
 
-def _header(text: str) -> str:
+def _header(text: Text | TextOnDisk) -> str:
     """The first line that is not empty."""
-    return text.lstrip("\r\n").split("\n", 1)[0].split("\r", 1)[0]
+    lines = (line.rstrip("\r\n") for line in text.raw())
+    return next(filter(None, lines), "")
 
 
 def _table(
@@ -115,15 +133,20 @@ def _even(path: Path, names: list[str], rows: Iterable[Row]) -> Iterator[Row]:
         yield number, cells
 
 
-def _letters(text: str, delimiter: str, *, spaced: bool = False) -> Iterator[Row]:
-    for number, line in enumerate(split_lines(text), 1):
+def _letters(text: Text | TextOnDisk, delimiter: str, *, spaced: bool = False) -> Iterator[Row]:
+    for number, line in enumerate(text.lines(), 1):
         if line:
             first, *others = line.split(delimiter)
             yield number, [first, *(cell.lstrip(" ") if spaced else cell for cell in others)]
 
 
 def _quoted(
-    path: Path, text: str, delimiter: str, notes: list[str], *, spaced: bool = False
+    path: Path,
+    text: Text | TextOnDisk,
+    delimiter: str,
+    notes: list[str],
+    *,
+    spaced: bool = False,
 ) -> Iterator[Row]:
     """The rows that are not empty; at the end the fields that span lines are noted."""
     limit = csv.field_size_limit(2**31 - 1)  # 128 KiB by default: less than some documents
@@ -131,7 +154,7 @@ def _quoted(
     begins = 1
     try:
         reader = csv.reader(
-            io.StringIO(text, newline=""),
+            text.raw(),
             delimiter=delimiter,
             strict=True,
             skipinitialspace=spaced,
@@ -157,19 +180,20 @@ def _quoted(
         )
 
 
-def _is_quoted(path: Path, text: str, notes: list[str]) -> bool:
+def _is_quoted(path: Path, text: Text | TextOnDisk, notes: list[str]) -> bool:
     """Whether the quotation marks of a file with tabs are quotes."""
-    lines = split_lines(text)
-    opening = [i for i, line in enumerate(lines) if line.startswith('"') or '\t"' in line]
-    if not opening:
+    width, even = -1, True
+    opening = unclosed = None  # the first lines with a field that opens with one, and not closes
+    for i, line in enumerate(text.lines()):
+        width = line.count("\t") if i == 0 else width
+        even = even and (not line or line.count("\t") == width)
+        if line.startswith('"') or '\t"' in line:
+            opening = i if opening is None else opening
+            unclosed = i if unclosed is None and not _closed(line) else unclosed
+    if opening is None:
         return False
-    width = lines[0].count("\t")
-    if all(line.count("\t") == width for line in lines if line):
-        unclosed = next((i for i in opening if not _closed(lines[i])), None)
-    elif _spans_well(path, text, width + 1):
-        unclosed = None
-    else:
-        unclosed = opening[0]
+    if not even:
+        unclosed = None if _spans_well(path, text, width + 1) else opening
     if unclosed is not None:
         notes.append(
             f"{path}: quotation marks are taken for letters: one that opens a field in line"
@@ -182,7 +206,7 @@ def _closed(line: str) -> bool:
     return all(_CLOSED.fullmatch(cell) for cell in line.split("\t") if cell.startswith('"'))
 
 
-def _spans_well(path: Path, text: str, width: int) -> bool:
+def _spans_well(path: Path, text: Text | TextOnDisk, width: int) -> bool:
     """Whether lines of uneven columns are even as quoted, and no field takes in another row's."""
     try:
         return all(

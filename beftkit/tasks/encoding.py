@@ -181,6 +181,7 @@ def encode(
     *,
     max_length: int,
     pad_to_multiple_of: int | None = None,
+    allow_empty: bool = False,
 ) -> Encoded:
     """Tokenise a split.
 
@@ -191,6 +192,7 @@ def encode(
             be set to `Encoded.pad_id` (GPT-2, Qwen2 and others find the last token by it).
         max_length: most tokens of a row, special ones included.
         pad_to_multiple_of: round the width of batches up.
+        allow_empty: keep a row that has no token, for whoever puts it into no batch.
 
     Raises:
         BeftError: no pad token can be had, ``max_length`` leaves no room beside the special
@@ -208,7 +210,7 @@ def encode(
         ids.append(_flat(rows["input_ids"], np.int32))
         if "token_type_ids" in rows:
             types.append(_flat(rows["token_type_ids"], np.uint8))
-    if 0 in lengths:
+    if 0 in lengths and not allow_empty:
         text = " / ".join(field[lengths.index(0)] for field in split.texts)
         raise BeftError(
             f"example {lengths.index(0) + 1} of {len(split)}: {text!r} gives no token; leave it out"

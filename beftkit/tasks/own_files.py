@@ -28,6 +28,9 @@ USUAL_TEXTS = tuple(tuple(row.split(",")) for row in _TEXTS.split())
 USUAL_LABELS = ("label", "labels", "target", "score")
 
 CLASSIFICATION_METRICS = ("accuracy", "macro_f1")
+#: in the name of a file's only column: it is several that something else separates
+_SEPARATORS = ",;\t|"
+
 REGRESSION_METRICS = ("spearman", "pearson", "mse")
 
 
@@ -129,6 +132,19 @@ def _classes(
         notes += matched
     arrays = (np.array([ids[text] for text in texts], dtype=np.int64) for texts in found.texts)
     return names, arrays, notes
+
+
+def text_columns(where: str, present: Sequence[str], given: Sequence[str] | None) -> list[str]:
+    """The one or two columns of texts of a file without labels: those given, the usual ones, or the
+    only one.
+
+    Raises:
+        BeftError: they are not there, or it is not clear which they are.
+    """
+    if given is None and len(present) == 1 and not {*present[0]} & {*_SEPARATORS}:
+        return [*present]
+    found = _text_columns(Path(where), present, given, "")
+    return [*needed(where, found)(present)]
 
 
 def _text_columns(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from beftkit.errors import BeftError
 from beftkit.tasks.delimited import read_csv
@@ -21,13 +21,25 @@ def read_file(path: Path, choose: Choose, *, quotes: bool = True) -> Table:
         choose: see `Choose`.
         quotes: see `read_csv`.
     """
+    kind = check_kind(path)
+    if kind == "csv":
+        return read_csv(path, choose, "\t" if suffix(path) == ".tsv" else ",", quotes=quotes)
+    return read_json(path, choose) if kind == "json" else read_parquet(path, choose)
+
+
+def check_kind(path: Path) -> Literal["csv", "json", "parquet"]:
+    """What a file is by its suffix; ``csv`` is ``.tsv`` as well.
+
+    Raises:
+        BeftError: none of ours.
+    """
     kind = suffix(path)
     if kind in (".csv", ".tsv"):
-        return read_csv(path, choose, "," if kind == ".csv" else "\t", quotes=quotes)
+        return "csv"
     if kind in (".jsonl", ".json", ".ndjson"):
-        return read_json(path, choose)
+        return "json"
     if kind in (".parquet", ".pq"):
-        return read_parquet(path, choose)
+        return "parquet"
     raise BeftError(
         f"{path}: expected a .csv, .tsv, .jsonl or .parquet file (text also as .gz)"
         + ("; save the sheet as CSV UTF-8" if kind in (".xlsx", ".xls", ".ods") else "")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from beftkit.errors import BeftError
 from beftkit.tasks.table import Choose, Table, filled, listed, picked, shortened
-from beftkit.tasks.text_files import read_text, split_lines
+from beftkit.tasks.text_files import TextOnDisk, read_text, split_lines
 
 _BLANKS = re.compile(r"[ \t\r\n]*")
 
@@ -28,13 +28,9 @@ def read_json(path: Path, choose: Choose) -> Table:
     columns: dict[str, list[Any]] = {}
     numbers: list[int] = []
     text = read_text(path)
-    records = _array if text.lstrip().startswith("[") else _by_line
-    for number, record in records(path, text):
-        if not isinstance(record, dict):
-            raise BeftError(
-                f"{path}:{number}: a JSON {type(record).__name__}; expected one object per line,"
-                " or an array of objects"
-            )
+    is_array = text.lstrip().startswith("[")
+    found = _array(path, text) if is_array else _by_line(path, split_lines(text))
+    for number, record in _objects(path, found):
         if not numbers:
             columns = {name: [] for name in picked(str(path), list(record), choose)}
         for name, column in columns.items():
@@ -45,8 +41,33 @@ def read_json(path: Path, choose: Choose) -> Table:
     return filled(Table(str(path), columns, numbers))
 
 
-def _by_line(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(split_lines(text), 1):
+def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file with the line of each; line by line, an array in one piece.
+
+    Raises:
+        BeftError: no JSON, no objects, a key twice, with the line.
+    """
+    text = TextOnDisk(path)
+    start = next((line for line in text.lines() if line.strip()), "")
+    if start.lstrip().startswith("["):
+        return _objects(path, _array(path, read_text(path)))
+    return _objects(path, _by_line(path, text.lines()))
+
+
+def _objects(
+    path: Path, records: Iterable[tuple[int, Any]]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, record in records:
+        if not isinstance(record, dict):
+            raise BeftError(
+                f"{path}:{number}: a JSON {type(record).__name__}; expected one object per line,"
+                " or an array of objects"
+            )
+        yield number, record
+
+
+def _by_line(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(lines, 1):
         if line.strip():
             record, end = _decoded(path, number, line, _after_blanks(line, 0))
             if _after_blanks(line, end) < len(line):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import io
 import re
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
 
 from beftkit.errors import BeftError
 
@@ -58,9 +61,7 @@ def read_text(path: Path) -> str:
     raw = _unpacked(path)
     if not raw.strip():
         raise BeftError(f"{path}: empty")
-    for begins, what in _OTHERS:
-        if re.match(begins, raw):
-            raise BeftError(f"{path}: {what}")
+    _check_kind(path, raw)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -82,12 +83,127 @@ def read_lines(path: Path) -> list[str]:
     return split_lines(read_text(path))
 
 
+class Text:
+    """The text of a file in memory, read in lines as often as wanted."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def raw(self) -> Iterator[str]:
+        """Lines with their ends, of whatever kind, as csv readers want them."""
+        return iter(io.StringIO(self.text, newline=""))
+
+    def lines(self) -> Iterator[str]:
+        """Lines as by `read_lines`."""
+        return iter(split_lines(self.text))
+
+
+class TextOnDisk:
+    """The same of a file that is not kept in memory: each reading opens it anew.
+
+    Raises:
+        BeftError: as by `read_text`; of what stands further behind, when that is read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        check_regular(path)
+        self.path = path
+        with self._opened() as file:
+            start = self._told(file.read, 1 << 16)
+        if not start.strip():
+            raise BeftError(f"{path}: empty")
+        _check_kind(path, start)
+
+    def raw(self) -> Iterator[str]:
+        """As of `Text`."""
+        return self._decoded("")
+
+    def lines(self) -> Iterator[str]:
+        """As of `Text`; a file without line feeds is one line, and read whole."""
+        first = True
+        for line in self._decoded("\n"):
+            if first and not line.endswith("\n"):
+                yield from split_lines(line)
+                return
+            first = False
+            yield line.removesuffix("\n").removesuffix("\r")
+
+    def count(self) -> int:
+        """Line feeds in it: about as many as there are rows."""
+        with self._opened() as file:
+            return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 16), b""))
+
+    def _decoded(self, newline: str) -> Iterator[str]:
+        with io.TextIOWrapper(
+            cast("BinaryIO", self._opened()), encoding="utf-8-sig", newline=newline
+        ) as file:
+            number = 0
+            while line := self._told(file.readline, -1):
+                number += 1
+                if "\0" in line:
+                    raise BeftError(
+                        f"{self.path}:{number}: a NUL character, as UTF-16 and binary files hold; "
+                        "expected UTF-8 text"
+                    )
+                yield line
+
+    def _opened(self) -> IO[bytes]:
+        try:
+            file = self.path.open("rb")
+            packed = file.read(2) == _GZIP
+            file.seek(0)
+        except OSError as error:
+            raise BeftError(f"{self.path}: cannot be read ({error.strerror})") from None
+        if packed:
+            return cast("IO[bytes]", gzip.GzipFile(fileobj=file))
+        if self.path.suffix.lower() == ".gz" and self.path.stat().st_size:
+            raise _no_gzip(self.path)
+        return file
+
+    def _told(self, read: Callable[[int], Any], size: int) -> Any:
+        """What is read, or in one line what is wrong with it."""
+        try:
+            return read(size)
+        except UnicodeDecodeError:
+            where = f"{self.path}:{self._undecodable()}"
+            raise BeftError(f"{where}: not UTF-8 text; convert the file") from None
+        except (EOFError, OSError, zlib.error) as error:
+            raise _bad_gzip(self.path, error) from None
+
+    def _undecodable(self) -> int:
+        """The first line that is no UTF-8; decoders read ahead of the line they are asked for."""
+        with self._opened() as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    line.decode()
+                except UnicodeDecodeError:
+                    return number
+        return 1
+
+
 def split_lines(text: str) -> list[str]:
     """As `read_lines`."""
     lines = text.split("\n" if "\n" in text else "\r")
     if lines[-1] == "":
         lines.pop()
     return [line.removesuffix("\r") for line in lines]
+
+
+def _check_kind(path: Path, raw: bytes) -> None:
+    """Raises BeftError for what begins as no text of ours does."""
+    for begins, what in _OTHERS:
+        if re.match(begins, raw):
+            raise BeftError(f"{path}: {what}")
+
+
+def _no_gzip(path: Path) -> BeftError:
+    return BeftError(f"{path}: not gzip, though it is called so; expected a whole .gz file")
+
+
+def _bad_gzip(path: Path, error: Exception) -> BeftError:
+    if isinstance(error, EOFError):
+        return BeftError(f"{path}: gzip cut off before its end; get the file again")
+    return BeftError(f"{path}: damaged gzip ({error}); get the file again")
 
 
 def _unpacked(path: Path) -> bytes:
@@ -98,11 +214,9 @@ def _unpacked(path: Path) -> bytes:
         raise BeftError(f"{path}: cannot be read ({error.strerror})") from None
     if not raw.startswith(_GZIP):
         if raw and path.suffix.lower() == ".gz":
-            raise BeftError(f"{path}: not gzip, though it is called so; expected a whole .gz file")
+            raise _no_gzip(path)
         return raw
     try:
         return gzip.decompress(raw)
-    except EOFError:
-        raise BeftError(f"{path}: gzip cut off before its end; get the file again") from None
-    except (OSError, zlib.error) as error:
-        raise BeftError(f"{path}: damaged gzip ({error}); get the file again") from None
+    except (EOFError, OSError, zlib.error) as error:
+        raise _bad_gzip(path, error) from None

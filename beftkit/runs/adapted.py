@@ -1,0 +1,149 @@
+"""An adapter and its base, or a whole model: which are meant, and one put on the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from beftkit.adapters import base_elsewhere, is_adapter, meant
+from beftkit.checkpoints import base_digest
+from beftkit.errors import BeftError, UsageError
+from beftkit.models import Loaded
+from beftkit.runs.said import Said
+from beftkit.runs.standing import Standing
+from beftkit.settings.evaluate import EvaluateSettings
+from beftkit.settings.predict import ExportSettings, PredictSettings
+from beftkit.weights import AdapterInfo, adapter_info, apply_adapter
+
+Settings = TypeVar("Settings", EvaluateSettings, PredictSettings, ExportSettings)
+
+
+@dataclass(frozen=True)
+class Named(Generic[Settings]):
+    """What settings name, looked at.
+
+    Attributes:
+        settings: with the base, its revision and the tokenizer that the adapter names, where
+            nothing else was given; of a run's folder what it made.
+        info: of the adapter; None: a whole model.
+        standing: what the adapter says beside.
+        labels: of its head, in id order, where it brings one; empty: values.
+        max_length: tokens a text was cut to in the training.
+        notes: where the adapter led us, and whether its base is the one it was trained on.
+    """
+
+    settings: Settings
+    info: AdapterInfo | None
+    standing: Standing
+    labels: tuple[str, ...] | None
+    max_length: int | None
+    notes: tuple[str, ...]
+
+
+def named(settings: Settings) -> Named[Settings]:
+    """Find out what the settings of a model with or without an adapter mean.
+
+    A ``model`` that is an adapter, or the folder of a run that made one, is an adapter without a
+    base.
+
+    Raises:
+        BeftError: an adapter that names no base, or whose base has changed since.
+        UsageError: neither a model nor an adapter.
+    """
+    s = settings
+    given: dict[str, Any] = {"model": meant(s.model), "adapter": meant(s.adapter)}
+    s = s.model_copy(update=given)
+    if s.adapter is None and s.model and is_adapter(s.model):
+        s = s.model_copy(update={"adapter": s.model, "model": ""})
+    elif s.adapter is not None and not is_adapter(s.adapter) and Path(s.adapter).exists():
+        # A run that made a whole model, say; `adapter_info` has the words for all the rest.
+        if (Path(s.adapter) / "config.json").is_file():
+            raise UsageError(
+                f"{s.adapter}: is a whole model; give it as the model, not as --adapter"
+            )
+    if s.adapter is None:
+        if not s.model:
+            raise UsageError("neither a model nor an adapter was given; expected one of them")
+        return Named(s, None, Standing(), None, None, ())
+    info = adapter_info(s.adapter)
+    standing = Standing.of(info)
+    notes: list[str] = []
+    own = not s.model  # the base is the adapter's word alone
+    if own:
+        if info.base is None:
+            raise BeftError(f"{s.adapter}: does not name its base; give the model as well")
+        notes += _led(s.adapter, info, standing)
+        found = {"model": info.base, "revision": s.revision or info.revision}
+        s = s.model_copy(update=found)
+    notes += _compared(s, standing, own)
+    if s.tokenizer is None and standing.tokenizer_files:
+        if _has(info.reference, standing.tokenizer_files):
+            s = s.model_copy(update={"tokenizer": info.reference})
+        else:
+            notes.append(f"{s.adapter}: its tokenizer's files are gone; the base's own is used")
+    said = Said.of(info)
+    labels = info.head_labels if said.labels is None else said.labels
+    return Named(s, info, standing, labels, said.max_length, tuple(notes))
+
+
+def put_on(loaded: Loaded, found: Named[Any]) -> tuple[str, ...]:
+    """Put the adapter onto its base, and make sure that the model's head is a trained one.
+
+    Returns:
+        Notes.
+
+    Raises:
+        BeftError: the adapter does not fit, or nothing brings a trained head.
+    """
+    s = found.settings
+    held, notes = set[str](), tuple[str, ...]()
+    if s.adapter is not None:
+        applied = apply_adapter(loaded.model, s.adapter)
+        held, notes = {*applied.parameters}, applied.notes
+    lacking = sorted({*loaded.fresh} - held)
+    if lacking:
+        raise BeftError(
+            f"{s.model}: holds no trained {lacking[0]}, so its answers would be drawn by lot; "
+            "give a fine-tuned model, or its --adapter"
+        )
+    return notes
+
+
+def _led(adapter: str, info: AdapterInfo, standing: Standing) -> list[str]:
+    """What to say of where an adapter leads; where nothing is, what should be there."""
+    try:
+        return base_elsewhere(adapter, info.base or "")
+    except BeftError as error:
+        said = [f"it was given as {standing.base_given}" if standing.base_given else ""]
+        said.append(f"is {standing.base_is}" if standing.base_is else "")
+        more = " and ".join(filter(None, said))
+        raise BeftError(f"{error}" + (f" ({more})" if more else "")) from None
+
+
+def _compared(settings: Any, standing: Standing, own: bool) -> list[str]:
+    """Whether the base is the one that was trained on, as far as its vectors tell.
+
+    Raises:
+        BeftError: it is not, and nobody but the adapter named it.
+    """
+    s, wanted = settings, standing.base_digest
+    there = base_digest(s.model, s.revision) if wanted else None
+    if wanted is None or there is None or there == wanted:
+        return []
+    if own:
+        raise BeftError(
+            f"{s.model}: has changed since {s.adapter} was trained on it: its biases or shapes are "
+            "others; put it back, or give the base as well, to use it all the same"
+        )
+    known = f" ({standing.base_is})" if standing.base_is else ""
+    return [
+        f"{s.model}: its biases, shapes or dtype are not those of the base that {s.adapter} was "
+        f"trained on, {standing.base_given}{known}: the answers may mean nothing"
+    ]
+
+
+def _has(adapter: str, names: tuple[str, ...]) -> bool:
+    """Whether these files lie beside an adapter; on the hub its word counts."""
+    folder = Path(adapter)
+    return not folder.exists() or all((folder / name).is_file() for name in names)

@@ -1,0 +1,265 @@
+"""A model that answers texts: loaded once, called as often as wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from beftkit.accelerator import make_accelerator, out_of_memory
+from beftkit.errors import BeftError, UsageError
+from beftkit.models import Loaded
+from beftkit.objectives import Answer, Objective, objective_told
+from beftkit.registry import MAX_LENGTH
+from beftkit.runs.adapted import named, put_on
+from beftkit.runs.standing import Standing
+from beftkit.settings.predict import PredictSettings
+from beftkit.settings.resolve import resolve
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from beftkit.tasks import Encoded, Split
+
+#: one text, or the two of an example; None: there is none
+Text = str | tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Answers to some examples.
+
+    Attributes:
+        answers: one each; empty ones where there was nothing to answer.
+        truncated: how many texts were cut.
+        empty: how many had no letter in them.
+        unanswered: how many were no text, or gave no token.
+        below: how many answers were withheld, their probability below the threshold.
+    """
+
+    answers: list[Answer]
+    truncated: int = 0
+    empty: int = 0
+    unanswered: int = 0
+    below: int = 0
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Predictor:
+    """A model with a trained head, in evaluation mode on its device; made by `beftkit.load`.
+
+    Called with a text it gives an `Answer`, with a list of texts a list of them, in order. An
+    example of two texts is a tuple.
+
+    Attributes:
+        settings: with base and tokenizer filled in.
+        objective: what makes answers of the model's outputs.
+        loaded: model and tokenizer.
+        accelerator: device and precision.
+        max_length: tokens a text is cut to.
+        standing: what the adapter says of the texts it was trained on.
+        notes: what a reader of the answers should know.
+    """
+
+    settings: PredictSettings
+    objective: Objective
+    loaded: Loaded
+    accelerator: Accelerator
+    max_length: int
+    standing: Standing
+    notes: tuple[str, ...]
+
+    @property
+    def model(self) -> Any:
+        """Transformers' model; its configuration names the labels."""
+        return self.loaded.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """Transformers' tokenizer."""
+        return self.loaded.tokenizer
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names in the order of their numbers; empty where the model gives values."""
+        return self.objective.labels
+
+    def __repr__(self) -> str:
+        s, labels = self.settings, ", ".join(self.labels[:6])
+        more = ", ..." if len(self.labels) > 6 else ""
+        return f"Predictor({s.adapter or s.model!r}, {f'{labels}{more}' if labels else 'values'})"
+
+    @overload
+    def __call__(self, texts: Text) -> Answer: ...
+    @overload
+    def __call__(self, texts: list[str] | list[tuple[str, str]]) -> list[Answer]: ...
+
+    def __call__(self, texts: Any) -> Answer | list[Answer]:
+        """Answer a text, a pair of texts (a tuple), or a list of them.
+
+        Raises:
+            BeftError: something else than texts, or not as many an example as the model was
+                trained on.
+        """
+        one = isinstance(texts, (str, tuple))
+        examples: Any = [texts] if one else list(texts)
+        rows = [(example,) if isinstance(example, str) else example for example in examples]
+        for number, row in enumerate(rows, 1):
+            fits = isinstance(row, tuple) and all(isinstance(text, str) for text in row)
+            if not fits or len(row) not in (1, 2) or len(row) != len(rows[0]):
+                raise BeftError(
+                    f"example {number}: expected a text as all others, or a tuple of two; given "
+                    f"{str(examples[number - 1])[:40]!r}"
+                )
+        if not rows:
+            return []
+        self.check_texts(len(rows[0]), "what was given")
+        found = self.answered([list(column) for column in zip(*rows, strict=True)], "the texts")
+        return found.answers[0] if one else found.answers
+
+    def check_texts(self, count: int, where: str) -> None:
+        """Refuse one text an example for a model of pairs, and the other way round.
+
+        Raises:
+            BeftError: what is wrong, and where.
+        """
+        wanted = self.standing.texts
+        if wanted is not None and count != wanted:
+            words = {1: "one text", 2: "two texts"}
+            raise BeftError(
+                f"{where}: {words.get(count, count)} an example, and {self.settings.adapter} was "
+                f"trained on {words.get(wanted, wanted)}"
+            )
+
+    def answered(self, texts: Sequence[Sequence[str | None]], where: str) -> Answered:
+        """Answer N examples.
+
+        Args:
+            texts: for each of one or two fields its N texts; None where there is no text.
+            where: they are from, for messages.
+
+        Raises:
+            BeftError: an example that the model cannot read, or answers that are no numbers.
+        """
+        import numpy as np
+
+        from beftkit.tasks import Split
+
+        count = len(texts[0])
+        there = [n for n in range(count) if all(field[n] is not None for field in texts)]
+        answers = [Answer()] * count
+        if not there:
+            return Answered(answers, unanswered=count)
+        fields = tuple([str(field[n]) for n in there] for field in texts)
+        split = Split(fields, np.zeros(len(there), np.int64))
+        encoded = self._encoded(split, allow_empty=True)
+        lengths = encoded.lengths.tolist()
+        if 0 in lengths:
+            kept = [n for n, length in enumerate(lengths) if length]
+            there = [there[n] for n in kept]
+            split = split.take(kept)
+            if not there:
+                return Answered(answers, unanswered=count)
+            encoded = self._encoded(split)
+        for n, answer in zip(there, self._answers(encoded, where), strict=True):
+            answers[n] = answer
+        empty = sum(not any(text.strip() for text in row) for row in zip(*split.texts, strict=True))
+        shown = [one.above(self.settings.threshold) for one in answers]
+        below = sum(a is not b for a, b in zip(answers, shown, strict=True))
+        return Answered(shown, encoded.truncated, empty, count - len(there), below)
+
+    def pipeline(self) -> Any:
+        """Transformers' own pipeline over this model and tokenizer, which gives the same answers.
+
+        Raises:
+            BeftError: settings that no pipeline has, or a task without one.
+        """
+        s = self.settings
+        if s.precision != "fp32":
+            raise UsageError(
+                f"precision {s.precision}: is autocast, which no pipeline does; give dtype instead"
+            )
+        if s.threshold is not None:
+            raise UsageError("threshold: no pipeline withholds an answer; leave it out")
+        return self.objective.pipeline(self.model, self.tokenizer, self.max_length)
+
+    def _encoded(self, split: Split, **options: Any) -> Encoded:
+        return self.objective.encode(split, self.tokenizer, self.max_length, **options)
+
+    def _answers(self, encoded: Encoded, where: str) -> list[Answer]:
+        """Answers to N examples, in order; batches are of like length."""
+        import torch
+
+        from beftkit.objectives.fits import fitted
+        from beftkit.tasks import plan_evaluation
+
+        s, device = self.settings, self.accelerator.device
+        encoded = fitted(self.loaded, encoded, where)
+        found: list[Answer] = [Answer()] * len(encoded)
+        advice = (
+            f"with batch_size {s.batch_size}, max_length {self.max_length}; lower --batch-size or "
+            "--max-length, or use --precision bf16 or --dtype bfloat16"
+        )
+        batches = plan_evaluation(encoded.lengths, s.batch_size, by_length=encoded.by_length)
+        with out_of_memory(advice), torch.inference_mode(), self.accelerator.autocast():
+            for examples in batches:
+                outputs = self.objective.outputs(self.model, encoded.batch(examples, device=device))
+                for at, one in zip(examples.tolist(), self.objective.answers(outputs), strict=True):
+                    found[at] = one
+        for at, one in enumerate(found):
+            if not one.finite:
+                raise BeftError(
+                    f"{where}, example {at + 1}: the model's answer is no number (NaN or infinity);"
+                    " use --precision fp32 and --dtype float32"
+                )
+        return found
+
+
+def load(
+    model: str | Path | None = None, *, adapter: str | Path | None = None, **settings: Any
+) -> Predictor:
+    """Load a fine-tuned model, or an adapter over its base, to be called on texts.
+
+    Args:
+        model: a model's folder, ``owner/name``, an adapter, or the folder of a run, whose adapter
+            is then taken. With ``adapter``: the base, where it is not the one that that names.
+        adapter: a folder, or ``owner/name[@revision]`` on the hub.
+        settings: fields of `beftkit.settings.PredictSettings`: ``batch_size``, ``max_length``,
+            ``threshold``, ``precision``, ``dtype``, ``device``, ... What is left out an adapter of
+            ours says itself.
+
+    Raises:
+        BeftError: no trained head, and whatever loading can meet.
+
+    Example:
+        >>> predictor = beftkit.load("runs/sst2-v")  # doctest: +SKIP
+        >>> predictor("a fine film")  # doctest: +SKIP
+        Answer('positive', 0.9876)
+    """
+    return load_with(
+        resolve(PredictSettings, None, {**settings, "model": model, "adapter": adapter})
+    )
+
+
+def load_with(settings: PredictSettings) -> Predictor:
+    """`load` (see there) under settings that are resolved."""
+    from beftkit.objectives.fits import most_tokens
+
+    found = named(settings)
+    standing = found.standing
+    # As in the training, but for what was given here.
+    as_trained = {"precision": standing.precision, "dtype": standing.dtype}
+    own = {n: v for n, v in as_trained.items() if v and n not in settings.model_fields_set}
+    s = found.settings.model_copy(update=own)
+    accelerator = make_accelerator(s.device, s.precision)
+    objective = objective_told(s, standing.kind, found.labels)
+    if s.threshold is not None and "probability" not in objective.answer_fields:
+        raise UsageError("--threshold: this model gives values, which have no probability")
+    loaded = objective.load(s, 0)
+    notes = (*found.notes, *put_on(loaded, found))
+    wanted = s.max_length or found.max_length or MAX_LENGTH
+    if s.device_map is None:
+        loaded.model.to(accelerator.device)
+    length = most_tokens(loaded, wanted)
+    return Predictor(s, objective, loaded, accelerator, length, standing, notes)
