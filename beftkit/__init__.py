@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from beftkit.selection import Selection as Selection
     from beftkit.selection import select as select
     from beftkit.settings.train import TrainSettings
-    from beftkit.watching import Watcher
+    from beftkit.watching import Unwatched as Unwatched
+    from beftkit.watching import Watcher as Watcher
 
 _HOMES = {
     "BeftError": "errors",
@@ -30,6 +31,8 @@ _HOMES = {
     "Scores": "scores",
     "Selection": "selection",
     "TrainResult": "runs.results",
+    "Unwatched": "watching",
+    "Watcher": "watching",
     "evaluate": "runs",
     "fisher": "runs",
     "fisher_all": "runs",
@@ -44,6 +47,8 @@ __all__ = [
     "Scores",
     "Selection",
     "TrainResult",
+    "Unwatched",
+    "Watcher",
     "__version__",
     "evaluate",
     "fisher",
@@ -63,6 +68,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     watcher: Watcher | None = None,
+    progress: bool = False,
     asked_to_stop: Callable[[], int] = lambda: 0,
     **settings: Any,
 ) -> TrainResult:
@@ -76,7 +82,8 @@ def train(
         config: a ``run.yaml`` to start from; what is given here wins.
         resume: take up a run that was stopped in ``output``, to the same result bit by bit.
         overwrite: replace a former run in ``output``.
-        watcher: told how it goes.
+        watcher: told how it goes, update by update (`beftkit.Watcher`).
+        progress: show that on stderr instead: a bar on a terminal and in a notebook, else lines.
         asked_to_stop: the number of a signal once one came; the state is saved, then
             `beftkit.training.trainer.Interrupted` raised.
         settings: fields of `beftkit.settings.TrainSettings`: ``task``, ``bias``, ``lr``,
@@ -96,21 +103,18 @@ def train(
     from beftkit.runs import train_with
     from beftkit.runs.folders import resolve_run
     from beftkit.settings.train import TrainSettings
-    from beftkit.watching import Unwatched
+    from beftkit.showing import shown
 
     given: dict[str, Any] = {**settings, "model": model}
     s = model if isinstance(model, TrainSettings) else resolve_run(config, given, resume=resume)
-    how: dict[str, Any] = {
-        "resume": resume,
-        "overwrite": overwrite,
-        "watcher": watcher or Unwatched(),
-        "asked_to_stop": asked_to_stop,
-    }
-    if s.bias == "auto":
-        from beftkit.selection import choose_bias
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "asked_to_stop": asked_to_stop}
+    with shown(progress, watcher) as looking:
+        how["watcher"] = looking
+        if s.bias == "auto":
+            from beftkit.selection import choose_bias
 
-        s = s.model_copy(update={"bias": choose_bias(s, **how)})
-    return train_with(s, **how)
+            s = s.model_copy(update={"bias": choose_bias(s, **how)})
+        return train_with(s, **how)
 
 
 def __getattr__(name: str) -> Any:

@@ -13,10 +13,11 @@ import pytest
 import beftkit.diff
 import beftkit.inspection
 import beftkit.runs.evaluating
-import beftkit.runs.prepare
+import beftkit.runs.planning
 import beftkit.runs.results
 import beftkit.scores
 import beftkit.selection.certainty
+import beftkit.selection.planning
 import beftkit.selection.results
 import beftkit.training.evaluation
 import beftkit.training.journal
@@ -31,17 +32,22 @@ from beftkit.training.journal import Progress
 from tests.selections import selection
 
 HOMES: Mapping[ModuleType, str | None] = {
+    beftkit.selection.planning: "CellPlan SelectPlan",
     beftkit.selection.results: None, beftkit.selection.certainty: None, beftkit.scores: None,
     beftkit.runs.results: None, beftkit.inspection: None, beftkit.training.evaluation: None,
     beftkit.diff: "Comparison", beftkit.runs.evaluating: "EvaluationResult",
-    beftkit.runs.prepare: "RunPlan", beftkit.training.journal: "Progress",
+    beftkit.runs.planning: "Plan RunPlan FisherPlan", beftkit.training.journal: "Progress",
 }  # fmt: skip
 
 
 def results() -> Iterator[type]:
     for home, only in HOMES.items():
         for name, kind in vars(home).items():
-            if isinstance(kind, type) and is_dataclass(kind) and only in (None, name):
+            if (
+                isinstance(kind, type)
+                and is_dataclass(kind)
+                and (only is None or name in only.split())
+            ):
                 yield kind
 
 
@@ -73,6 +79,8 @@ def test_the_walk_finds_them() -> None:
         "Run",
         "EvaluationResult",
         "RunPlan",
+        "FisherPlan",
+        "SelectPlan",
         "Scores",
         "SiteScore",
         "Inspection",

@@ -47,7 +47,11 @@ class Objective(ABC):
 
     @abstractmethod
     def skeleton(self, settings: Loading) -> Any:
-        """The model without its weights, on the meta device: names and shapes, at once."""
+        """The model without its weights, on the meta device: names and shapes, at once.
+
+        Raises:
+            BeftError: not there, no model of this kind, or a head of another size, as `load` does.
+        """
 
     @abstractmethod
     def encode(self, split: Split, tokenizer: Any, max_length: int) -> Encoded:

@@ -15,7 +15,9 @@ from beftkit.runs.prepare import prepare
 from beftkit.runs.said import Said
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.resolve import resolve
+from beftkit.showing import shown
 from beftkit.training.evaluation import Evaluation, evaluate_model, load_metrics
+from beftkit.watching import Watcher
 from beftkit.weights import adapter_info, apply_adapter
 
 
@@ -50,13 +52,20 @@ class EvaluationResult:
 
 
 def evaluate(
-    model: str | Path | None = None, *, adapter: str | Path | None = None, **settings: Any
+    model: str | Path | None = None,
+    *,
+    adapter: str | Path | None = None,
+    watcher: Watcher | None = None,
+    progress: bool = False,
+    **settings: Any,
 ) -> EvaluationResult:
     """Evaluate a fine-tuned model, or an adapter over its base, on a validation split.
 
     Args:
         model: a model folder, ``owner/name``, or an adapter, whose base is then taken.
         adapter: folder or ``owner/name``; names its base where ``model`` is left out.
+        watcher: told how it goes, batch by batch (`beftkit.Watcher`).
+        progress: show that on stderr instead.
         settings: fields of `beftkit.settings.EvaluateSettings`: ``task`` or ``validation_file``,
             ``metric``, ``batch_size``, ``max_length``, ``precision``, ``device``, ... What is left
             out an adapter of ours says itself, or it is as in training.
@@ -65,10 +74,12 @@ def evaluate(
         BeftError: no trained head, labels that do not fit, and whatever loading can meet.
     """
     given = {**settings, "model": model, "adapter": adapter}
-    return evaluate_with(resolve(EvaluateSettings, None, given))
+    wanted = resolve(EvaluateSettings, None, given)
+    with shown(progress, watcher) as looking:
+        return evaluate_with(wanted, looking)
 
 
-def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
+def evaluate_with(settings: EvaluateSettings, watcher: Watcher | None = None) -> EvaluationResult:
     """`evaluate` (see there) under settings that are resolved."""
     s = settings
     info = None if s.adapter is None else adapter_info(s.adapter)
@@ -105,8 +116,7 @@ def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
         "--max-length, or use --precision bf16 or --dtype bfloat16"
     ):
         ready.place()
-        found = evaluate_model(
-            ready.model, splits, ready.objective, metrics, ready.accelerator, s.batch_size
-        )
+        how = ready.objective, metrics, ready.accelerator, s.batch_size, watcher
+        found = evaluate_model(ready.model, splits, *how)
     cut = {name: split.truncated for name, split in splits.items()}
     return EvaluationResult(s.model, s.adapter, data.name, found, cut, notes, data.counts)
