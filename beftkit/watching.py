@@ -41,7 +41,9 @@ class Watcher(Protocol):
         """
 
     def logged(self, record: Mapping[str, Any]) -> None:
-        """A line was added to the log: ``step``, and ``loss``, ``metrics`` or ``scores``, ..."""
+        """A line was added to the log: on updates (with ``lr``), an evaluation (``metrics``), or
+        scores alone.
+        """
 
     def note(self, text: str) -> None:
         """Something the user should know."""
