@@ -15,6 +15,7 @@ import beftkit.inspection
 import beftkit.runs.evaluating
 import beftkit.runs.planning
 import beftkit.runs.results
+import beftkit.runs.timing
 import beftkit.scores
 import beftkit.selection.certainty
 import beftkit.selection.planning
@@ -32,6 +33,7 @@ from beftkit.training.journal import Progress
 from tests.selections import selection
 
 HOMES: Mapping[ModuleType, str | None] = {
+    beftkit.runs.timing: "Pace RunTime Timing",
     beftkit.selection.planning: "CellPlan SelectPlan",
     beftkit.selection.results: None, beftkit.selection.certainty: None, beftkit.scores: None,
     beftkit.runs.results: None, beftkit.inspection: None, beftkit.training.evaluation: None,
@@ -81,6 +83,7 @@ def test_the_walk_finds_them() -> None:
         "RunPlan",
         "FisherPlan",
         "SelectPlan",
+        "Timing",
         "Scores",
         "SiteScore",
         "Inspection",
