@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from beftkit.selection import Selection as Selection
     from beftkit.selection import select as select
     from beftkit.settings.train import TrainSettings
-    from beftkit.watching import Watcher
+    from beftkit.watching import Unwatched as Unwatched
+    from beftkit.watching import Watcher as Watcher
 
 _HOMES = {
     "BeftError": "errors",
@@ -41,6 +42,8 @@ _HOMES = {
     "Scores": "scores",
     "Selection": "selection",
     "TrainResult": "runs.results",
+    "Unwatched": "watching",
+    "Watcher": "watching",
     "evaluate": "runs",
     "export": "runs",
     "fisher": "runs",
@@ -61,6 +64,8 @@ __all__ = [
     "Scores",
     "Selection",
     "TrainResult",
+    "Unwatched",
+    "Watcher",
     "__version__",
     "evaluate",
     "export",
@@ -83,6 +88,7 @@ def _train(
     resume: bool = False,
     overwrite: bool = False,
     watcher: Watcher | None = None,
+    progress: bool = False,
     asked_to_stop: Callable[[], int] | None = None,
     **settings: Any,
 ) -> TrainResult:
@@ -96,7 +102,8 @@ def _train(
         config: a ``run.yaml`` to start from; what is given here wins.
         resume: take up a run that was stopped in ``output``, to the same result bit by bit.
         overwrite: replace a former run in ``output``.
-        watcher: told how it goes.
+        watcher: told how it goes, update by update (`beftkit.Watcher`).
+        progress: show that on stderr instead: a bar on a terminal and in a notebook, else lines.
         asked_to_stop: the number of a signal once one came; the state is saved, then
             `beftkit.training.trainer.Interrupted` raised.
         settings: fields of `beftkit.settings.TrainSettings`: ``task``, ``bias``, ``lr``,
@@ -113,24 +120,23 @@ def _train(
         ...                        output="runs/sst2-v")  # doctest: +SKIP
         >>> result.runs[0].best.metrics["accuracy"]  # doctest: +SKIP
     """
+    from beftkit.progress import displayed
     from beftkit.runs import train_with
     from beftkit.runs.folders import resolve_run
     from beftkit.settings.train import TrainSettings
-    from beftkit.watching import Unwatched, never
+    from beftkit.watching import never
 
     given: dict[str, Any] = {**settings, "model": model}
     s = model if isinstance(model, TrainSettings) else resolve_run(config, given, resume=resume)
-    how: dict[str, Any] = {
-        "resume": resume,
-        "overwrite": overwrite,
-        "watcher": watcher or Unwatched(),
-        "asked_to_stop": asked_to_stop or never,
-    }
-    if s.bias == "auto":
-        from beftkit.selection import choose_bias
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
+    how["asked_to_stop"] = asked_to_stop or never
+    with displayed(progress, watcher) as looking:
+        how["watcher"] = looking
+        if s.bias == "auto":
+            from beftkit.selection import choose_bias
 
-        s = s.model_copy(update={"bias": choose_bias(s, **how)})
-    return train_with(s, **how)
+            s = s.model_copy(update={"bias": choose_bias(s, **how)})
+        return train_with(s, **how)
 
 
 if TYPE_CHECKING:

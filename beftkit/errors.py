@@ -20,3 +20,7 @@ class Refusal(BeftError):
 
     Never one cell's failure that a grid may leave behind: going on would mix results.
     """
+
+
+class Unreachable(BeftError):
+    """The hub does not answer and the cache has no copy: at another time or place it may be had."""

@@ -116,10 +116,7 @@ def load_model(
     misfits = sorted(map(str, (name for name, *_ in info["mismatched_keys"])))
     if misfits and head == "kept":
         name, given, expected = next(one for one in info["mismatched_keys"] if one[0] == misfits[0])
-        raise BeftError(
-            f"{reference}: its head does not fit: {name} is {list(given)}, this task with "
-            f"{architecture.outputs} needs {list(expected)}; --new-head draws a fresh one"
-        )
+        raise head_misfit(reference, architecture, name, given, expected)
     maker = load_tokenizer(
         tokenizer or reference,
         revision=None if tokenizer else revision,
@@ -130,6 +127,20 @@ def load_model(
     if head == "fresh":
         fresh |= _drawn_anew(model, [name for name in head_names(model) if name not in fresh], seed)
     return Loaded(model.eval(), maker, tuple(sorted(fresh)), reference, commit)
+
+
+def head_misfit(
+    reference: str,
+    architecture: Architecture,
+    name: str,
+    given: Sequence[int],
+    expected: Sequence[int],
+) -> BeftError:
+    """That a head which is kept has another size than the task needs."""
+    return BeftError(
+        f"{reference}: its head does not fit: {name} is {list(given)}, this task with "
+        f"{architecture.outputs} needs {list(expected)}; --new-head draws a fresh one"
+    )
 
 
 def head_names(model: Any) -> list[str]:

@@ -91,16 +91,6 @@ def test_forms_of_the_result(train: Train) -> None:
     assert json.loads(json.dumps(again)) == document
 
 
-def test_a_dry_run_says_what_would_train(train: Train) -> None:
-    ran = train("--dry-run", "--bias", "v", "--layers", "1", "-o", "out")
-    assert ran.code == 0 and not Path("out").exists()
-    assert "trains 24 of" in ran.out and "layer.1.attention.self.value.bias" in ran.out
-    assert "lr: 0.01" in ran.out and "max_length: 128" in ran.out
-    document = json.loads(train("--dry-run", "--format", "json").out)
-    assert document["settings"]["lr"] == 0.01 and len(document["parts"]) == 5
-    assert "parameter,kind" in train("--dry-run", "--format", "csv").out
-
-
 def test_defaults_come_from_the_task(train: Train, beftkit: Beftkit) -> None:
     ran = beftkit(
         "train", "base", "--task", "rte", "--regime", "low", "--dry-run", "--format", "json"

@@ -23,6 +23,7 @@ FLOORS: dict[str, int] = {
     "beftkit.biases": 2,
     "beftkit.scores": 2,
     "beftkit.settings": 2,
+    "beftkit.progress": 2,
     "beftkit.checkpoints": 3,
     "beftkit.accelerator": 4,
     "beftkit.diff": 4,

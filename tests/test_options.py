@@ -29,8 +29,8 @@ OPTIONS = {
         no-allow-partial no-freeze-head no-gradient-checkpointing no-group-by-length no-new-head
         no-quotes no-regression no-save-snapshots no-trust-remote-code output overwrite precision
         push-to-hub quiet quotes regime regression report-to resume revision save-snapshots
-        save-steps schedule seed seeds task text-columns tokenizer track-steps train-file train-size
-        trust-remote-code validation-file validation-size warmup weight-decay
+        save-steps schedule seed seeds task text-columns time tokenizer track-steps train-file
+        train-size trust-remote-code validation-file validation-size warmup weight-decay
     """,
     "evaluate": """
         adapter batch-size data-dir data-revision device device-map dtype format label-column
@@ -47,21 +47,21 @@ OPTIONS = {
         trust-remote-code
     """,
     "fisher": """
-        allow-inert batch-size buffer-mib candidates data-dir data-revision device device-map dtype
-        examples format gradient-checkpointing head-seeds label-column label-map max-length new-head
-        no-allow-inert no-gradient-checkpointing no-new-head no-quotes no-regression
-        no-trust-remote-code output precision quiet quotes reduce regression revision seed snapshots
-        task text-columns tokenizer tower train-file trust-remote-code variant
+        allow-inert batch-size buffer-mib candidates data-dir data-revision device device-map
+        dry-run dtype examples format gradient-checkpointing head-seeds label-column label-map
+        max-length new-head no-allow-inert no-gradient-checkpointing no-new-head no-quotes
+        no-regression no-trust-remote-code output precision quiet quotes reduce regression revision
+        seed snapshots task text-columns time tokenizer tower train-file trust-remote-code variant
     """,
     "select": """
         accumulation allow-inert batch-size beta1 beta2 candidates config data-dir data-revision
-        device device-map dtype early-stopping epochs eps eval-batch-size eval-steps fisher format
-        gradient-checkpointing group-by-length label-column label-map log-steps lr lrs max-grad-norm
-        max-length metric new-head no-allow-inert no-fisher no-gradient-checkpointing
+        device device-map dry-run dtype early-stopping epochs eps eval-batch-size eval-steps fisher
+        format gradient-checkpointing group-by-length label-column label-map log-steps lr lrs
+        max-grad-norm max-length metric new-head no-allow-inert no-fisher no-gradient-checkpointing
         no-group-by-length no-new-head no-quotes no-regression no-trust-remote-code no-verify output
         overwrite precision probe-steps quiet quotes regime regimes regression report-to resume
-        revision save-steps schedule seed seeds task text-columns tokenizer train-file train-size
-        trust-remote-code validation-file validation-size verify warmup weight-decay
+        revision save-steps schedule seed seeds task text-columns time tokenizer train-file
+        train-size trust-remote-code validation-file validation-size verify warmup weight-decay
     """,
     "report": """
         output quiet title

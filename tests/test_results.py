@@ -15,10 +15,12 @@ import beftkit.inspection
 import beftkit.objectives.answers
 import beftkit.runs.evaluating
 import beftkit.runs.exporting
-import beftkit.runs.prepare
+import beftkit.runs.planning
 import beftkit.runs.results
+import beftkit.runs.timing
 import beftkit.scores
 import beftkit.selection.certainty
+import beftkit.selection.planning
 import beftkit.selection.ranks
 import beftkit.selection.results
 import beftkit.training.evaluation
@@ -34,19 +36,25 @@ from beftkit.training.journal import Progress
 from tests.selections import selection
 
 HOMES: Mapping[ModuleType, str | None] = {
+    beftkit.runs.timing: "Pace RunTime Timing",
+    beftkit.selection.planning: "CellPlan SelectPlan",
     beftkit.selection.results: None, beftkit.selection.ranks: None,
     beftkit.selection.certainty: None, beftkit.scores: None,
     beftkit.runs.results: None, beftkit.inspection: None, beftkit.training.evaluation: None,
     beftkit.diff: "Comparison", beftkit.runs.evaluating: "EvaluationResult",
     beftkit.runs.exporting: "ExportResult", beftkit.objectives.answers: "Answer",
-    beftkit.runs.prepare: "RunPlan", beftkit.training.journal: "Progress",
+    beftkit.runs.planning: "Plan RunPlan FisherPlan", beftkit.training.journal: "Progress",
 }  # fmt: skip
 
 
 def results() -> Iterator[type]:
     for home, only in HOMES.items():
         for name, kind in vars(home).items():
-            if isinstance(kind, type) and is_dataclass(kind) and only in (None, name):
+            if (
+                isinstance(kind, type)
+                and is_dataclass(kind)
+                and (only is None or name in only.split())
+            ):
                 yield kind
 
 
@@ -78,6 +86,9 @@ def test_the_walk_finds_them() -> None:
         "Run",
         "EvaluationResult",
         "RunPlan",
+        "FisherPlan",
+        "SelectPlan",
+        "Timing",
         "Scores",
         "SiteScore",
         "Inspection",

@@ -18,9 +18,12 @@ import pytest
 import beftkit
 from beftkit.present.document import Table
 from beftkit.present.scores import scores_document
-from beftkit.runs import EvaluationResult, RunPlan
+from beftkit.runs import EvaluationResult, FisherPlan, RunPlan, Timing
+from beftkit.runs.exporting import ExportResult
+from beftkit.runs.predicting import PredictionResult
 from beftkit.runs.results import Run, TrainResult
 from beftkit.scores import FisherFacts, Identity, Scores
+from beftkit.selection.planning import CellPlan, SelectPlan
 from beftkit.selection.results import CellResult
 from beftkit.settings import EvaluateSettings, FisherSettings, SelectSettings, TrainSettings
 from beftkit.shown import Shown
@@ -47,18 +50,31 @@ def results(scores: Scores) -> list[Shown]:
     settings = TrainSettings(model="m", task="sst2", lr=0.1, epochs=1)
     trained = TrainResult("m", "sst2", "v", "f1", 8, 2, 100, settings, (run,))
     evaluated = EvaluationResult(NASTY, None, "t", Evaluation({"f1": 0.5}, 1.0, 9, 1.0), {}, (), {})
-    plan = RunPlan(settings, Choice("v", (), (), 0, 0, 100), (), {}, ())
+    common: Any = ("cpu", 1, "sst2", (), {}, {}, "", {}, 128, (), ())
+    plan = RunPlan(*common, settings, Choice("v", (), (), 0, 0, 100), 8, None, None)
+    wanted = SelectSettings(model="m", task="sst2")
+    planned = CellPlan(selection().cells[0].cell, 1e-3, 1, 8, {"probe": None}, 0)
+    select = SelectPlan(*common, wanted, (planned,), {"probe": 9}, 2, 100, None, None)
+    fisher_plan = FisherPlan(*common, FisherSettings(model="m", task="sst2"), 8, 1, 1, {}, 9)
+    timing = Timing("train", "m", "sst2", "cpu", 1, "fp32", "float32", 16, (), (), None, "process")
+    texts = ({"text": NASTY, "label": "a"},)
+    counted: Any = ({"a": 1}, 0, 0, 0, 0.1, (), texts)
+    what: Any = ("m", None, "2 texts", None, ("a", "b"), ("label",), ("text",), 1)
+    predicted = PredictionResult(*what, *counted)
+    exported = ExportResult("out", "adapter", "m", ("a", "b"), "float32", 100, (), ())
     found = selection(model=NASTY)
     cell = CellResult.from_dict(version_one.CELL)
     facts = FisherFacts("exact", "mean", "sst2", 100)
     fisher = replace(scores, settings=facts, method="projection")
     inspection = beftkit.inspect(scores.pre.path)
     whole = [scores, fisher, inspection, trained, evaluated, found, plan]
+    more = [select, fisher_plan, timing, predicted, exported]
     [group] = found.groups
     margin = group.projection.margin
     assert margin is not None
-    parts = [scores.roles["v"], scores.sites[0], inspection.roles[0], run, group, margin, cell]
-    return [*whole, *parts, group.projection, cell.methods["projection"], *cell.runs.values()]
+    parts: list[Shown] = [scores.roles["v"], scores.sites[0], inspection.roles[0], run, group]
+    parts += [margin, cell, group.projection, cell.methods["projection"], *cell.runs.values()]
+    return [*whole, *more, *parts]
 
 
 def kinds(kind: type) -> Iterator[type]:
@@ -73,7 +89,7 @@ def test_a_line_each(results: list[Shown]) -> None:
         assert line.isprintable() and len(line) < 260, line
         assert line.startswith(f"<{type(one).__name__} ") and line.endswith(">")
     missing = {kind.__name__ for kind in kinds(Shown)} - {type(one).__name__ for one in results}
-    assert missing <= {"CellRun"}, "a probe is one"
+    assert missing <= {"CellRun", "Plan"}, "a probe is one, and every plan"
 
 
 def test_what_a_line_says(scores: Scores, results: list[Shown]) -> None:
@@ -116,7 +132,7 @@ class Cells(HTMLParser):
 def test_the_table_in_a_notebook(scores: Scores, results: list[Shown]) -> None:
     for number, one in enumerate(results):
         text = one._repr_html_()
-        assert (text is None) == (number >= 7), type(one)
+        assert (text is None) == (number >= 12), type(one)
         if text is None:
             continue
         page = Cells(text)

@@ -89,7 +89,7 @@ def test_the_environment_is_heeded(data_hub: DataHub, tmp_path: Path) -> None:
     assert f"the cache has revision {SUPER_GLUE} only, not 999" in text
     status, text = outside(data_hub, tmp_path / "b", code, HF_HUB_OFFLINE="1")
     assert (status, len(data_hub.log)) == (1, asked)
-    assert text.startswith("beftkit.errors.BeftError: aps/super_glue cb: ")
+    assert text.startswith("beftkit.errors.Unreachable: aps/super_glue cb: ")
     assert "the hub cannot be reached and the cache has no copy" in text
     assert text.endswith("give a local copy with --data-dir")
 

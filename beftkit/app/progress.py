@@ -4,76 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import typer
 
 from beftkit.app.common import say
-from beftkit.edges import printable
+from beftkit.progress import Display, is_main
 
 T = TypeVar("T")
-IS_MAIN = os.environ.get("RANK", "0") == "0"  # torchrun's
+IS_MAIN = is_main()
 #: torchrun hands on a Ctrl-C that the terminal gave every process already: seconds that are one
 _ONE_SIGNAL = 5.0 if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0.0
-
-
-class Shown:
-    """Progress on stderr: a bar on a terminal, lines elsewhere."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.quiet, self.running = quiet, False
-        self._bar: Any = None
-        self._job: Any = None
-
-    def started(self, title: str, steps: int, done: int) -> None:
-        self.running = True
-        if self.quiet or not sys.stderr.isatty():
-            return
-        from rich.console import Console
-        from rich.markup import escape
-        from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        self.close()
-        self.running = True
-        columns = *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn()
-        self._bar = Progress(*columns, console=Console(file=sys.stderr), transient=True)
-        self._bar.start()
-        self._job = self._bar.add_task(escape(printable(title)), total=steps, completed=done)
-
-    def advanced(self, steps: int) -> None:
-        if self._bar is not None:
-            self._bar.advance(self._job, steps)
-
-    def logged(self, record: Mapping[str, Any]) -> None:
-        from beftkit.present.training import record_line
-
-        line = record_line(record)
-        if line:
-            self.note(line)
-
-    def note(self, text: str) -> None:
-        if self.quiet:
-            return
-        if self._bar is not None:
-            self._bar.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
-        else:
-            say([text])
-
-    def close(self) -> None:
-        """Take the bar away."""
-        self.running = False
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
 
 
 class Signals:
     """SIGINT and SIGTERM ask a run to save and stop; a second one, or one before it, ends it."""
 
-    def __init__(self, shown: Shown) -> None:
+    def __init__(self, shown: Display) -> None:
         self._shown, self._number, self._first = shown, 0, 0.0
         self._former: dict[int, Any] = {}
 
@@ -109,7 +58,7 @@ def watched(run: Callable[..., T], quiet: bool, stopped: str) -> T:
     """
     from beftkit.training.trainer import Interrupted
 
-    watcher = Shown(quiet or not IS_MAIN)
+    watcher = Display(quiet=quiet or not IS_MAIN)
     with Signals(watcher) as signals:
         try:
             return run(watcher=watcher, asked_to_stop=signals.asked)
@@ -120,3 +69,17 @@ def watched(run: Callable[..., T], quiet: bool, stopped: str) -> T:
             raise typer.Exit(128 + stop.signal) from None
         finally:
             watcher.close()
+
+
+def looked_at(run: Callable[..., T], quiet: bool) -> T:
+    """Work that leaves nothing behind before its end, under bars or lines; Ctrl-C ends it.
+
+    Args:
+        run: is given ``watcher``.
+        quiet: show nothing.
+    """
+    watcher = Display(quiet=quiet or not IS_MAIN)
+    try:
+        return run(watcher=watcher)
+    finally:
+        watcher.close()

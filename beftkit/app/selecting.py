@@ -9,7 +9,15 @@ from typing import Annotated, Any
 from beftkit.app.common import Format, show
 from beftkit.app.options import TopicCommand, flag, late_command, with_settings
 from beftkit.app.progress import IS_MAIN, watched
-from beftkit.app.training import LateFormat, LateQuiet, ModelArgument
+from beftkit.app.training import (
+    DryRun,
+    LateFormat,
+    LateQuiet,
+    ModelArgument,
+    Time,
+    check_asked,
+    show_time,
+)
 from beftkit.errors import UsageError
 from beftkit.settings.select import SelectSettings
 
@@ -33,6 +41,8 @@ def select(
     overwrite: Annotated[
         bool, flag("Replace a former selection in --output.", "--overwrite")
     ] = False,
+    dry_run: DryRun = False,
+    time: Time = False,
     format: LateFormat = Format.table,
     quiet: LateQuiet = False,
     **flags: Any,
@@ -43,13 +53,26 @@ def select(
     regimes, learning rates, epochs or seeds every combination is a cell, a resumable run in its own
     folder. --verify trains each candidate alone, and the controls none and all.
     """
+    from beftkit.present.planned import select_plan_document
     from beftkit.present.selection import selection_document
+    from beftkit.selection import plan_select, settings_of, time_select
     from beftkit.selection import select as run
 
+    given: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
+    check_asked(dry_run, time)
+    if dry_run or time:
+        settings = settings_of(model, output, config, resume, flags)
+    if time:
+        show_time(time_select(settings), format)
+        return
+    if dry_run:
+        planned = plan_select(settings, output=output, **given)
+        if IS_MAIN:
+            show(select_plan_document(planned), format)
+        return
     if output is None:
         raise UsageError("no --output was given; expected the folder that the selection shall make")
-    given: dict[str, Any] = {"output": output, "config": config}
-    given |= {"resume": resume, "overwrite": overwrite}
+    given |= {"output": output, "config": config}
     stopped = f"stopped; what is done is kept, --output {output} --resume takes it up"
     found = watched(partial(run, model, **given, **flags), quiet, stopped)
     if IS_MAIN:

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from beftkit.app.common import Format, OutputOption, QuietOption, check_outputs, say, show
+from beftkit.app.common import Format, OutputOption, check_outputs, say, show
 from beftkit.app.options import TopicCommand, flag, late_command, with_settings
-from beftkit.app.progress import IS_MAIN, watched
+from beftkit.app.progress import IS_MAIN, looked_at, watched
 from beftkit.errors import UsageError
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.fisher import FisherSettings
 from beftkit.settings.parts import Part
 from beftkit.settings.train import TrainSettings
+
+if TYPE_CHECKING:
+    from beftkit.runs import Timing
 
 ModelArgument = Annotated[
     str | None, typer.Argument(metavar="MODEL", help="Model folder, or owner/name on the hub.")
@@ -27,6 +30,21 @@ LateFormat = Annotated[
     flag(_PRINTED, "--format", metavar="table|json|csv|markdown"),
 ]
 LateQuiet = Annotated[bool, flag("No progress and notes on stderr.", "--quiet", "-q")]
+DryRun = Annotated[
+    bool,
+    flag(
+        "Say what would be done, on how many examples, in how many updates, and what would be "
+        "refused; load no weights, write nothing.",
+        "--dry-run",
+    ),
+]
+Time = Annotated[
+    bool,
+    flag(
+        "Load the model, make two updates and say how long all of it will take; write nothing.",
+        "--time",
+    ),
+]
 
 
 def command(name: str) -> Any:
@@ -44,9 +62,8 @@ def command(name: str) -> Any:
 def train(
     model: ModelArgument = None,
     config: Annotated[Path | None, flag("A run.yaml to start from; flags win over it.")] = None,
-    dry_run: Annotated[
-        bool, flag("Print settings and what would train, and stop.", "--dry-run")
-    ] = False,
+    dry_run: DryRun = False,
+    time: Time = False,
     resume: Annotated[
         bool, flag("Take up a run that was stopped in --output.", "--resume")
     ] = False,
@@ -61,16 +78,23 @@ def train(
     --freeze-head; --bias none trains those alone, which is the control to compare with.
     """
     from beftkit import train as run
-    from beftkit.present.training import plan_document, train_document
-    from beftkit.runs import plan_run
+    from beftkit.present.planned import run_plan_document
+    from beftkit.present.training import train_document
+    from beftkit.runs import plan_run, time_run
     from beftkit.runs.folders import resolve_run
 
     lacking = UsageError("no --output was given; expected the folder that the run shall make")
-    if not dry_run and flags["output"] is None and config is None:
+    check_asked(dry_run, time)
+    if not (dry_run or time) and flags["output"] is None and config is None:
         raise lacking
     settings = resolve_run(config, {**flags, "model": model}, resume=resume)
     if dry_run:
-        show(plan_document(plan_run(settings)), format)
+        planned = plan_run(settings, resume=resume, overwrite=overwrite)
+        if IS_MAIN:
+            show(run_plan_document(planned), format)
+        return
+    if time:
+        show_time(time_run(settings), format)
         return
     if settings.output is None:
         raise lacking
@@ -90,7 +114,7 @@ def evaluate(
     ] = None,
     format: LateFormat = Format.table,
     output: OutputOption = None,
-    quiet: QuietOption = False,
+    quiet: LateQuiet = False,
     **flags: Any,
 ) -> None:
     """Evaluate a fine-tuned model, or an adapter over its base, on a task's validation split."""
@@ -98,7 +122,7 @@ def evaluate(
     from beftkit.runs import evaluate as run
 
     check_outputs(output, None, [one for one in (model, flags["adapter"]) if one])
-    found = run(model, **flags)
+    found = looked_at(partial(run, model, **flags), quiet)
     if IS_MAIN:
         written, notes = show(evaluation_document(found), format, output)
         say([*written, *([] if quiet else notes)])
@@ -108,9 +132,11 @@ def fisher(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="Model folder, or owner/name on the hub.")
     ],
+    dry_run: DryRun = False,
+    time: Time = False,
     format: LateFormat = Format.table,
     output: OutputOption = None,
-    quiet: QuietOption = False,
+    quiet: LateQuiet = False,
     **flags: Any,
 ) -> None:
     """Measure the empirical Fisher of every bias on a task's training examples.
@@ -119,10 +145,41 @@ def fisher(
     backward pass. A role's score is the mean over its bias vectors.
     """
     from beftkit.present.fisher import fisher_document
-    from beftkit.runs import fisher_all as run
+    from beftkit.present.planned import fisher_plan_document
+    from beftkit.runs import fisher_with as run
+    from beftkit.runs import plan_fisher, time_fisher
+    from beftkit.settings.resolve import resolve
 
     check_outputs(output, None, [model])
-    found = run(model, **flags)
+    check_asked(dry_run, time)
+    settings = resolve(FisherSettings, None, {**flags, "model": model})
+    if dry_run:
+        planned = plan_fisher(settings)
+        if IS_MAIN:
+            say(show(fisher_plan_document(planned), format, output)[0])
+        return
+    if time:
+        show_time(time_fisher(settings), format, output)
+        return
+    found = looked_at(partial(run, settings), quiet)
     if IS_MAIN:
         written, notes = show(fisher_document(found), format, output)
         say([*written, *([] if quiet else notes)])
+
+
+def check_asked(dry_run: bool, time: bool) -> None:
+    """Refuse what are two questions.
+
+    Raises:
+        UsageError: both were asked.
+    """
+    if dry_run and time:
+        raise UsageError("--dry-run and --time were both given; expected one of them")
+
+
+def show_time(found: Timing, format: Format, output: Path | None = None) -> None:
+    """Print how long something will take, by the first process alone."""
+    from beftkit.present.planned import timing_document
+
+    if IS_MAIN:
+        say(show(timing_document(found), format, output)[0])

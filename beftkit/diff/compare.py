@@ -121,11 +121,12 @@ def _shorter(pre: str | None, post: str | None) -> str | None:
     return pre or post
 
 
-def settle_candidates(given: Sequence[str] | None, roles: Mapping[str, RoleScore]) -> list[str]:
+def settle_candidates(given: Sequence[str] | None, roles: Iterable[str]) -> list[str]:
     """The roles among which the target is chosen, checked against what is there."""
-    raw = [role for role in roles if role not in ROLES]
+    there = [*roles]
+    raw = [role for role in there if role not in ROLES]
     if given is None:
-        usual = any(role in roles for role in DEFAULT_CANDIDATES)
+        usual = any(role in there for role in DEFAULT_CANDIDATES)
         return [*DEFAULT_CANDIDATES] if usual or not raw else raw
     unknown = [role for role in given if role not in ROLES and role not in raw]
     if unknown or not given:

@@ -14,6 +14,7 @@ from beftkit.gradients.taps import BUDGET
 from beftkit.objectives import Objective
 from beftkit.tasks import Encoded, plan_evaluation
 from beftkit.tuning import choose
+from beftkit.watching import Unwatched, Watcher, told
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -29,8 +30,11 @@ def example_means(
     batch_size: int,
     budget: int = BUDGET,
     gradient_checkpointing: bool = False,
+    watcher: Watcher | None = None,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The exact Fisher of some parameters over all examples, shared out among the processes.
+
+    ``watcher`` is told each batch.
 
     Returns:
         Parameter to the mean over examples, float64 ``[D]``; parameters measured one by one.
@@ -42,6 +46,8 @@ def example_means(
     plans = plan_evaluation(encoded.lengths, batch_size, by_length=encoded.by_length)
     mine = plans[accelerator.process_index :: accelerator.num_processes]
     shortest = torch.cat(plans)[-2:]
+    watcher = watcher or Unwatched()
+    watcher.started("Fisher", len(mine), 0)
     alone: tuple[str, ...] = ()
     sums = _zeros(model, names)  # kept where there are more processes than batches
     device = next(model.parameters()).device
@@ -51,7 +57,7 @@ def example_means(
             found = example_squares(
                 model,
                 names,
-                (encoded.batch(one, device=device) for one in mine),
+                (encoded.batch(one, device=device) for one in told(watcher, mine)),
                 losses,
                 probe=encoded.batch(shortest),
                 autocast=accelerator.autocast,
@@ -71,8 +77,11 @@ def published_means(
     accelerator: Accelerator,
     *,
     batch_size: int,
+    watcher: Watcher | None = None,
 ) -> dict[str, Any]:
     """The published code's quantity: batches in the order of the examples, all biases trained.
+
+    ``watcher`` is told each batch.
 
     Returns:
         Parameter to the mean over batches, float64 ``[D]``.
@@ -82,13 +91,15 @@ def published_means(
     device = next(model.parameters()).device
     trained = [part.parameter for part in choose(model, "all").parts]
     sums = _zeros(model, names)
+    watcher = watcher or Unwatched()
+    watcher.started("Fisher", len(mine), 0)
     if mine:
         with out_of_memory(_advice(batch_size)):
             sums, _, _ = batch_mean_squares(
                 model,
                 names,
                 trained,
-                (encoded.batch(one, device=device) for one in mine),
+                (encoded.batch(one, device=device) for one in told(watcher, mine)),
                 lambda model, batch: objective.losses(model, batch)[0],
                 autocast=accelerator.autocast,
             )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from beftkit.biases import Site, choose_tower, in_tower
+from beftkit.biases import Site, bias_free, choose_tower, in_tower
 from beftkit.checkpoints import BiasSet, recognise_checkpoint
 from beftkit.checkpoints.live import LiveCheckpoint
 from beftkit.diff.compare import inert_notes, refuse_empty, settle_candidates
@@ -56,6 +56,20 @@ def sites_of(model: Any, tower: str | None = None) -> Measured:
     chosen, notes = choose_tower([site.tower for site in held.sites], tower)
     sites = tuple(site for site in held.sites if in_tower(site.tower, chosen))
     return Measured(held, chosen, sites, (*held.recognition.notes, *notes))
+
+
+def listed_sites(model: Any, tower: str | None = None) -> tuple[Site, ...]:
+    """As `sites_of`, of a model that may have no weights: where they are alone.
+
+    Raises:
+        BeftError: the same.
+    """
+    checkpoint = LiveCheckpoint(model)
+    found = recognise_checkpoint(checkpoint, checkpoint.config)
+    if not found.sites:
+        raise BeftError(f"{checkpoint.reference}: {bias_free(found)}")
+    chosen, _ = choose_tower([site.tower for site in found.sites], tower)
+    return tuple(site for site in found.sites if in_tower(site.tower, chosen))
 
 
 def fisher_scores(

@@ -14,7 +14,15 @@ import torch
 from beftkit.checkpoints import open_checkpoint
 from beftkit.checkpoints.reach import cached_commit
 from beftkit.errors import BeftError
-from beftkit.models import Architecture, Loaded, head_names, load_model, load_skeleton, quiet
+from beftkit.models import (
+    Architecture,
+    Loaded,
+    head_misfit,
+    head_names,
+    load_model,
+    load_skeleton,
+    quiet,
+)
 from beftkit.objectives.fits import settle_padding
 from beftkit.objectives.objective import Objective
 from beftkit.tasks import Batch, Encoded, Split, compute_metrics, encode, standard_errors
@@ -52,12 +60,15 @@ class HeadObjective(Objective):
         )
 
     def skeleton(self, settings: Opening) -> Any:
-        return load_skeleton(
-            settings.model,
-            _classifier(self.labels),
-            revision=settings.revision,
-            trust_remote_code=settings.trust_remote_code,
-        )
+        s, architecture = settings, _classifier(self.labels)
+        options: Any = {"revision": s.revision, "trust_remote_code": s.trust_remote_code}
+        model = load_skeleton(s.model, architecture, **options)
+        held = _held(s) if s.head == "kept" else None
+        for name in sorted(head_names(model)):
+            expected = tuple(model.get_parameter(name).shape)
+            if held and name in held and (given := tuple(held[name].shape)) != expected:
+                raise head_misfit(s.model, architecture, name, given, expected)
+        return model
 
     def encode(
         self, split: Split, tokenizer: Any, max_length: int, *, allow_empty: bool = False
@@ -173,18 +184,16 @@ def held_labels(settings: Opening, *, alone: bool = False) -> tuple[str, ...] | 
     as_it_is = replace(_classifier(()), configure=lambda config: None)
     options: Any = {"revision": s.revision, "trust_remote_code": s.trust_remote_code}
     model = load_skeleton(s.model, as_it_is, **options)
-    commit = cached_commit(s.model, s.revision) or s.revision
     width = model.config.num_labels
-    try:
-        far = commit and not Path(s.model).exists()
-        held = open_checkpoint(f"{s.model}@{commit}" if far else s.model).tensors
+    held = _held(s)
+    if held is None:
+        kept = type(model).__name__ in (model.config.architectures or ())
+    else:
         head = head_names(model)
         kept = bool(head) and all(name in held for name in head)
         # A configuration may leave a number out that is not its family's usual one (BART).
         shapes = [(model.get_parameter(n).shape, held[n].shape) for n in head if n in held]
         width = next((one[0] for usual, one in shapes if usual[0] == width != one[0]), width)
-    except BeftError:  # a form that transformers alone reads
-        kept = type(model).__name__ in (model.config.architectures or ())
     if not kept or width == 1:
         return () if kept else None
     if alone and model.config.problem_type == "multi_label_classification":
@@ -195,6 +204,18 @@ def held_labels(settings: Opening, *, alone: bool = False) -> tuple[str, ...] | 
     named = model.config.id2label if width == model.config.num_labels else {}
     names = tuple(str(named.get(i, f"LABEL_{i}")) for i in range(width))
     return names if len({*names}) == width else tuple(f"LABEL_{i}" for i in range(width))
+
+
+def _held(settings: Opening) -> Mapping[str, Any] | None:
+    """What the checkpoint's header lists; None: it has a form that transformers alone reads."""
+    s = settings
+    # A model that is being loaded is cached: its commit is asked for, and no newer one.
+    commit = cached_commit(s.model, s.revision) or s.revision
+    far = commit and not Path(s.model).exists()
+    try:
+        return open_checkpoint(f"{s.model}@{commit}" if far else s.model).tensors
+    except BeftError:
+        return None
 
 
 def _classifier(labels: Sequence[str]) -> Architecture:

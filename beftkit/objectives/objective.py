@@ -54,7 +54,11 @@ class Objective(ABC):
 
     @abstractmethod
     def skeleton(self, settings: Opening) -> Any:
-        """The model without its weights, on the meta device: names and shapes, at once."""
+        """The model without its weights, on the meta device: names and shapes, at once.
+
+        Raises:
+            BeftError: not there, no model of this kind, or a head of another size, as `load` does.
+        """
 
     @abstractmethod
     def encode(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,10 +62,24 @@ def _document(result: Any) -> Document | None:
             from beftkit.present.training import train_document
 
             return train_document(result)
-        case "RunPlan":
-            from beftkit.present.training import plan_document
+        case "RunPlan" | "SelectPlan" | "FisherPlan" | "Timing" as kind:
+            from beftkit.present import planned
 
-            return plan_document(result)
+            documents: dict[str, Callable[[Any], Document]] = {
+                "RunPlan": planned.run_plan_document,
+                "SelectPlan": planned.select_plan_document,
+                "FisherPlan": planned.fisher_plan_document,
+                "Timing": planned.timing_document,
+            }
+            return documents[kind](result)
+        case "PredictionResult":
+            from beftkit.present.predictions import predictions_document
+
+            return predictions_document(result)
+        case "ExportResult":
+            from beftkit.present.predictions import export_document
+
+            return export_document(result)
         case "EvaluationResult":
             from beftkit.present.evaluation import evaluation_document
 

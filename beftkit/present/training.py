@@ -1,8 +1,8 @@
-"""A training run, and what one would train, to documents; a line of its log."""
+"""A training run to a document."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from beftkit.present.document import Block, Command, Document, Lines, Only, Table, numbers, texts
@@ -10,7 +10,6 @@ from beftkit.present.words import around, fixed, noted
 from beftkit.runs.results import Run, TrainResult, run_evaluated, run_metrics
 
 if TYPE_CHECKING:
-    from beftkit.runs import RunPlan
     from beftkit.training.evaluation import Evaluated
 
 _KINDS = ("best", "last")
@@ -33,46 +32,6 @@ def train_document(result: TrainResult) -> Document:
     if run.adapter == "adapter":
         blocks.append(Only("table", Command(following)))
     return Document(result.to_dict(), [_row(one) for one in result.runs], blocks)
-
-
-def plan_document(planned: RunPlan) -> Document:
-    """Settings with everything filled in, and a row a parameter that would train."""
-    values, choice = planned.to_dict(), planned.choice
-    rows = [
-        {**part, "roles": " ".join(part["roles"]), "slices": " ".join(part["slices"])}
-        for part in values["parts"]
-    ]
-    settings = [f"{key}: {_plain(value)}" for key, value in values["settings"].items()]
-    counts = (
-        f"trains {choice.scalars:,} of {choice.total:,} scalars "
-        f"({choice.percent:.4f} %), and {choice.head_scalars:,} of the head"
-    )
-    columns = texts("parameter", "roles", "kind", folds=True)
-    columns += [*numbers("scalars"), *texts("part", folds=True)]
-    body = [
-        [row["parameter"], row["roles"], row["kind"], f"{row['scalars']:,}", row["slices"]]
-        for row in rows
-    ]
-    table, notes = Table(columns, body), Only("table", Lines(values["notes"]))
-    return Document(values, rows, [Lines(settings), Lines([counts]), table, notes])
-
-
-def record_line(record: Mapping[str, Any]) -> str:
-    """A line of the log as a person reads it; empty for what only a file should hold."""
-    begin = f"step {record['step']}"
-    if "epoch" in record:
-        begin += f", epoch {record['epoch']:g}"
-    if "metrics" in record:
-        return f"{begin}: {', '.join(_named(record['metrics']))}"
-    if "lr" not in record:
-        return ""
-    speed = record["examples_per_second"]
-    return (
-        f"{begin}: loss {fixed(record['loss'])}, lr {record['lr']:.3g}, "
-        f"gradient {fixed(record['grad_norm'])}"
-        + (f", {speed:.0f} examples/s" if speed else "")
-        + (f"; projection {' '.join(_named(record['scores']))}" if record["scores"] else "")
-    )
 
 
 def _table(result: TrainResult) -> Table:
@@ -133,9 +92,3 @@ def _row(run: Run) -> dict[str, Any]:
 
 def _named(values: Mapping[str, float | None]) -> list[str]:
     return [f"{name} {fixed(value)}" for name, value in values.items()]
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(str, value)) or "-"
-    return "-" if value is None else str(value)

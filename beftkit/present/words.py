@@ -57,9 +57,9 @@ def source(identity: Identity) -> str:
     """A reference; of one on the hub also the commit, and what was fetched of its weight files."""
     if identity.commit is None:
         return identity.path
-    fetched = f"fetched {_bytes(identity.bytes_fetched or 0)}"
+    fetched = f"fetched {size(identity.bytes_fetched or 0)}"
     if identity.bytes_of_files:
-        fetched += f" of {_bytes(identity.bytes_of_files)}"
+        fetched += f" of {size(identity.bytes_of_files)}"
     return f"{identity.path} (commit {identity.commit[:8]}, {fetched})"
 
 
@@ -89,9 +89,10 @@ def folded(command: str) -> str:
     return " \\\n".join(lines)
 
 
-def _bytes(size: float) -> str:
+def size(count: float) -> str:
+    """Bytes as a person reads them."""
     for unit in ("bytes", "kB", "MB"):
-        if size < 999.5:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"

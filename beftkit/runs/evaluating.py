@@ -9,6 +9,7 @@ from typing import Any
 
 from beftkit.accelerator import out_of_memory
 from beftkit.files import headed
+from beftkit.progress import displayed
 from beftkit.runs.adapted import named, put_on
 from beftkit.runs.loading import class_notes, load_data
 from beftkit.runs.prepare import prepare
@@ -18,6 +19,7 @@ from beftkit.settings.resolve import resolve
 from beftkit.settings.signatures import documented
 from beftkit.shown import Shown
 from beftkit.training.evaluation import Evaluation, evaluate_model, load_metrics, stayed_note
+from beftkit.watching import Watcher
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,7 +60,12 @@ class EvaluationResult(Shown):
 
 @documented(EvaluateSettings)
 def evaluate(
-    model: str | Path | None = None, *, adapter: str | Path | None = None, **settings: Any
+    model: str | Path | None = None,
+    *,
+    adapter: str | Path | None = None,
+    watcher: Watcher | None = None,
+    progress: bool = False,
+    **settings: Any,
 ) -> EvaluationResult:
     """Evaluate a fine-tuned model, or an adapter over its base, on a validation split.
 
@@ -66,6 +73,8 @@ def evaluate(
         model: a model folder, ``owner/name``, an adapter, whose base is then taken, or the folder
             of a run.
         adapter: folder or ``owner/name``; names its base where ``model`` is left out.
+        watcher: told how it goes, batch by batch (`beftkit.Watcher`).
+        progress: show that on stderr instead.
         settings: fields of `beftkit.settings.EvaluateSettings`: ``task`` or ``validation_file``,
             ``metric``, ``batch_size``, ``max_length``, ``precision``, ``device``, ... What is left
             out an adapter of ours says itself, or it is as in training.
@@ -74,10 +83,12 @@ def evaluate(
         BeftError: no trained head, labels that do not fit, and whatever loading can meet.
     """
     given = {**settings, "model": model, "adapter": adapter}
-    return evaluate_with(resolve(EvaluateSettings, None, given))
+    wanted = resolve(EvaluateSettings, None, given)
+    with displayed(progress, watcher) as looking:
+        return evaluate_with(wanted, looking)
 
 
-def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
+def evaluate_with(settings: EvaluateSettings, watcher: Watcher | None = None) -> EvaluationResult:
     """`evaluate` (see there) under settings that are resolved."""
     s = settings
     what = named(s)
@@ -97,9 +108,8 @@ def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
         "--max-length, or use --precision bf16 or --dtype bfloat16"
     ):
         ready.place()
-        found = evaluate_model(
-            ready.model, splits, ready.objective, metrics, ready.accelerator, s.batch_size
-        )
+        how = ready.objective, metrics, ready.accelerator, s.batch_size, watcher
+        found = evaluate_model(ready.model, splits, *how)
     if found.at_baseline:
         notes += (stayed_note(found),)
     cut = {name: split.truncated for name, split in splits.items()}

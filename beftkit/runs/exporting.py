@@ -14,7 +14,7 @@ from typing import Any
 from beftkit.adapters import meant
 from beftkit.edges import markdown
 from beftkit.errors import BeftError, Refusal, UsageError
-from beftkit.files import umask
+from beftkit.files import headed, plain_of, umask
 from beftkit.models import quiet
 from beftkit.objectives import Objective, objective_told
 from beftkit.registry import MAX_LENGTH
@@ -23,12 +23,13 @@ from beftkit.runs.adapted import Named, named, put_on
 from beftkit.runs.cards import hub_id
 from beftkit.settings.predict import ExportSettings
 from beftkit.settings.resolve import resolve
+from beftkit.shown import Shown
 
 CARD = "README.md"
 
 
-@dataclass(frozen=True)
-class ExportResult:
+@dataclass(frozen=True, repr=False)
+class ExportResult(Shown):
     """What `export` wrote.
 
     Attributes:
@@ -51,10 +52,14 @@ class ExportResult:
     files: tuple[str, ...]
     notes: tuple[str, ...]
 
+    def in_short(self) -> dict[str, Any]:
+        """What its line says."""
+        return plain_of(self, "output adapter model dtype parameters")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         lists = {name: list(getattr(self, name)) for name in ("labels", "files", "notes")}
-        return {**vars(self), **lists}
+        return headed({**vars(self), **lists})
 
 
 def export(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, Unreachable
 from beftkit.models import code_of
 from beftkit.objectives import held_labels
 from beftkit.registry import REGIMES, TASKS, Task
@@ -74,15 +74,22 @@ def load_data(
     return replace(data, notes=(*data.notes, note)) if files else data
 
 
-def planned_data(settings: Loading) -> Data:
-    """As `load_data`, but of a task only what is known beforehand: its data need not be there."""
+def planned_data(settings: Loading) -> tuple[Data, str]:
+    """As `load_data`; of a task that the hub does not give what is known beforehand, and why.
+
+    Returns:
+        The data, without splits where they could not be had; and the reason, or nothing.
+    """
     s = settings
-    if not s.task:
-        return load_data(s)
+    try:
+        return load_data(s), ""
+    except Unreachable as error:
+        reason = str(error)
     task = check_task(s)
     bare = Data(task.name, task.kind, task.labels, task.metrics, None, {}, {})
     given = None if s.label_map is None else read_label_map(s.label_map)
-    return _met(lambda names: relabel(bare, names, given) if names else bare, s, None)
+    found = _met(lambda names: relabel(bare, names, given) if names else bare, s, None)
+    return found, reason
 
 
 def _met(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beftkit.accelerator import make_accelerator
 from beftkit.checkpoints import open_checkpoint
 from beftkit.errors import BeftError, UsageError
+from beftkit.progress import displayed
 from beftkit.runs.loading import load_data
 from beftkit.runs.prepare import Prepared, prepare
 from beftkit.scores import FisherFacts, Scores
 from beftkit.settings.fisher import FisherSettings
 from beftkit.settings.resolve import resolve
 from beftkit.settings.signatures import documented
+from beftkit.watching import Unwatched, Watcher, told
 
 if TYPE_CHECKING:
     from beftkit.gradients import Losses
@@ -30,6 +33,8 @@ def fisher(
     candidates: Sequence[str] | None = None,
     tower: str | None = None,
     allow_inert: bool = False,
+    watcher: Watcher | None = None,
+    progress: bool = False,
     **settings: Any,
 ) -> Scores:
     """Empirical Fisher of every bias: mean over examples of (d log p(y_i | x_i) / d b)^2.
@@ -49,6 +54,8 @@ def fisher(
         candidates: roles among which the target is chosen; default q, k, v.
         tower: which tower of several; default the text tower.
         allow_inert: let a bias that softmax ignores be the target.
+        watcher: told how it goes, batch by batch (`beftkit.Watcher`).
+        progress: show that on stderr instead.
         settings: for a model by reference: fields of `beftkit.settings.fisher.FisherSettings`.
             For one in memory: ``gradient_checkpointing``, ``budget`` (bytes), ``probe``.
 
@@ -64,20 +71,22 @@ def fisher(
         >>> scores.roles["v"].figures["fisher"]  # doctest: +SKIP
         2.3e-05
     """
-    common = {"reduce": reduce, "tower": tower, "allow_inert": allow_inert}
     if isinstance(model, (str, Path)):
         if batches is not None or losses is not None:
             raise UsageError("batches and losses are for a model in memory; give task=...")
         chosen = None if candidates is None else ",".join(candidates)
+        common: dict[str, Any] = {"reduce": reduce, "tower": tower, "allow_inert": allow_inert}
+        common |= {"watcher": watcher, "progress": progress}
         return fisher_all(model, candidates=chosen, **common, **settings)[0]
     if batches is None:
         raise UsageError("a model in memory was given without batches; expected an iterable")
     from beftkit.gradients import example_squares, fisher_scores, negative_log_likelihoods, sites_of
 
     measured = sites_of(model, tower)
-    found = example_squares(
-        model, measured.names, batches, losses or negative_log_likelihoods, **settings
-    )
+    with displayed(progress, watcher) as looking:
+        looking.started("Fisher", len(batches) if isinstance(batches, Sized) else 0, 0)
+        given = told(looking, batches), losses or negative_log_likelihoods
+        found = example_squares(model, measured.names, *given, **settings)
     means = {name: total / found.examples for name, total in found.sums.items()}
     facts = FisherFacts("exact", reduce, examples=found.examples, alone=tuple(found.alone))
     wanted: dict[str, Any] = {"candidates": candidates, "allow_inert": allow_inert}
@@ -86,11 +95,14 @@ def fisher(
 
 
 @documented(FisherSettings)
-def fisher_all(model: str | Path, **settings: Any) -> list[Scores]:
+def fisher_all(
+    model: str | Path, *, watcher: Watcher | None = None, progress: bool = False, **settings: Any
+) -> list[Scores]:
     """The Fisher scores of a model on a task's training examples, and at snapshots of a run.
 
     Args:
         model: folder, or ``owner/name`` on the hub.
+        watcher, progress: as for `fisher`.
         settings: fields of `beftkit.settings.FisherSettings`: ``task`` or ``train_file``,
             ``examples``, ``variant``, ``reduce``, ``head_seeds``, ``snapshots``, ...
 
@@ -100,19 +112,22 @@ def fisher_all(model: str | Path, **settings: Any) -> list[Scores]:
     Raises:
         BeftError: anything that is wrong with what was given.
     """
-    return fisher_with(resolve(FisherSettings, None, {**settings, "model": model}))
+    wanted = resolve(FisherSettings, None, {**settings, "model": model})
+    with displayed(progress, watcher) as looking:
+        return fisher_with(wanted, looking)
 
 
-def fisher_with(settings: FisherSettings) -> list[Scores]:
+def fisher_with(settings: FisherSettings, watcher: Watcher | None = None) -> list[Scores]:
     """`fisher_all` (see there) under settings that are resolved."""
-    return _Journey(settings).run()
+    return _Journey(settings, watcher or Unwatched()).run()
 
 
 class _Journey:
     """One call."""
 
-    def __init__(self, settings: FisherSettings) -> None:
-        self.s = settings
+    def __init__(self, settings: FisherSettings, watcher: Watcher) -> None:
+        self.s, self.watcher = settings, watcher
+        self.passed = 0
         self.alone: tuple[str, ...] = ()
 
     def run(self) -> list[Scores]:
@@ -125,9 +140,11 @@ class _Journey:
                 f"{s.model}: holds a trained classifier, so no seed draws one; leave out "
                 "--head-seeds"
             )
+        snapshots = _expand(s.snapshots)
+        self.passes = len(s.head_seeds) + len(snapshots)
         result = [self.over_heads()]
         former: dict[str, Any] = {}
-        for path in _expand(s.snapshots):
+        for path in snapshots:
             held = _put_snapshot(first.model, path, former)
             drawn = sorted(set(first.loaded.fresh) - held)[:1]
             notes = [f"{name} is not in it: drawn by seed {s.head_seeds[0]}" for name in drawn]
@@ -191,7 +208,7 @@ class _Journey:
             means,
             reduce=s.reduce,
             allow_inert=s.allow_inert,
-            candidates=s.candidates.replace(" ", "").split(",") if s.candidates else None,
+            candidates=s.candidate_roles,
             reference=reference,
             settings=facts,
             notes=[*said, *_alone_notes(self.alone)],
@@ -203,15 +220,22 @@ class _Journey:
         from beftkit.gradients.means import example_means, published_means
 
         s, model = self.s, ready.model
+        if self.passes > 1:
+            batches = math.ceil(len(self.first.train) / s.examples_a_pass)
+            behind, steps = self.passed * batches, self.passes * batches
+            self.watcher.reached(self.passed + 1, self.passes, behind, steps)
+        self.passed += 1
         given = model, sites_of(model, s.tower).names, self.first.train, ready.objective
         if s.variant == "batch-mean":
-            return published_means(*given, self.accelerator, batch_size=s.examples_a_pass)
+            how: dict[str, Any] = {"batch_size": s.examples_a_pass, "watcher": self.watcher}
+            return published_means(*given, self.accelerator, **how)
         means, self.alone = example_means(
             *given,
             self.accelerator,
             batch_size=s.examples_a_pass,
             budget=s.buffer_mib << 20,
             gradient_checkpointing=s.gradient_checkpointing,
+            watcher=self.watcher,
         )
         return means
 

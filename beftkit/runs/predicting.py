@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
 from beftkit.errors import BeftError, UsageError
-from beftkit.files import check_writable, same_file, whole_file
+from beftkit.files import check_writable, headed, plain_of, same_file, whole_file
 from beftkit.objectives import Answer
 from beftkit.runs.asked import Source, of_file, of_texts
 from beftkit.runs.predictor import Answered, Predictor, Text, load_with
 from beftkit.runs.rows import Row, Streamed, Writer, open_writer, plain
 from beftkit.settings.predict import PredictSettings
 from beftkit.settings.resolve import resolve
+from beftkit.shown import Shown
 from beftkit.watching import Unwatched, Watcher
 
 #: rows that are answered together: their batches are of like length
@@ -30,8 +31,8 @@ _ENDINGS: dict[str, Format] = {
 }
 
 
-@dataclass(frozen=True)
-class PredictionResult:
+@dataclass(frozen=True, repr=False)
+class PredictionResult(Shown):
     """What `predict` answered.
 
     Attributes:
@@ -68,13 +69,17 @@ class PredictionResult:
     notes: tuple[str, ...]
     rows: tuple[dict[str, Any], ...] = field(default=(), repr=False)
 
+    def in_short(self) -> dict[str, Any]:
+        """What its line says."""
+        return plain_of(self, "model adapter source examples counts output")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         said = {name: one for name, one in vars(self).items() if name != "rows"}
         names = ("labels", "columns", "fields", "notes")
         lists = {name: list(getattr(self, name)) for name in names}
         rows = [plain(row) for row in self.rows]
-        return {**said, **lists, "counts": dict(self.counts), "predictions": rows}
+        return headed({**said, **lists, "counts": dict(self.counts), "predictions": rows})
 
 
 def predict(

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from beftkit.accelerator import make_accelerator
 from beftkit.errors import BeftError
-from beftkit.files import headed, plain_of
 from beftkit.models import Loaded
 from beftkit.objectives import Objective, objective_of
 from beftkit.objectives.fits import fitted, most_tokens
 from beftkit.registry import MAX_LENGTH, REGIMES, TASKS
-from beftkit.runs.loading import class_notes, load_data, planned_data
+from beftkit.runs.loading import load_data
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.fisher import FisherSettings
 from beftkit.settings.resolve import Loading
 from beftkit.settings.train import TrainSettings
-from beftkit.shown import Shown
 from beftkit.tasks import Data, Encoded, Split, subsample
+from beftkit.training.evaluation import load_metrics
 from beftkit.tuning import Choice, choose
 
 if TYPE_CHECKING:
@@ -68,17 +67,12 @@ class Prepared:
         Raises:
             BeftError: there are none, or not as many as asked for.
         """
-        return self._encode("train", _training_examples(self.settings, self.data, self.seed))
+        return self._encode("train", training_examples(self.settings, self.data, self.seed))
 
     @cached_property
     def validation(self) -> dict[str, Encoded]:
         """The validation examples by split, or so many of each."""
-        s = self.settings
-        count = s.validation_size if isinstance(s, TrainSettings) else None
-        drawn = {
-            name: one if count is None else subsample(one, min(count, len(one)), VALIDATION_SEED)
-            for name, one in self.data.validation.items()
-        }
+        drawn = validation_examples(self.settings, self.data)
         return {name: self._encode(name, split) for name, split in drawn.items()}
 
     def cut(self, encoded: Encoded) -> list[str]:
@@ -121,12 +115,11 @@ def prepare(
     data = data or load_data(s, train=not isinstance(s, EvaluateSettings))
     objective = objective_of(data)
     loaded = objective.load(s, seed)
-    task = TASKS.get(s.task or "")
-    length = most_tokens(loaded, s.max_length or (task.max_length if task else MAX_LENGTH))
+    length = most_tokens(loaded, most_wanted(s))
     return Prepared(s, seed, accelerator, data, objective, loaded, length)
 
 
-def _training_examples(settings: Loading, data: Data, seed: int) -> Split:
+def training_examples(settings: Loading, data: Data, seed: int) -> Split:
     """Those that settings ask for: drawn by the seed, or the first ones."""
     s, train = settings, data.train
     if isinstance(s, FisherSettings):
@@ -146,6 +139,33 @@ def _training_examples(settings: Loading, data: Data, seed: int) -> Split:
     if s.regime in REGIMES and s.task:
         count = min(TASKS[s.task].sizes[s.regime], len(train))
     return train if count is None else subsample(train, count, seed)
+
+
+def validation_examples(settings: Loading, data: Data) -> dict[str, Split]:
+    """The validation examples by split, or so many of each as settings ask for."""
+    count = settings.validation_size if isinstance(settings, TrainSettings) else None
+    return {
+        name: one if count is None else subsample(one, min(count, len(one)), VALIDATION_SEED)
+        for name, one in data.validation.items()
+    }
+
+
+def check_metrics(names: Sequence[str], objective: Objective, data: Data, trust: bool) -> list[Any]:
+    """The metrics, loaded and tried on the targets themselves: mistakes show before the training.
+
+    Raises:
+        BeftError: there is no such metric, or it does not fit the targets.
+    """
+    metrics = load_metrics(names, trust)
+    for split in data.validation.values():
+        objective.measure(metrics, split.targets, split.targets)
+    return metrics
+
+
+def most_wanted(settings: Loading) -> int:
+    """Tokens that a row may have, unless the model holds fewer."""
+    task = TASKS.get(settings.task or "")
+    return settings.max_length or (task.max_length if task else MAX_LENGTH)
 
 
 def fill_settings(settings: TrainSettings, config: Any) -> TrainSettings:
@@ -179,69 +199,3 @@ def choose_parts(settings: TrainSettings, model: Any, seed: int) -> Choice:
         allow_partial=s.allow_partial,
         seed=seed,
     )
-
-
-@dataclass(frozen=True, repr=False)
-class RunPlan(Shown):
-    """What ``--dry-run`` shows.
-
-    Attributes:
-        settings: with everything filled in.
-        choice: parameters that train, and the sites among them.
-        labels: of the classes; empty where there are none.
-        classes: of your own files, split -> label -> rows.
-        notes: what is to be said of the data.
-    """
-
-    settings: TrainSettings
-    choice: Choice
-    labels: tuple[str, ...]
-    classes: Mapping[str, Mapping[str, int]]
-    notes: tuple[str, ...]
-
-    def in_short(self) -> dict[str, Any]:
-        """What its line says."""
-        what = plain_of(self.settings, "model task bias")
-        return what | {"scalars": self.choice.scalars, "parts": len(self.choice.parts)}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        choice = self.choice
-        parts = [
-            {
-                "parameter": part.parameter,
-                "kind": part.kind,
-                "scalars": part.size,
-                "roles": [site.role for site in part.sites],
-                "slices": [str(site.cut) for site in part.sites if site.cut],
-            }
-            for part in choice.parts
-        ]
-        values = {
-            "settings": self.settings.model_dump(mode="json"),
-            "labels": list(self.labels),
-            "classes": {split: dict(found) for split, found in self.classes.items()},
-            "scalars": choice.scalars,
-            "head_scalars": choice.head_scalars,
-            "total": choice.total,
-            "percent": choice.percent,
-            "parts": parts,
-            "notes": [*choice.notes, *self.notes],
-        }
-        return headed(values)
-
-
-def plan_run(settings: TrainSettings) -> RunPlan:
-    """Resolve settings and match sites, without weights: the model's configuration is enough.
-
-    Raises:
-        BeftError: as training would.
-    """
-    s = settings
-    data = planned_data(s)
-    model = objective_of(data).skeleton(s)
-    filled = fill_settings(s, model.config)
-    choice = choose_parts(filled, model, filled.seeds[0])
-    named = () if data.validation or data.train else (f"classes: {', '.join(data.labels)}",)
-    notes = (*data.notes, *(named if data.labels else ()), *class_notes(data))
-    return RunPlan(filled, choice, data.labels, data.counts, notes)

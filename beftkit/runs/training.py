@@ -14,13 +14,14 @@ from beftkit.runs import folders
 from beftkit.runs.artifacts import check_output, write_output
 from beftkit.runs.inputs import check_runs, inputs_of
 from beftkit.runs.loading import class_notes, load_data
-from beftkit.runs.prepare import Prepared, choose_parts, fill_settings, prepare
+from beftkit.runs.prepare import Prepared, check_metrics, choose_parts, fill_settings, prepare
 from beftkit.runs.publishing import check_wanted, hand_over
 from beftkit.runs.results import Run, TrainResult
 from beftkit.runs.trackers import tracked
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data, higher_is_better
-from beftkit.training.evaluation import load_metrics, stayed_note
+from beftkit.training.course import course_of
+from beftkit.training.evaluation import stayed_note
 from beftkit.training.job import Job
 from beftkit.training.journal import Progress
 from beftkit.training.trainer import Trainer
@@ -68,10 +69,7 @@ class _Journey:
             "data_revision": data.source.get("revision", s.data_revision),
         }
         s = self.settings = fill_settings(s, first.model.config).model_copy(update=known)
-        # A typo, or a metric that does not fit the labels, is found out before the training.
-        self.metrics = load_metrics(metrics, s.trust_remote_code)
-        for split in data.validation.values():
-            first.objective.measure(self.metrics, split.targets, split.targets)
+        self.metrics = check_metrics(metrics, first.objective, data, s.trust_remote_code)
         choice = choose_parts(s, first.model, s.seeds[0])
         if self.folder is not None:
             folder = self.folder
@@ -86,8 +84,12 @@ class _Journey:
         runs = []
         held: Prepared | None = first
         del first
-        for seed in s.seeds:
+        for number, seed in enumerate(s.seeds):
             ready, held = held or self.prepared(data, seed), None
+            if len(s.seeds) > 1:
+                updates = course_of(s, len(ready.train)).updates
+                behind, steps = updates * number, updates * len(s.seeds)
+                self.watcher.reached(number + 1, len(s.seeds), behind, steps)
             runs.append(self.one(ready, resume))
             del ready  # before the next model is loaded
             self.accelerator.free_memory()
@@ -147,11 +149,11 @@ class _Journey:
                 self.check_finished([seed], ready)
                 return done.runs[0]
         choice = choose_parts(s, ready.model, seed)
-        with out_of_memory(_sizes(s)):
+        with out_of_memory(memory_advice(s)):
             self.notes(ready, choice)
             known = folder is not None and self.accelerator.is_main_process
             inputs = inputs_of(ready) if known else {}
-            tuner = self.tuner(ready, choice)
+            tuner = make_tuner(ready, choice, s)
             notes = choice.notes
             if zero := tuner.at_zero():
                 told = f"{', '.join(zero)}: zero in PRE, so the projection ratio is 1 whatever"
@@ -184,20 +186,6 @@ class _Journey:
         for name, split in splits.items():
             for note in ready.cut(split):
                 say(f"{name}: {note}")
-
-    def tuner(self, ready: Prepared, choice: Choice) -> Tuner:
-        """Put the model on its device, freeze it but for the choice, make it ready to train."""
-        import torch
-
-        s = self.settings
-        ready.place()
-        tuner = Tuner(ready.model, choice, self.accelerator.device)
-        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(s.precision)
-        if half is not None and choice.is_adapter:
-            store_for_autocast(ready.model, half)
-        if s.gradient_checkpointing:
-            checkpoint_activations(ready.model)
-        return tuner
 
     def trainer(
         self,
@@ -259,6 +247,7 @@ class _Journey:
             notes += (which + stayed_note(progress.last, every=True),)
             self.watcher.note(notes[-1])
         splits = {"train": ready.train, **ready.validation}
+        per_epoch = course_of(s, len(ready.train)).per_epoch
         run = Run(
             seed=ready.seed,
             folder=None if folder is None else str(folder),
@@ -269,7 +258,7 @@ class _Journey:
             kept=s.keep,
             scores=progress.scores,
             steps=progress.step,
-            epochs=round(progress.epoch + progress.update / max(1, _updates(s, ready)), 4),
+            epochs=round(progress.epoch + progress.update / max(1, per_epoch), 4),
             stopped_early=progress.stopped_early,
             train_examples=len(ready.train),
             truncated={name: split.truncated for name, split in splits.items()},
@@ -283,12 +272,22 @@ class _Journey:
         return run
 
 
-def _updates(settings: TrainSettings, ready: Prepared) -> int:
-    batches = -(-len(ready.train) // settings.batch_size)
-    return -(-batches // settings.accumulation)
+def make_tuner(ready: Prepared, choice: Choice, settings: TrainSettings) -> Tuner:
+    """Put the model on its device, freeze it but for the choice, make it ready to train."""
+    import torch
+
+    ready.place()
+    tuner = Tuner(ready.model, choice, ready.accelerator.device)
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settings.precision)
+    if half is not None and choice.is_adapter:
+        store_for_autocast(ready.model, half)
+    if settings.gradient_checkpointing:
+        checkpoint_activations(ready.model)
+    return tuner
 
 
-def _sizes(settings: TrainSettings) -> str:
+def memory_advice(settings: TrainSettings) -> str:
+    """What to lower where memory does not suffice."""
     return (
         f"with batch_size {settings.batch_size}, max_length {settings.max_length}; lower "
         "--batch-size (and raise --accumulation), --max-length, or use --gradient-checkpointing, "

@@ -10,18 +10,36 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from beftkit.selection.auto import choose_bias as choose_bias
     from beftkit.selection.journey import select as select
+    from beftkit.selection.opening import settings_of as settings_of
+    from beftkit.selection.planning import SelectPlan as SelectPlan
+    from beftkit.selection.planning import plan_select as plan_select
     from beftkit.selection.results import CellResult as CellResult
     from beftkit.selection.results import GroupResult as GroupResult
     from beftkit.selection.results import Selection as Selection
+    from beftkit.selection.timing import time_select as time_select
 
 _HOMES = {
     "choose_bias": "auto",
     "CellResult": "results",
     "GroupResult": "results",
     "Selection": "results",
+    "SelectPlan": "planning",
+    "plan_select": "planning",
     "select": "journey",
+    "settings_of": "opening",
+    "time_select": "timing",
 }
-__all__ = ["CellResult", "GroupResult", "Selection", "choose_bias", "select"]
+__all__ = [
+    "CellResult",
+    "GroupResult",
+    "SelectPlan",
+    "Selection",
+    "choose_bias",
+    "plan_select",
+    "select",
+    "settings_of",
+    "time_select",
+]
 
 
 def __getattr__(name: str) -> Any:

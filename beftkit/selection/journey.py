@@ -10,10 +10,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from beftkit.errors import BeftError, Refusal, UsageError
+from beftkit.errors import BeftError, Refusal
 from beftkit.files import from_plain, headed, read_headed, write_whole
+from beftkit.objectives import objective_of
+from beftkit.progress import displayed
 from beftkit.runs import train_with
-from beftkit.runs.folders import check_code
 from beftkit.runs.inputs import check_runs
 from beftkit.runs.loading import load_data
 from beftkit.runs.locks import occupied
@@ -34,15 +35,15 @@ from beftkit.selection.opening import (
     CELLS,
     FISHER,
     RESULT,
-    SETTINGS,
     list_cells,
     opened,
+    settings_of,
 )
+from beftkit.selection.planning import Whole, check_verifiable, plan_cells
 from beftkit.selection.ranks import MethodTable
 from beftkit.selection.results import CellResult, CellRun, ProbeRun, Selection
 from beftkit.selection.sharing import own_gpu, place, together
 from beftkit.selection.summary import overall_targets, summarise
-from beftkit.settings.resolve import resolve_select
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.signatures import documented
 from beftkit.settings.train import TrainSettings
@@ -63,6 +64,7 @@ def select(
     resume: bool = False,
     overwrite: bool = False,
     watcher: Watcher | None = None,
+    progress: bool = False,
     asked_to_stop: Callable[[], int] | None = None,
     **settings: Any,
 ) -> Selection:
@@ -78,7 +80,8 @@ def select(
         config: a ``select.yaml`` to start from; what is given here wins.
         resume: take up a selection that was stopped; finished cells and runs are not repeated.
         overwrite: replace a former selection in ``output``.
-        watcher: told how it goes.
+        watcher: told how it goes, update by update (`beftkit.Watcher`).
+        progress: show that on stderr instead: a bar on a terminal and in a notebook, else lines.
         asked_to_stop: the number of a signal once one came.
         settings: fields of `beftkit.settings.SelectSettings` (``regimes``, ``lrs``, ``epochs``,
             ``seeds``, ``candidates``, ``verify``, ``probe_steps``, ...) and, for the runs, of
@@ -96,17 +99,16 @@ def select(
         >>> found.target, found.targets  # doctest: +SKIP
         ('v', {'projection': 'v', 'magnitude': 'q', 'fisher': 'v'})
     """
-    if resume and config is None and (saved := Path(output) / SETTINGS).is_file():
-        check_code(saved, settings)
-        config = saved
-    return select_with(
-        resolve_select(config, {**settings, "model": model}),
-        output=output,
-        resume=resume,
-        overwrite=overwrite,
-        watcher=watcher,
-        asked_to_stop=asked_to_stop or never,
-    )
+    wanted = settings_of(model, output, config, resume, settings)
+    with displayed(progress, watcher) as looking:
+        return select_with(
+            wanted,
+            output=output,
+            resume=resume,
+            overwrite=overwrite,
+            watcher=looking,
+            asked_to_stop=asked_to_stop or never,
+        )
 
 
 def select_with(
@@ -145,8 +147,8 @@ class _Journey:
         cells = grid(self.settings)
         first, *_ = [run_settings(self.settings, cell, PROBE, None) for cell in cells]
         self.data = load_data(first)
-        if self.settings.verify and not self.data.validation:
-            raise UsageError("verify compares metrics; expected a validation file as well")
+        check_verifiable(self.settings, self.data)
+        self.todo = plan_cells(self.settings, self.data, objective_of(self.data).skeleton(first))
         with self.begin(cells, biases, resume, overwrite):
             return self.found(first, cells, biases)
 
@@ -156,9 +158,11 @@ class _Journey:
         """What this process's cells come to, and the others'."""
         mine = cells[self.rank :: self.world]
         self.check_finished(mine)
+        self.whole = Whole(self.watcher, [one for one in self.todo if one.cell in mine])
         for number, cell in enumerate(mine, 1):
             where = f"cell {number} of {len(mine)}, {cell.name}"
             self.one(cell, where, biases)
+        self.whole.over()
         if self.rank:
             cells = mine
         results = [self.waited(cell) for cell in cells]
@@ -265,7 +269,8 @@ class _Journey:
                 methods["fisher"] = from_plain(MethodTable, read_headed(saved))
             else:
                 try:
-                    methods["fisher"] = fisher_method(self.data, resolved, self.settings, cell.seed)
+                    what = self.data, resolved, self.settings, cell.seed
+                    methods["fisher"] = fisher_method(*what, self.watcher)
                     write_whole(saved, _json(headed(asdict(methods["fisher"]))))
                 except BeftError as error:
                     self.watcher.note(f"fisher failed: {error}")
@@ -280,6 +285,7 @@ class _Journey:
     def trained(self, cell: Cell, folder: Path, bias: str) -> TrainResult:
         """One run of a cell, taken up where it was stopped, not repeated where it was finished."""
         settings = run_settings(self.settings, cell, bias, str(folder / bias))
+        self.whole.reached(cell, bias)
         return train_with(
             settings, resume=True, watcher=self.watcher, asked_to_stop=self.asked_to_stop
         )

@@ -17,6 +17,7 @@ from beftkit.selection.results import CellRun, ProbeRun
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data
+from beftkit.watching import Watcher
 
 #: (update, role -> score), ...
 Track = Sequence[tuple[int, Mapping[str, float | None]]]
@@ -42,7 +43,7 @@ def change_methods(
 
 
 def fisher_method(
-    data: Data, settings: TrainSettings, select: SelectSettings, seed: int
+    data: Data, settings: TrainSettings, select: SelectSettings, seed: int, watcher: Watcher
 ) -> MethodTable:
     """The empirical Fisher of the pretrained model on the probe's own examples and head."""
     from beftkit.gradients import fisher_scores, sites_of
@@ -52,7 +53,7 @@ def fisher_method(
     ready.place()
     measured = sites_of(ready.model)
     what = ready.model, measured.names, ready.train, ready.objective, ready.accelerator
-    means, _ = example_means(*what, batch_size=settings.batch_size)
+    means, _ = example_means(*what, batch_size=settings.batch_size, watcher=watcher)
     among = list(select.candidates)
     found = fisher_scores(measured, means, candidates=among, allow_inert=select.allow_inert)
     return method_table(found)

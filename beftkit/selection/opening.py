@@ -10,13 +10,35 @@ from typing import Any
 from beftkit.errors import BeftError
 from beftkit.files import write_whole
 from beftkit.runs import manifest
+from beftkit.runs.folders import check_code
 from beftkit.runs.locks import LOCK, check_free, occupied
 from beftkit.runs.manifest import HALF
 from beftkit.selection.cells import PROBE, Cell
 from beftkit.settings.resolve import read_yaml, resolve_select
+from beftkit.settings.select import SelectSettings
 
 SETTINGS, RESULT, CELL, FISHER = "select.yaml", "select.json", "cell.json", "fisher.json"
 CELLS = "cells"
+
+
+def settings_of(
+    model: str | Path | None,
+    output: str | Path | None,
+    config: str | Path | None,
+    resume: bool,
+    given: Mapping[str, Any],
+) -> SelectSettings:
+    """A selection's settings; one that is taken up has those in its own folder to start from.
+
+    Raises:
+        UsageError: an unknown setting, a value that does not fit, or no model.
+    """
+    if resume and config is None and output is not None:
+        saved = Path(output) / SETTINGS
+        if saved.is_file():
+            check_code(saved, given)
+            config = saved
+    return resolve_select(config, {**given, "model": model})
 
 
 @contextmanager
@@ -38,8 +60,7 @@ def opened(
     import yaml
 
     given = {"overwrite": overwrite, "resume": resume}
-    check_free(folder)
-    _former(folder, values, **given)  # nothing is written where it is refused
+    check_former(folder, values, **given)  # nothing is written where it is refused
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -58,6 +79,18 @@ def opened(
         manifest.begin(folder, SETTINGS, RESULT)
         write_whole(folder / SETTINGS, yaml.safe_dump(dict(values), sort_keys=False).encode())
         yield
+
+
+def check_former(
+    folder: Path, values: Mapping[str, Any], *, overwrite: bool, resume: bool
+) -> list[Path] | None:
+    """What `opened` would delete there; None: it would take a selection up. Nothing is written.
+
+    Raises:
+        BeftError: as `opened`.
+    """
+    check_free(folder)
+    return _former(folder, values, overwrite=overwrite, resume=resume)
 
 
 def list_cells(folder: Path, cells: Sequence[Cell], biases: Sequence[str]) -> None:

@@ -80,6 +80,11 @@ class FisherSettings(
         """The batch size that is used."""
         return self.batch_size or (BATCH if self.variant == "exact" else BATCH_PUBLISHED)
 
+    @property
+    def candidate_roles(self) -> list[str] | None:
+        """The roles to choose the target from, as they were given."""
+        return self.candidates.replace(" ", "").split(",") if self.candidates else None
+
     @model_validator(mode="after")
     def _consistent(self) -> FisherSettings:
         if (self.task is None) == (self.train_file is None):

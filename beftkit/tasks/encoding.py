@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -90,6 +90,22 @@ class Encoded:
             return self.row_lengths
         rows = torch.segment_reduce(self.row_lengths.double(), "max", lengths=self.first_row.diff())
         return rows.long()
+
+    def take(self, examples: Tensor) -> Encoded:
+        """The examples of these numbers, int64 [n], in this order; for few of them."""
+        chosen = [torch.arange(*self.first_row[n : n + 2].tolist()) for n in examples.tolist()]
+        rows = torch.cat(chosen)
+        cells = [torch.arange(*self.starts[row : row + 2].tolist()) for row in rows.tolist()]
+        at = torch.cat(cells)
+        zero = torch.zeros(1, dtype=torch.int64)
+        return replace(
+            self,
+            ids=self.ids[at],
+            type_ids=None if self.type_ids is None else self.type_ids[at],
+            starts=torch.cat([zero, self.row_lengths[rows].cumsum(0)]),
+            first_row=torch.cat([zero, torch.tensor([len(one) for one in chosen]).cumsum(0)]),
+            targets=self.targets[examples],
+        )
 
     def batch(
         self,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from beftkit.checkpoints.reach import hub_or_cache
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, Unreachable
 from beftkit.registry import Task
 from beftkit.tasks.table import Table, filled, listed, needed, shortened
 
@@ -80,7 +80,7 @@ def _load(task: Task, revision: str) -> Any:
             f" HF_ENDPOINT, or {instead}"
         ) from None
     except ConnectionError as error:  # offline mode too
-        raise BeftError(
+        raise Unreachable(
             f"{where}: the hub cannot be reached and the cache has no copy ({_first(error)});"
             f" {instead}"
         ) from None
@@ -90,7 +90,7 @@ def _load(task: Task, revision: str) -> Any:
                 f"{where}: revision {revision} needs a loading script, which is not run; take a"
                 f" revision that holds Parquet files, or {instead}"
             ) from None
-        raise BeftError(
+        raise Unreachable(
             f"{where}: cannot be loaded ({type(error).__name__}: {_first(error)}); {instead}"
         ) from error
 

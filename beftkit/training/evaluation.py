@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from beftkit.watching import Unwatched, Watcher, told
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch import Tensor
 
     from beftkit.objectives import Objective
     from beftkit.tasks import Encoded
@@ -115,6 +118,7 @@ def evaluate_model(
     metrics: Sequence[Any],
     accelerator: Accelerator,
     batch_size: int,
+    watcher: Watcher | None = None,
 ) -> Evaluation:
     """Evaluate a model in memory; every example counts once, however many processes there are.
 
@@ -125,7 +129,11 @@ def evaluate_model(
         metrics: from `load_metrics`.
         accelerator: precision and processes.
         batch_size: examples a forward pass.
+        watcher: told each batch.
     """
+    from beftkit.tasks import plan_evaluation
+
+    watcher = watcher or Unwatched()
     started = time.perf_counter()
     was_training = model.training
     model.eval()
@@ -133,9 +141,16 @@ def evaluate_model(
     baselines: dict[str, float | None] = {}
     errors: dict[str, float | None] = {}
     total, count, constant = 0.0, 0, True
+    share = slice(accelerator.process_index, None, accelerator.num_processes)
+    batches = {
+        name: plan_evaluation(split.lengths, batch_size, by_length=split.by_length)[share]
+        for name, split in splits.items()
+    }
+    watcher.started("evaluation", sum(map(len, batches.values())), 0)
     try:
         for name, split in splits.items():
-            predictions, loss = _predict(model, split, objective, accelerator, batch_size)
+            mine = told(watcher, batches[name])
+            predictions, loss = _predict(model, split, objective, accelerator, mine)
             suffix = name.removeprefix("validation") if len(splits) > 1 else ""
             measured = objective.measure(metrics, predictions, split.targets)
             same = objective.baseline(metrics, split.targets)
@@ -159,23 +174,27 @@ def _all_the_same(predictions: Sequence[Any]) -> bool:
 
 
 def _predict(
-    model: Any, split: Encoded, objective: Objective, accelerator: Accelerator, batch_size: int
+    model: Any,
+    split: Encoded,
+    objective: Objective,
+    accelerator: Accelerator,
+    batches: Iterable[Tensor],
 ) -> tuple[Sequence[Any], float]:
-    """Predictions ``[N]`` in the order of the examples, and the summed loss."""
+    """Predictions ``[N]`` in the order of the examples, and the summed loss.
+
+    ``batches``: this process's share of them.
+    """
     import torch
     from accelerate.utils import gather_object
 
-    from beftkit.tasks import plan_evaluation
-
-    batches = plan_evaluation(split.lengths, batch_size, by_length=split.by_length)
-    mine = batches[accelerator.process_index :: accelerator.num_processes]
-    parts, losses = [], []
+    mine, parts, losses = [], [], []
     with torch.inference_mode(), accelerator.autocast():
-        for examples in mine:
+        for examples in batches:
             batch = split.batch(examples, device=accelerator.device)
             loss, outputs = objective.losses(model, batch)
             losses.append(loss.sum(dtype=torch.float32).double())
             parts.append(objective.predictions(outputs))
+            mine.append(examples)
     order = [at for examples in mine for at in examples.tolist()]
     predicted = [one for part in parts for one in _on_cpu(part)]
     shares = [(order, predicted, float(torch.stack(losses).sum()) if losses else 0.0)]

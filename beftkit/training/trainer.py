@@ -17,11 +17,13 @@ from beftkit.accelerator import told_by_main
 from beftkit.errors import BeftError
 from beftkit.files import from_plain
 from beftkit.training import state
+from beftkit.training.course import course_of
 from beftkit.training.digests import UNKNOWN, check_same
 from beftkit.training.evaluation import Evaluated, Evaluation, evaluate_model
 from beftkit.training.job import Job
 from beftkit.training.journal import Journal, Meter, Progress, finite
 from beftkit.training.stepper import EagerStepper, Stepper
+from beftkit.watching import Inside
 
 if TYPE_CHECKING:
     import torch
@@ -51,16 +53,14 @@ class Trainer:
         self.job, s = job, job.settings
         self.progress = Progress()
         self.meter = Meter(job.accelerator.device)
-        per_epoch = math.ceil(math.ceil(len(job.train) / s.batch_size) / s.accumulation)
-        self.total_steps = per_epoch * (s.epochs or 0)
-        if s.max_steps is not None:
-            self.total_steps = min(self.total_steps, s.max_steps)
-        self.steps_per_epoch = per_epoch
+        course = course_of(s, len(job.train))
+        self.total_steps, self.steps_per_epoch = course.updates, course.per_epoch
         self.stepper: Stepper = EagerStepper(job, self.total_steps)
         self.best_values: dict[str, torch.Tensor] = {}
         vectors, roles = job.tuner.vectors()
         self.track = Track(vectors, roles) if vectors else None
         self.tracked: list[tuple[int, torch.Tensor]] = []
+        self.inside = Inside(job.watcher)
         self.journal = Journal(job.folder, job.accelerator, job.watcher, self.progress)
         self.since = time.perf_counter()
 
@@ -181,7 +181,7 @@ class Trainer:
         self.flush()  # a spoilt model is no candidate, and the log stays in order
         now = time.perf_counter()
         p.train_seconds += now - self.since
-        how = job.metrics, job.accelerator, job.settings.eval_batch_size
+        how = job.metrics, job.accelerator, job.settings.eval_batch_size, self.inside
         found = evaluate_model(job.model, job.validation, job.objective, *how)
         job.model.train()
         self.since = time.perf_counter()

@@ -149,7 +149,7 @@ def choose(
             lacking = ", ".join(map(str, sorted(chosen - there)))
             raise BeftError(
                 f"layers {layers}: no layer {lacking} with a bias; this model has "
-                f"{_spans(there) or 'none'}"
+                f"{spans(there) or 'none'}"
             )
         sites = [site for site in sites if site.layer in chosen]
     parts: list[Part] = []
@@ -202,7 +202,7 @@ def _check_matches(
         if not there and not (allow_partial and any(site.role in roles for site in sites)):
             raise BeftError(f"bias {role}: this model has no such bias; {said}")
         if there != places and not allow_partial:
-            lacking = _spans({layer for _, layer in places - there})
+            lacking = spans({layer for _, layer in places - there})
             raise BeftError(
                 f"bias {role}: {len(there)} of {len(places)} layers have it, not {lacking}; "
                 "--allow-partial trains what there is"
@@ -219,7 +219,7 @@ def _inert_notes(roles: Iterable[str], sites: Sequence[Site]) -> list[str]:
     ]
 
 
-def _spans(numbers: Iterable[int]) -> str:
+def spans(numbers: Iterable[int]) -> str:
     """``0-2, 5`` of {0, 1, 2, 5}."""
     groups = groupby(enumerate(sorted(numbers)), key=lambda pair: pair[1] - pair[0])
     runs = [[number for _, number in run] for _, run in groups]

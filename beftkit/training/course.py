@@ -1,0 +1,35 @@
+"""How many updates and evaluations a run comes to, from its settings and its examples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from beftkit.settings.train import TrainSettings
+
+
+@dataclass(frozen=True)
+class Course:
+    """A run's course, unless it stops early.
+
+    Attributes:
+        per_epoch: updates a pass over the data.
+        updates: all of them.
+        evaluations: of the validation splits, where there are some.
+    """
+
+    per_epoch: int
+    updates: int
+    evaluations: int
+
+
+def course_of(settings: TrainSettings, examples: int) -> Course:
+    """The course of a run with epochs filled in, on so many training examples."""
+    s = settings
+    per_epoch = math.ceil(math.ceil(examples / s.batch_size) / s.accumulation)
+    updates = per_epoch * (s.epochs or 0)
+    if s.max_steps is not None:
+        updates = min(updates, s.max_steps)
+    # One after each epoch or so many updates, and one at the end.
+    evaluations = math.ceil(updates / (s.eval_steps or per_epoch)) if updates else 1
+    return Course(per_epoch, updates, evaluations)

@@ -1,0 +1,164 @@
+"""How long it will take: what is timed, what is made of it, and that nothing of it stays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from beftkit.runs import time_fisher, time_run
+from beftkit.runs.prepare import prepare
+from beftkit.runs.timing import Measured, Pace, Stopwatch, filled, mean_width, run_pace, run_time
+from beftkit.selection import plan_select, time_select
+from beftkit.settings.fisher import FisherSettings
+from beftkit.settings.resolve import resolve, resolve_select, resolve_train
+from beftkit.tasks import plan
+from beftkit.training import stepper
+from beftkit.training.course import Course
+from tests.command import Beftkit, tree
+
+OWN: dict[str, Any] = {"model": "base", "train_file": "train.jsonl", "device": "cpu",
+                       "validation_file": "dev.jsonl"}  # fmt: skip
+QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 8, "eval_batch_size": 8}
+
+
+@pytest.fixture
+def updates(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of examples of each update that is made."""
+    made: list[int] = []
+    plain = stepper.EagerStepper.step
+
+    def step(self: Any, window: Any) -> Any:
+        made.append(sum(map(len, window)))
+        return plain(self, window)
+
+    monkeypatch.setattr(stepper.EagerStepper, "step", step)
+    return made
+
+
+def test_two_updates_and_one_to_warm_up(workplace: Path, updates: list[int]) -> None:
+    before = tree(workplace)
+    found = time_run(resolve_train(None, {**OWN, **QUICK, "seeds": (3, 4), "accumulation": 2}))
+    assert updates == [16, 16, 16] and tree(workplace) == before
+    assert [run.name for run in found.runs] == ["seed 3", "seed 4"]
+    (pace,) = found.paces
+    for run in found.runs:
+        assert (run.steps, run.evaluations) == (12, 3)
+        assert run.step_seconds == pytest.approx(12 * pace.step_seconds)
+        assert run.evaluation_seconds == pytest.approx(3 * 4 * (pace.batch_seconds or 0))
+    assert found.seconds == pytest.approx(sum(run.seconds for run in found.runs)) and pace.what
+    assert found.peak_of == "process" and 1e7 < (found.peak_bytes or 0) < 1e11
+    assert json.loads(json.dumps(found.to_dict()))["seconds"] == found.seconds
+
+
+def test_what_trained_is_as_it_was(workplace: Path) -> None:
+    s = resolve_train(None, {**OWN, **QUICK, "bias": "all", "precision": "bf16", "lr": 1.0})
+    ready = prepare(s, 0)
+    before = {name: value.clone() for name, value in ready.model.state_dict().items()}
+    s = filled(ready, s)
+    biases = [name for name in before if name.endswith("bias")]
+    seen: list[bool] = []
+    # In between they did move.
+    handle = ready.model.register_forward_pre_hook(
+        lambda model, _: seen.append(
+            all(torch.equal(model.state_dict()[name], before[name]) for name in biases)
+        )
+    )
+    run_pace(ready, s, "bias all")
+    handle.remove()
+    after = ready.model.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in biases)
+    assert torch.equal(after["classifier.weight"], before["classifier.weight"].to(torch.float32))
+    assert seen[0] and not all(seen)
+
+
+def test_fewer_examples_than_a_batch(workplace: Path, updates: list[int]) -> None:
+    found = time_run(resolve_train(None, {**OWN, "train_size": 3, "epochs": 2}))
+    assert updates == [3, 3, 3] and found.runs[0].steps == 2
+    nothing = {"bias": "none", "freeze_head": True, "validation_file": None}
+    found = time_run(resolve_train(None, {**OWN, **QUICK, **nothing}))
+    assert found.runs[0].evaluations == 0 and found.paces[0].batch_seconds is None
+
+
+def test_rows_are_as_long_as_on_average(workplace: Path) -> None:
+    ready = prepare(resolve_train(None, {**OWN, **QUICK}), 0)
+    train = ready.train
+    batches = plan(train.lengths, 8, seed=0, epoch=0)
+    widths = [train.batch(batch).inputs["input_ids"].shape for batch in batches]
+    mean = sum(rows * width for rows, width in widths) / len(train)
+    assert mean_width(train, batches) == pytest.approx(mean)
+
+
+def test_some_examples_of_many(workplace: Path) -> None:
+    train = prepare(resolve_train(None, {**OWN, **QUICK}), 0).train
+    chosen = torch.tensor([7, 3, 50])
+    part = train.take(chosen)
+    assert len(part) == 3 and part.lengths.tolist() == train.lengths[chosen].tolist()
+    theirs, ours = train.batch(chosen), part.batch(torch.arange(3))
+    assert theirs.inputs.keys() == ours.inputs.keys()
+    assert all(torch.equal(theirs.inputs[key], ours.inputs[key]) for key in ours.inputs)
+    assert torch.equal(theirs.targets, ours.targets)
+
+
+def clock(*times: float) -> Callable[[], float]:
+    left = iter(times)
+    return lambda: next(left)
+
+
+def test_a_stopwatch_takes_the_mean() -> None:
+    watch = Stopwatch(torch.device("cpu"), clock(1, 4, 6, 8))
+    watch.started("x", 3, 0)
+    for _ in range(3):
+        watch.advanced(1)
+    assert watch.seconds_a_step == pytest.approx(7 / 3)
+    assert watch.seconds_between == 2  # what came before the first step is left out
+
+
+def test_the_sum(workplace: Path) -> None:
+    run = run_time("x", Course(10, 40, 4), Measured(Pace("v", 0.5, 0.25), 6, 9.0), loading=3.0)
+    assert (run.step_seconds, run.evaluation_seconds, run.seconds) == (20.0, 6.0, 29.0)
+    run = run_time("x", Course(10, 40, 4), Measured(Pace("v", 0.5), 0, 9.0), loading=3.0)
+    assert (run.evaluations, run.seconds) == (0, 23.0)
+
+
+def test_a_selection_is_timed_kind_by_kind(workplace: Path, updates: list[int]) -> None:
+    before = tree(workplace)
+    given = {**OWN, "lrs": (1e-2, 1e-3), "epochs": (1, 2), "verify": True, "batch_size": 8,
+             "candidates": ("v",)}  # fmt: skip
+    settings = resolve_select(None, given)
+    found = time_select(settings)
+    assert tree(workplace) == before
+    assert [pace.what for pace in found.paces] == ["probe", "none", "v", "Fisher"]
+    assert len(updates) == 3 * 3
+    planned = plan_select(settings)
+    counted = {f"{c.name}, {run}": c.runs[run] for c in planned.cells for run in c.runs}
+    for run in found.runs:
+        course = counted.get(run.name)
+        assert run.steps == (8 if course is None else course.updates), run.name
+    assert len(found.runs) == 4 * 4 and len(counted) == 4 * 3
+
+
+@pytest.mark.parametrize("variant", ["exact", "batch-mean"])
+def test_a_measurement(workplace: Path, variant: str) -> None:
+    given = {"model": "base", "train_file": "train.jsonl", "device": "cpu", "variant": variant,
+             "batch_size": 7, "head_seeds": (0, 1)}  # fmt: skip
+    found = time_fisher(resolve(FisherSettings, None, given))
+    assert [(run.name, run.steps) for run in found.runs] == [("head seed 0", 9), ("head seed 1", 9)]
+    assert found.paces[0].step_seconds > 0 and found.command == "fisher"
+
+
+def test_the_command(workplace: Path, beftkit: Beftkit) -> None:
+    words = ("--train-file", "train.jsonl", "--device", "cpu", "--time")
+    for command in ("train", "select", "fisher"):
+        ran = beftkit(command, "base", *words)
+        assert ran.code == 0 and ran.err == "", ran
+        assert ran.out.startswith(f"{command} base on train: about ")
+        assert "on cpu, fp32" in ran.out and "memory of the process" in ran.out
+    document = json.loads(beftkit("train", "base", *words, "--format", "json").out)
+    assert document["command"] == "train" and document["runs"][0]["steps"] == 64
+    ran = beftkit("train", "base", *words, "--bias", "auto")
+    assert ran.code == 1 and "known only after a probe" in ran.err
