@@ -181,7 +181,9 @@ def test_candidates_that_tie_have_no_winner() -> None:
     (group,) = summarise(tied, SelectSettings(verify=True), "accuracy", True)
     assert group.winner == Winner()
     assert group.tau["projection"] == Tau(None, None)
-    assert "(last epoch -); v and q tie" in markdown_text(selection_document(selection(tied)).blocks)
+    assert "(last epoch -); v and q tie" in markdown_text(
+        selection_document(selection(tied)).blocks
+    )
 
 
 def test_an_inert_bias_is_the_target_only_where_it_may_be() -> None:
