@@ -24,7 +24,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_command(made: Path, beftkit: Beftkit) -> None:
     ran = beftkit("report", "good", "-o", "out.md", "--title", "My <b>title</b>")
     assert (ran.code, ran.out) == (0, "")
-    assert ran.err == "wrote out.md, and numbers and figures to out_files\n"
+    assert ran.err == "wrote out.md, and numbers and figures to out.md_files\n"
     assert (made / "out.md").read_text().startswith("# My &lt;b>title&lt;/b>\n")
     ran = beftkit("report", "good", "-o", "out.md", "-q")
     assert tuple(ran) == (0, "", "")
@@ -45,8 +45,8 @@ def test_the_command(made: Path, beftkit: Beftkit) -> None:
         (["newer", "-o", "o.md"], "newer/select.json: schema version 3, written by beftkit"),
         (["bytes", "-o", "o.md"], "is not UTF-8 text"),
         (["good", "-o", "none/o.md"], "none/o.md: its folder does not exist"),
-        (["good", "-o", "taken.md"], "taken_files: is a file; expected a folder"),
-        (["x_files", "-o", "x.md"], "x_files: is an input as well"),
+        (["good", "-o", "taken.md"], "taken.md_files: is a file; expected a folder"),
+        (["x.md_files", "-o", "x.md"], "x.md_files: is an input as well"),
     ],
 )  # fmt: skip
 def test_one_line_for_what_is_wrong(
@@ -55,7 +55,7 @@ def test_one_line_for_what_is_wrong(
     good = (made / "good" / "select.json").read_text()
     for name, text in {
         "broken": "", "nan": good.replace('"gap": ', '"gap": NaN, "x": ', 1), "lacking": "[]",
-        "newer": good.replace('"schema_version": 2', '"schema_version": 3'), "x_files": good,
+        "newer": good.replace('"schema_version": 2', '"schema_version": 3'), "x.md_files": good,
     }.items():  # fmt: skip
         (made / name).mkdir()
         (made / name / "select.json").write_text(text)
@@ -65,7 +65,7 @@ def test_one_line_for_what_is_wrong(
     (made / "begun" / "select.yaml").write_text(yaml.safe_dump({"task": "rte"}))
     write(made / "outer" / "inner", selection())
     (made / "empty").mkdir()
-    (made / "taken_files").write_text("mine")
+    (made / "taken.md_files").write_text("mine")
     before = tree(made)
     refused(beftkit("report", *arguments), message)
     assert tree(made) == before

@@ -129,7 +129,7 @@ def test_without_metrics_there_is_nothing_made_of_them(tmp_path: Path) -> None:
     assert "was not verified" in text and "With `--verify`, beftkit select trains them" in text
     for words in ("Score against metric", "Kendall", "best metric", "carry over", "Gap between"):
         assert words not in text
-    assert not list((tmp_path / "page_files").glob("ranking*"))
+    assert not list((tmp_path / "page.md_files").glob("*ranking*"))
 
 
 def test_targets_over_one_grid(tmp_path: Path) -> None:
@@ -219,19 +219,25 @@ def test_a_column_says_where_it_stands_and_one_that_knows_nothing_stands_right()
 
 
 def test_numbers_come_back_as_they_were(place: Path) -> None:
-    document = json.loads((place / "report_files" / "report.json").read_text(encoding="utf-8"))
+    document = json.loads(
+        (place / "report.html_files" / "report-report.json").read_text(encoding="utf-8")
+    )
     before = [json.loads((place / name / "select.json").read_text()) for name in ("sst2", "rte")]
     assert [
         {k: v for k, v in one.items() if k != "folder"} for one in document["folders"]
     ] == before
     found = [Selection.from_dict(one) for one in document["folders"]]
-    with (place / "report_files" / "roles.csv").open(encoding="utf-8", newline="") as file:
+    with (place / "report.html_files" / "report-roles.csv").open(
+        encoding="utf-8", newline=""
+    ) as file:
         rows = list(csv.DictReader(file))
     expected = [row for one in found for row in selection_rows(one)]
     assert len(rows) == len(expected) == 24
     for row, one in zip(rows, expected, strict=True):
         assert row["role"] == one["role"] and float(row["projection"]) == one["projection"]
-    with (place / "report_files" / "groups.csv").open(encoding="utf-8", newline="") as file:
+    with (place / "report.html_files" / "report-groups.csv").open(
+        encoding="utf-8", newline=""
+    ) as file:
         groups = list(csv.DictReader(file))
     assert len(groups) == 3
     first = found[0].groups[0]
@@ -244,17 +250,19 @@ def test_numbers_come_back_as_they_were(place: Path) -> None:
 
 
 def test_every_figure_is_there_as_svg_and_png(place: Path) -> None:
-    files = {one.name for one in (place / "report_files").iterdir()}
+    files = {one.name for one in (place / "report.html_files").iterdir()}
     stems = {one.removesuffix(".png") for one in files if one.endswith(".png")}
     assert stems == {one.removesuffix(".svg") for one in files if one.endswith(".svg")}
     assert stems == {
-        "ranking-1", "score-metric", "gap-1-lr", "layers-1-1", "layers-1-2", "layers-2",
-        "track-1-1", "track-1-2", "track-2",
+        f"report-{name}" for name in (
+            "ranking-1", "score-metric", "gap-1-lr", "layers-1-1", "layers-1-2", "layers-2",
+            "track-1-1", "track-1-2", "track-2",
+        )
     }  # fmt: skip
     for stem in stems:
-        data = (place / "report_files" / f"{stem}.png").read_bytes()
+        data = (place / "report.html_files" / f"{stem}.png").read_bytes()
         assert data.startswith(b"\x89PNG") and len(data) > 4000
-        svg = (place / "report_files" / f"{stem}.svg").read_text(encoding="utf-8")
+        svg = (place / "report.html_files" / f"{stem}.svg").read_text(encoding="utf-8")
         assert svg.startswith("<?xml") and "<text" in svg
 
 
@@ -263,12 +271,12 @@ def test_the_same_bytes_again_and_no_figure_of_a_former_report(tmp_path: Path) -
     write(tmp_path / "two", selection(verify=False, fisher=False))
     page = tmp_path / "page.html"
     write_report([tmp_path / "two"], page)
-    before = tree(tmp_path / "page_files") | {"page": page.read_bytes()}
+    before = tree(tmp_path / "page.html_files") | {"page": page.read_bytes()}
     write_report([tmp_path / "one"], page)
-    (tmp_path / "page_files" / "mine.png").write_bytes(b"mine")
-    assert (tmp_path / "page_files" / "gap-epochs.svg").is_file()
+    (tmp_path / "page.html_files" / "mine.png").write_bytes(b"mine")
+    assert (tmp_path / "page.html_files" / "page-gap-epochs.svg").is_file()
     write_report([tmp_path / "two"], page)
-    after = tree(tmp_path / "page_files") | {"page": page.read_bytes()}
+    after = tree(tmp_path / "page.html_files") | {"page": page.read_bytes()}
     assert after.pop("mine.png") == b"mine"
     assert after == before
 
@@ -276,14 +284,14 @@ def test_the_same_bytes_again_and_no_figure_of_a_former_report(tmp_path: Path) -
 def test_only_what_a_report_made_itself_is_removed(tmp_path: Path) -> None:
     """A ``report.json`` from elsewhere names files, and nothing of it is believed."""
     write(tmp_path / "two", selection(verify=False, fisher=False))
-    beside = tmp_path / "page_files"
+    beside = tmp_path / "page.html_files"
     beside.mkdir()
     (beside / "mine.png").write_bytes(b"mine")
-    (beside / "report.json").write_text(json.dumps({"files": ["mine.png"]}))
+    (beside / "page-report.json").write_text(json.dumps({"files": ["mine.png"]}))
     write_report([tmp_path / "two"], tmp_path / "page.html")
     assert (beside / "mine.png").read_bytes() == b"mine"
-    (beside / "roles.csv").unlink()
-    (beside / "roles.csv").symlink_to(tmp_path / "precious")
+    (beside / "page-roles.csv").unlink()
+    (beside / "page-roles.csv").symlink_to(tmp_path / "precious")
     with pytest.raises(BeftError, match="symbolic link"):
         write_report([tmp_path / "two"], tmp_path / "page.html")
 

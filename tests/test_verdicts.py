@@ -101,7 +101,9 @@ def test_the_target_that_did_best_is_recommended() -> None:
     assert "Train b_v (value): trained alone it reached accuracy 0.8500, the best of q, v." in (
         words(found)
     )
-    assert "0.3500 better than `none` over 2 seeds, told apart (two standard" in words(found)
+    assert "0.3500 better than the control none over 2 seeds, told apart (two standard" in words(
+        found
+    )
     assert "moved most of q, v, projection ratio 0.5; k (inert) moved more" in words(found)
 
 
@@ -127,12 +129,12 @@ def test_where_none_beats_none_nothing_is_recommended() -> None:
     said, command = advice(found)
     assert command is None
     assert said[0] == (
-        "Nothing to recommend: none of q and v beats `none` (q reached 0.5000, `none` 0.6000): "
-        "train longer, with another lr, or on more data."
+        "Nothing to recommend: none of q and v beats the control none (q reached 0.5000, none "
+        "0.6000): train longer, with another lr, or on more data."
     )
     assert "The score's target v reached 0.4500: q did 0.0500 better than v over 2 seeds" in said[1]
     assert not any("Train b_" in one for one in said)
-    assert verdict_word(found.groups[0]) == "none beats `none`"
+    assert verdict_word(found.groups[0]) == "no candidate beats none"
     text = markdown_text(selection_document(found).blocks)
     assert "beftkit train" not in text and "clear" not in text
 
@@ -140,7 +142,7 @@ def test_where_none_beats_none_nothing_is_recommended() -> None:
 def test_runs_that_all_scored_the_majority_class_say_so() -> None:
     found = selection(cells(SAME, stayed=("none", "q", "k", "v", "all")))
     said = " ".join(advice(found).words)
-    assert "Nothing to recommend" in said and "v and q reached 0.5000, `none` 0.5000" in said
+    assert "Nothing to recommend" in said and "v and q reached 0.5000, none 0.5000" in said
     assert "Trained with none, q, k, v and all the model never left its baseline" in said
     assert "(majority class 0.5000)" in said
     text = markdown_text(selection_document(found).blocks)
@@ -155,8 +157,8 @@ def test_a_lead_over_none_that_is_not_told_apart_proves_nothing() -> None:
     assert found.recommended == "v" and found.groups[0].verdict is not None
     assert not found.groups[0].verdict.proven
     assert words(found).startswith("If any, train b_v (value)")
-    assert "0.0200 better than `none` over 1 seed, not told apart" in words(found)
-    assert verdict_word(found.groups[0]) == "v best, not told apart from `none`"
+    assert "0.0200 better than the control none over 1 seed, not told apart" in words(found)
+    assert verdict_word(found.groups[0]) == "v best, not told apart from none"
     old = selection(cells(close, error=None))
     assert "not told apart (its standard error is not known)" in words(old)
 

@@ -31,8 +31,8 @@ def report(
 ) -> None:
     """Write up what selections found, as Markdown or as one HTML file.
 
-    Numbers (CSV, JSON) and figures (SVG, PNG) go to the folder OUTPUT_files beside it, without
-    the suffix. A former report there is replaced.
+    Numbers (CSV, JSON) and figures (SVG, PNG) go to the folder OUTPUT_files beside it, under
+    names that begin with the report's. A former report there is replaced.
     """
     from beftkit.present.pages import write_report
 

@@ -23,11 +23,11 @@ def verdict_word(group: GroupResult) -> str | None:
         sure = "too close to call" if lead.close else "clear"
         return f"score alone: {'no interval' if lead.low is None else sure}"
     if verdict.recommended is None:
-        return "none beats `none`" if verdict.best else "no metric"
+        return "no candidate beats none" if verdict.best else "no metric"
     best = f"{best_words(group)} best"
     if verdict.answer == "other":
         best += f", not {group.projection.target}" if group.projection.target else ""
-    return best if verdict.proven else f"{best}, not told apart from `none`"
+    return best if verdict.proven else f"{best}, not told apart from none"
 
 
 def best_words(group: GroupResult) -> str:
@@ -44,7 +44,7 @@ def listed(names: Iterable[str]) -> str:
 
 def contrast_words(one: Contrast) -> str:
     """By how much the first did better, over how many seeds, and whether that tells them apart."""
-    other = "`none`" if one.second == "none" else one.second
+    other = "the control none" if one.second == "none" else one.second
     by = f"{abs(one.value):.4f} {'better' if one.value > 0 else 'worse'} than {other}"
     by = by if one.value else f"level with {other}"
     over = f"over {one.seeds} seed{'s' * (one.seeds != 1)}"
@@ -105,7 +105,7 @@ def verified_words(found: Selection, group: GroupResult, verdict: Verdict) -> li
         if verdict.control:
             lines.append(f"It did {contrast_words(verdict.control)}.")
         else:
-            lines.append("There is no metric of `none` to compare it with.")
+            lines.append("There is no metric of the control none to compare it with.")
     if verdict.behind:
         where = f"The score's target {target} reached {fixed(group.reached(str(target)))}"
         lines.append(f"{where}: {verdict.behind.first} did {contrast_words(verdict.behind)}.")
@@ -133,9 +133,10 @@ def nothing_words(found: Selection, group: GroupResult, verdict: Verdict) -> str
         return f"no candidate that can learn has a {found.metric} in every run"
     known = listed(role for role in found.candidates if role in verdict.candidates)
     known = f"none of {known} beats" if len(verdict.candidates) > 1 else f"{known} does not beat"
+    known += " the control none"
     best = verdict.best[0]
     reached = f"{listed(verdict.best)} reached {fixed(group.reached(best))}"
-    return f"{known} `none` ({reached}, `none` {fixed(group.reached('none'))})"
+    return f"{known} ({reached}, none {fixed(group.reached('none'))})"
 
 
 def stayed_words(group: GroupResult) -> list[str]:

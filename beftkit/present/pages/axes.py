@@ -25,8 +25,8 @@ def title(axis: Any, *lines: str) -> None:
 
 def frame(axis: Any, x: str, y: str, *lines: str, grid: str = "y") -> None:
     """Names of both axes, title, and lines of a grid behind what is drawn."""
-    axis.set_xlabel(x)
-    axis.set_ylabel(y)
+    axis.set_xlabel(cut(x, 40))
+    axis.set_ylabel(cut(y, 32))  # as long as a panel is high
     axis.grid(axis=grid)
     axis.set_axisbelow(True)
     title(axis, *lines)

@@ -63,15 +63,17 @@ def files(picture: Picture) -> dict[str, bytes]:
 def inline(picture: Picture) -> list[str]:
     """Each panel as an ``<svg>`` for a page, in the page's colours and font.
 
-    Nothing in them refers to anything outside; their ids begin with the picture's name.
+    Nothing in them refers to anything outside; their ids begin with the picture's name, as far as
+    it is plain letters.
     """
     several, found = len(picture.panels) > 1, []
+    name = re.sub(r"[^\w-]", "-", picture.name, flags=re.ASCII)  # ids are referred to by url()
     with style(**_SETTINGS), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for number, panel in enumerate(picture.panels, 1):
             svg = _written(_figure([panel], 1, ground="none"), "svg").decode()
             alt = picture.alt + (f" ({number} of {len(picture.panels)})" if several else "")
-            found.append(_for_page(svg, f"{picture.name}-{number}-", alt))
+            found.append(_for_page(svg, f"p-{name}-{number}-", alt))
     return found
 
 

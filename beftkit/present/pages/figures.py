@@ -49,7 +49,7 @@ def _ranking(found: Selection, group: GroupResult, method: str) -> Panel:
             _point(axis, one.rank, value, colour, "o", one.inert == "yes", deviation)
             if target:
                 axis.plot(one.rank, value, "o", ms=12, mfc="none", mec=colour, mew=1.0)
-            words.append(Word(role, one.rank, value, INK, target, deviation or 0.0))
+            words.append(Word(role, one.rank, value, colour, target, deviation or 0.0))
         last = len(table.roles)
         axis.set_xlim(0.4, last + 0.28 * last)
         axis.set_xticks(range(1, last + 1))
@@ -124,7 +124,13 @@ def _scatter(folders: Sequence[Folder], method: str, metric: str) -> Panel:
             axis.set_xscale("log")
             axes.plain_decades(axis.xaxis)
         axis.margins(0.13)
-        axes.frame(axis, SCORE[method], f"{metric}, trained alone", TITLES[method], grid="both")
+        axes.frame(
+            axis,
+            SCORE[method],
+            f"{axes.cut(metric, 16)}, trained alone",
+            TITLES[method],
+            grid="both",
+        )
         axes.level(axis, [word.y for word in words])
         for place, folder in enumerate(folders if named else ()):
             (colour, marker), label = axes.series(place), axes.cut(folder.brief, 38)
@@ -186,7 +192,7 @@ def _gap(
         axis.set_xticks(ticks, [f"{at:g}" for at in ticks])
         axis.margins(0.12)
         axis.axhline(0, color=INK, linewidth=0.9)
-        axes.frame(axis, words, "", f"{of} of v less that of q")
+        axes.frame(axis, words, "", f"{axes.cut(of, 24)} of v less that of q")
         axes.legend(axis)
 
     return Panel((WIDE, HIGH + 0.1 + 0.19 * len(lines)), draw)

@@ -96,7 +96,9 @@ def _track(axis: Any, group: GroupResult, cell: CellResult) -> Finish:
         look |= {"linestyle": "--" if inert else "-", "marker": "o" if len(known) < 12 else ""}
         width = 2.2 if target else 1.2
         axis.plot(*zip(*known, strict=True), linewidth=width, markersize=3, **look)
-        ends.append(Word(f"{role}, inert" if inert else role, *known[-1], INK, strong=target))
+        ends.append(
+            Word(f"{role}, inert" if inert else role, *known[-1], look["color"], strong=target)
+        )
         top = max(top, *(value for _, value in known))
     if is_spread_out(word.y for word in ends):
         axis.set_yscale("log")

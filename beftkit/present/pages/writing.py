@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from beftkit.errors import BeftError, UsageError
@@ -18,11 +19,11 @@ from beftkit.present.pages.selections import Folder, read_folders
 from beftkit.runs import manifest
 
 PAGES = {".md": markdown_page, ".html": html_page}
-DOCUMENT = "report.json"
+ROLES, GROUPS, DOCUMENT = "roles.csv", "groups.csv", "report.json"
 _NUMBERS = (
-    (["roles.csv"], "a row for each selection, place of its grid and role: scores, ranks"),
-    (["groups.csv"], "a row for each selection and place of its grid: targets, margins, tau"),
-    ([DOCUMENT], "everything, at full precision"),
+    (ROLES, "a row for each selection, place of its grid and role: scores, ranks"),
+    (GROUPS, "a row for each selection and place of its grid: targets, margins, verdicts, tau"),
+    (DOCUMENT, "everything, at full precision"),
 )
 
 
@@ -33,8 +34,9 @@ def write_report(
 
     Args:
         folders: what `beftkit.select` made, finished.
-        output: ``.md`` or ``.html``; the files beside it go to ``STEM_files``. A former report
-            there is replaced.
+        output: ``.md`` or ``.html``; the files beside it go to ``OUTPUT_files``, and their names
+            begin with its stem, so that reports in one folder keep apart. A former report there is
+            replaced.
         title: of the page.
 
     Returns:
@@ -51,19 +53,20 @@ def write_report(
     page = Path(output)
     if page.suffix not in PAGES:
         raise UsageError(f"{page}: expected a file name that ends in .md or .html")
-    beside = page.with_name(f"{page.stem}_files")
+    beside = page.with_name(f"{page.name}_files")
     check_writable(page)
-    _check_folder(beside, folders)
+    _check_folder(beside, _own(page, DOCUMENT), folders)
     read = read_folders(folders)
     title = " ".join((title or _title(read)).split())
-    sections = report_sections(read)
+    sections = [_named(section, page) for section in report_sections(read)]
     pictures = [picture for section in sections for picture in _pictures(section)]
     made = {name: data for picture in pictures for name, data in files(picture).items()}
-    made["roles.csv"] = csv_text(role_rows(read)).encode()
-    made["groups.csv"] = csv_text(group_rows(read)).encode()
-    made[DOCUMENT] = json_text(report_values(read, title, made)).encode()
+    made[_own(page, ROLES)] = csv_text(role_rows(read)).encode()
+    made[_own(page, GROUPS)] = csv_text(group_rows(read)).encode()
+    made[_own(page, DOCUMENT)] = json_text(report_values(read, title, made)).encode()
+    numbers = [([_own(page, name)], what) for name, what in _NUMBERS]
     drawn = [([f"{one.name}.{form}" for form in ("svg", "png")], one.alt) for one in pictures]
-    sections.append(Section("Files", [Files([*_NUMBERS, *drawn])]))
+    sections.append(Section("Files", [Files([*numbers, *drawn])]))
     text = PAGES[page.suffix](title, sections, beside.name, _footer())
     _write(page, text.encode(errors="backslashreplace"), beside, made)
     return [page, beside]
@@ -80,20 +83,34 @@ def _footer() -> str:
     return f"Made by beftkit report, version {__version__}."
 
 
+def _own(page: Path, name: str) -> str:
+    """A file's name with the report's before it."""
+    return f"{page.stem}-{name}"
+
+
+def _named(section: Section, page: Path) -> Section:
+    """A section whose pictures' files have names of this report."""
+    blocks = [
+        replace(block, name=_own(page, block.name)) if isinstance(block, Picture) else block
+        for block in section.blocks
+    ]
+    return Section(section.title, blocks, [_named(below, page) for below in section.below])
+
+
 def _pictures(section: Section) -> Iterator[Picture]:
     yield from (block for block in section.blocks if isinstance(block, Picture))
     for below in section.below:
         yield from _pictures(below)
 
 
-def _check_folder(beside: Path, folders: Sequence[str | Path]) -> None:
+def _check_folder(beside: Path, document: str, folders: Sequence[str | Path]) -> None:
     """Refuse a folder for the files that is something else."""
     if any(same_file(beside, str(folder)) for folder in folders):
         raise BeftError(f"{beside}: is an input as well; choose another name for the report")
     if beside.exists() and not beside.is_dir():
         raise BeftError(f"{beside}: is a file; expected a folder for the report's files")
     if beside.is_dir():
-        check_writable(beside / DOCUMENT)
+        check_writable(beside / document)
 
 
 def _write(page: Path, text: bytes, beside: Path, made: dict[str, bytes]) -> None:
