@@ -15,6 +15,8 @@ from typing import IO, Any, TypeVar, get_args, get_origin, get_type_hints
 from beftkit.errors import BeftError
 
 Result = TypeVar("Result")
+#: of every JSON of ours; 1 (all_results.json and cell.json had none yet) is still read
+SCHEMA = 2
 
 
 def check_writable(path: str | Path) -> Path:
@@ -116,6 +118,13 @@ def stable_header(data: bytes) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # values stay aligned
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def headed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON of ours, with what its form is and who wrote it in front."""
+    from beftkit import __version__
+
+    return {"schema_version": SCHEMA, "beftkit_version": __version__, **values}
 
 
 def from_plain(kind: type[Result], values: Mapping[str, Any]) -> Result:

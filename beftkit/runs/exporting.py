@@ -14,7 +14,7 @@ from typing import Any
 from beftkit.adapters import meant
 from beftkit.edges import markdown
 from beftkit.errors import BeftError, Refusal, UsageError
-from beftkit.files import umask
+from beftkit.files import headed, umask
 from beftkit.models import quiet
 from beftkit.objectives import Objective, objective_told
 from beftkit.registry import MAX_LENGTH
@@ -54,7 +54,7 @@ class ExportResult:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         lists = {name: list(getattr(self, name)) for name in ("labels", "files", "notes")}
-        return {**vars(self), **lists}
+        return headed({**vars(self), **lists})
 
 
 def export(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
 from beftkit.errors import BeftError, UsageError
-from beftkit.files import check_writable, same_file, whole_file
+from beftkit.files import check_writable, headed, same_file, whole_file
 from beftkit.objectives import Answer
 from beftkit.runs.asked import Source, of_file, of_texts
 from beftkit.runs.predictor import Answered, Predictor, Text, load_with
@@ -74,7 +74,8 @@ class PredictionResult:
         names = ("labels", "columns", "fields", "notes")
         lists = {name: list(getattr(self, name)) for name in names}
         rows = [plain(row) for row in self.rows]
-        return {**said, **lists, "counts": dict(self.counts), "predictions": rows}
+        counts = dict(self.counts)
+        return headed({**said, **lists, "counts": counts, "predictions": rows})
 
 
 def predict(
@@ -122,6 +123,8 @@ def predict(
         if any(same_file(Path(output), str(one)) for one in inputs):
             raise UsageError(f"{output}: is an input as well; choose another place")
     predictor = load_with(s)
+    if predictor.accelerator.num_processes > 1:
+        raise UsageError("predict: answers in one process, and several were started; start one")
     source = of_file(predictor, Path(file)) if file is not None else of_texts(predictor, texts)
     journey = _Journey(predictor, source, form, all_probabilities, watcher, asked_to_stop)
     return journey.run(output, sink)
