@@ -50,6 +50,7 @@ def test_texts_on_the_command_line(here: Path, beftkit: Beftkit) -> None:
         assert row["label"] == answer.label and row["probabilities"] == answer.probabilities
         assert row["probability"] == answer.probability == row["probabilities"][row["label"]]
     document = json.loads(beftkit("predict", "run", "good film", "bad", "--format", "json").out)
+    assert document["schema_version"] == 2 and "beftkit_version" in document
     assert document["predictions"] == [one, two] and document["labels"] == ["neg", "pos"]
     markdown = beftkit("predict", "run", "good film", "--format", "markdown").out
     assert f"| good film | {one['label']} | {one['probability']:.4f} |" in markdown
@@ -338,5 +339,7 @@ def test_a_large_file_is_never_held(here: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_errors_are_ours(here: Path) -> None:
+    with pytest.raises(BeftError, match="text 2: holds bytes that are not UTF-8 text"):
+        api.predict("run", texts=["good", "\udcff"], device="cpu")
     with pytest.raises(BeftError, match=r"format 'xml': expected table, json"):
         api.predict("run", texts=["a"], format="xml")  # type: ignore[arg-type]

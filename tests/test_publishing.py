@@ -325,3 +325,13 @@ def test_another_format_takes_the_place_of_the_first(
     push(tmp_path / "out" / "adapter", "o/mine")
     assert tree(uploads.repos["o/mine"].folder) == tree(tmp_path / "out" / "adapter")
     assert sorted(uploads.commits[-1][1]) == sorted([*FILES, "biases.safetensors"])
+
+
+def test_a_pushed_adapter_answers(uploads: UploadHub, place: Path, trained: Path) -> None:
+    """Its tokenizer comes from there, by its name alone; the base is the colleague's own."""
+    push(trained / "adapter", "o/mine")
+    wanted = api.load(trained, device="cpu")("good film")
+    found = [api.load("o/mine", device="cpu"), api.load(str(place / "base"), adapter="o/mine")]
+    for predictor in found:
+        assert predictor.settings.tokenizer == "o/mine"
+        assert predictor("good film").probability == pytest.approx(wanted.probability, abs=1e-6)

@@ -130,7 +130,7 @@ class _Full:
         raise OSError(28, os.strerror(28))
 
 
-@pytest.mark.parametrize("what", ["save", "move", "other", "code", "large", "reserved"])
+@pytest.mark.parametrize("what", ["save", "move", "other", "code", "large", "reserved", "table"])
 def test_a_tokenizer_never_costs_an_adapter(
     what: str, answering: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,11 +140,20 @@ def test_a_tokenizer_never_costs_an_adapter(
         "save": "its files could not be saved (", "move": "could not be written",
         "other": "saved and read back it gives other tokens", "code": "it is code of its own (",
         "large": "tokens, the model", "reserved": "it brings config.json",
+        "table": "PEFT asks for the model's table of tokens",
     }[what]  # fmt: skip
     if what == "save":
         monkeypatch.setattr(tokenizer, "save_pretrained", _Full())
     elif what == "move":
         monkeypatch.setattr(standing, "move_files", _Full())
+    elif what == "table":
+
+        def none(self: Any) -> Any:
+            raise NotImplementedError
+
+        monkeypatch.setattr(
+            transformers.BertForSequenceClassification, "get_input_embeddings", none
+        )
     elif what == "large":
         monkeypatch.setattr(tokenizer, "__len__", lambda self: 99)
     else:

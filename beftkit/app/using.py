@@ -20,7 +20,7 @@ from beftkit.settings.parts import DATA, MODEL, Part
 from beftkit.settings.predict import ExportSettings, PredictSettings
 
 _BASE = "The adapter's base, where it is not the one that it names."
-BaseOption = Annotated[str | None, panel(MODEL, _BASE, "--base", metavar="TEXT")]
+BaseOption = Annotated[str | None, panel(MODEL, _BASE, "--base")]
 
 
 class Form(StrEnum):
@@ -51,7 +51,7 @@ def predict(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL] [TEXT]...",
+            metavar="MODEL TEXT...",
             help="A fine-tuned model, an adapter or a run's folder, unless --adapter names it; "
             "then texts. With neither texts nor --file, or with -, lines of stdin.",
             show_default=False,

@@ -33,8 +33,9 @@ class Classes(HeadObjective):
         return self.logits(model, batch)
 
     def answers(self, outputs: Any) -> list[Answer]:
-        rows = outputs.double().softmax(-1).tolist()
-        best = self.predictions(outputs).tolist()
+        logits = outputs.cpu()  # Apple's devices have no float64
+        rows = logits.double().softmax(-1).tolist()
+        best = self.predictions(logits).tolist()
         return [
             Answer(self.labels[at], row[at], None, dict(zip(self.labels, row, strict=True)))
             for at, row in zip(best, rows, strict=True)

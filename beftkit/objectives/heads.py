@@ -79,9 +79,11 @@ class HeadObjective(Objective):
         from transformers import pipeline
 
         # It cuts nothing by itself, and then stops at the first text that is too long.
-        cut: dict[str, Any] = {"truncation": True, "max_length": max_length}
+        options: dict[str, Any] = {"truncation": True, "max_length": max_length}
+        if not hasattr(model, "hf_device_map"):  # else it would go to a GPU by itself
+            options["device"] = model.device
         with quiet():
-            return pipeline("text-classification", model, tokenizer=tokenizer, **cut)
+            return pipeline("text-classification", model, tokenizer=tokenizer, **options)
 
     def measure(
         self, metrics: Sequence[Any], predictions: Any, targets: Any

@@ -37,7 +37,7 @@ def export_document(found: ExportResult) -> Document:
         Lines([f"{found.output}: {found.model} with {found.adapter}", f"{size}; {labels}"]),
         Only("table", Lines(found.notes)),
     ]
-    row = {name: one for name, one in found.to_dict().items() if not isinstance(one, list)}
+    row = {name: one for name, one in vars(found).items() if not isinstance(one, tuple)}
     return Document(found.to_dict(), [row], blocks, found.notes)
 
 

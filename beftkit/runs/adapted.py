@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from beftkit.adapters import base_elsewhere, is_adapter, meant
-from beftkit.checkpoints import base_digest
+from beftkit.checkpoints import base_digest, open_checkpoint
 from beftkit.errors import BeftError, UsageError
 from beftkit.models import Loaded
 from beftkit.runs.said import Said
@@ -54,7 +54,7 @@ def named(settings: Settings) -> Named[Settings]:
     s = settings
     given: dict[str, Any] = {"model": meant(s.model), "adapter": meant(s.adapter)}
     s = s.model_copy(update=given)
-    if s.adapter is None and s.model and is_adapter(s.model):
+    if s.adapter is None and s.model and (is_adapter(s.model) or _far_adapter(s.model, s.revision)):
         s = s.model_copy(update={"adapter": s.model, "model": ""})
     elif s.adapter is not None and not is_adapter(s.adapter) and Path(s.adapter).exists():
         # A run that made a whole model, say; `adapter_info` has the words for all the rest.
@@ -108,6 +108,18 @@ def put_on(loaded: Loaded, found: Named[Any]) -> tuple[str, ...]:
             "give a fine-tuned model, or its --adapter"
         )
     return notes
+
+
+def _far_adapter(reference: str, revision: str | None) -> bool:
+    """Whether this is an adapter on the hub: a few requests, and no weights."""
+    if Path(reference).exists():
+        return False
+    bare = reference.removeprefix("hf://")
+    try:
+        at = f"hf://{bare}" if revision is None else f"hf://{bare}@{revision}"
+        return open_checkpoint(at).adapter is not None
+    except BeftError:  # loading has the words for it
+        return False
 
 
 def _led(adapter: str, info: AdapterInfo, standing: Standing) -> list[str]:

@@ -133,6 +133,11 @@ def _row(number: int, text: Any, names: Sequence[str]) -> Row:
     if len(parts) != len(names):
         expected = "two texts, with a tab between them" if names[1:] else "one text"
         raise BeftError(f"text {number}: expected {expected}; given {str(text)[:40]!r}")
+    for part in parts:
+        try:
+            part.encode()
+        except UnicodeEncodeError:
+            raise BeftError(f"text {number}: holds bytes that are not UTF-8 text") from None
     return f"text {number}", dict(zip(names, parts, strict=True))
 
 

@@ -127,6 +127,8 @@ def predict(
         if any(same_file(Path(output), str(one)) for one in inputs):
             raise UsageError(f"{output}: is an input as well; choose another place")
     predictor = load_with(s)
+    if predictor.accelerator.num_processes > 1:
+        raise UsageError("predict: answers in one process, and several were started; start one")
     source = of_file(predictor, Path(file)) if file is not None else of_texts(predictor, texts)
     journey = _Journey(predictor, source, form, all_probabilities, watcher, asked_to_stop)
     return journey.run(output, sink)
