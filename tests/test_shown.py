@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import beftkit
+from beftkit.edges import printable
 from beftkit.present.document import Table
 from beftkit.present.scores import scores_document
 from beftkit.runs import EvaluationResult, FisherPlan, RunPlan, Timing
@@ -141,6 +142,16 @@ def test_the_table_in_a_notebook(scores: Scores, results: list[Shown]) -> None:
     [table] = [b for b in scores_document([scores]).blocks if isinstance(b, Table)]
     wanted = [*table.headings, *(cell for row, _ in table.rows() for cell in row)]
     assert Cells(scores._repr_html_() or "").cells == wanted
+    raw = replace(scores, roles={NASTY: scores.roles["v"]}, target=NASTY)
+    first = replace(found := selection(), targets={}, groups=(
+        replace(found.groups[0], methods={
+            name: replace(one, target=None, margin=None, roles={NASTY: one.roles["v"]})
+            for name, one in found.groups[0].methods.items()
+        }, verified={}),
+    ))  # fmt: skip
+    for one in (raw, first):
+        page = Cells(one._repr_html_() or "")
+        assert printable(NASTY) in page.cells and "script" not in page.seen
 
 
 def test_scores_draw_themselves(scores: Scores, tmp_path: Path) -> None:
