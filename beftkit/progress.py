@@ -272,8 +272,10 @@ def _bars(stream: TextIO) -> Any:
 
     texts = ("{task.description}", "{task.fields[count]}", "{task.fields[left]}")
     title, count, left = (TextColumn(text, markup=False) for text in texts)
-    # In a notebook rich finds out by itself, and draws in the cell.
-    return Progress(title, BarColumn(), count, left, console=Console(file=stream), transient=True)
+    # In a notebook rich finds out by itself, and draws in the cell. What others print on stdout
+    # stays there, what they say on stderr comes above the bars.
+    how: dict[str, Any] = {"console": Console(file=stream), "transient": True}
+    return Progress(title, BarColumn(), count, left, redirect_stdout=False, **how)
 
 
 def _in_notebook() -> bool:

@@ -64,6 +64,7 @@ def planned(beftkit: Beftkit, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_run(planned: Any, beftkit: Beftkit) -> None:
     facts, document = planned("train", "base", *OWN, *QUICK, "--layers", "1", "-o", "out")
     assert facts["device"] == "cpu, fp32, weights in float32"
+    assert facts["data"] == "train.jsonl, dev.jsonl"
     assert facts["examples"] == "60; validation 31; rows of at most 32 tokens"
     assert facts["classes"] == "2: neg, pos"
     assert facts["updates"] == "16: 2 epochs of 8, batch 8; 2 evaluations"
@@ -161,6 +162,7 @@ def headed(tiny: Path, tmp_path: Path) -> None:
         ("base", [*OWN, "-o", "taken"], "holds old.txt and is no run's folder"),
         ("base", [*OWN, "--precision", "fp16"], "needs a GPU"),
         ("bare", [*OWN], "no tokenizer"),
+        ("base", [*OWN, "--report-to", "nope"], "report_to nope: expected none or some of"),
     ],
 )
 def test_what_training_refuses_is_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from beftkit.errors import UsageError
 from beftkit.runs import time_fisher, time_run
 from beftkit.runs.prepare import prepare
 from beftkit.runs.timing import Measured, Pace, Stopwatch, filled, mean_width, run_pace, run_time
@@ -140,6 +142,24 @@ def test_a_selection_is_timed_kind_by_kind(workplace: Path, updates: list[int]) 
         course = counted.get(run.name)
         assert run.steps == (8 if course is None else course.updates), run.name
     assert len(found.runs) == 4 * 4 and len(counted) == 4 * 3
+
+
+def test_a_selection_is_timed_in_one_process(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="in one process"):
+        time_select(resolve_select(None, OWN))
+
+
+def test_the_documents_say_how(workplace: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    code = re.findall(r"```python\n(.*?)```", text[text.index("## Before the run") :], re.S)[0]
+    given = '{"model": "bert-base-cased", "task": "rte", "regime": "low"}'
+    assert given in code
+    names: dict[str, Any] = {"mine": {**OWN, **QUICK}}
+    exec(code.replace(given, "mine"), names)
+    assert names["plan_run"](names["settings"]).course.updates == 24
 
 
 @pytest.mark.parametrize("variant", ["exact", "batch-mean"])

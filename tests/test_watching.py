@@ -125,7 +125,7 @@ def test_quiet_says_nothing() -> None:
     assert out.getvalue() == ""
 
 
-def test_bars_on_a_terminal() -> None:
+def test_bars_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -139,6 +139,8 @@ def test_bars_on_a_terminal() -> None:
     now[0] = 12.0
     watcher.inside("evaluation", 2, 4)
     watcher.note("a note")
+    print("a result")
+    assert capsys.readouterr().out == "a result\n"
     watcher._bars.refresh()
     text = out.getvalue()
     watcher.close()

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from beftkit.runs import FisherPlan, RunPlan, Timing
     from beftkit.runs.planning import Plan
     from beftkit.selection.planning import CellPlan, SelectPlan
+    from beftkit.settings.fisher import FisherSettings
     from beftkit.settings.parts import Part as Settings
+    from beftkit.settings.select import SelectSettings
+    from beftkit.settings.train import TrainSettings
 
 Facts = Iterable[tuple[str, str]]
 #: settings that the lines above them tell already
@@ -42,7 +45,7 @@ def run_plan_document(planned: RunPlan) -> Document:
         updates += f"; {_counted(course.evaluations, 'evaluation')}"
         updates += " for each seed" if len(s.seeds) > 1 else ""
     facts = [
-        *_where(planned, s.precision, s.dtype),
+        *_where(planned, s),
         ("examples", _examples(planned, _sizes([(regime, planned.examples)]), DRAWN, drawn)),
         *_classes(planned),
         ("updates", updates),
@@ -78,7 +81,7 @@ def select_plan_document(planned: SelectPlan) -> Document:
     total = sum(one for one in updates if one is not None)
     counted = "unknown" if None in updates else f"{_about(planned)}{total:,} together"
     facts = [
-        *_where(planned, s.precision, s.dtype),
+        *_where(planned, s),
         ("examples", _examples(planned, _sizes(sizes), DRAWN, drawn)),
         *_classes(planned),
         ("cells", f"{len(cells)}{made}, {_counted(planned.runs, 'run')}"),
@@ -111,7 +114,7 @@ def fisher_plan_document(planned: FisherPlan) -> Document:
     passes = f" x {planned.passes} (heads and snapshots)" if planned.passes > 1 else ""
     many = "unknown" if planned.batches is None else f"{planned.batches:,}{passes}"
     facts = [
-        *_where(planned, s.precision, s.dtype),
+        *_where(planned, s),
         ("examples", _examples(planned, _sizes([("", planned.examples)]), "the first", first)),
         *_classes(planned),
         ("batches", f"{many}, {s.examples_a_pass} examples each"),
@@ -178,9 +181,12 @@ def _document(
     return Document(values, rows, [Lines([title]), Lines(lines), *tables, Lines(noted(notes))])
 
 
-def _where(planned: Plan, precision: str, dtype: str) -> Facts:
+def _where(planned: Plan, settings: TrainSettings | SelectSettings | FisherSettings) -> Facts:
+    s = settings
     more = f", {planned.processes} processes" if planned.processes > 1 else ""
-    yield "device", f"{planned.device}{more}, {precision}, weights in {dtype}"
+    yield "device", f"{planned.device}{more}, {s.precision}, weights in {s.dtype}"
+    files = [file for file in (s.train_file, s.validation_file) if file is not None]
+    yield "data", ", ".join(files) or s.data_dir or "the hub"
 
 
 def _examples(planned: Plan, train: str, how: str, drawn: bool = True) -> str:

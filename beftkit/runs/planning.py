@@ -181,7 +181,8 @@ def outline(settings: Loading, given: Part | None = None) -> Outline:
         BeftError: as loading would, but for what weights and tokens alone tell.
     """
     s = settings
-    accelerator = make_accelerator(s.device, s.precision)
+    trackers = (s.report_to, s.output or ".") if isinstance(s, TrainSettings) else ()
+    accelerator = make_accelerator(s.device, s.precision, *trackers)
     data, unread = planned_data(s)
     model = objective_of(data).skeleton(s)
     own = None if s.tokenizer else s.revision

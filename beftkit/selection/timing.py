@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from beftkit.accelerator import make_accelerator
+from beftkit.errors import UsageError
 from beftkit.gradients import sites_of
 from beftkit.runs.loading import load_data
 from beftkit.runs.prepare import prepare
@@ -20,6 +21,7 @@ from beftkit.runs.timing import (
 )
 from beftkit.selection.cells import PROBE, grid, run_settings
 from beftkit.selection.planning import check_verifiable, plan_cells
+from beftkit.selection.sharing import place
 from beftkit.settings.select import SelectSettings
 
 
@@ -31,8 +33,11 @@ def time_select(settings: SelectSettings) -> Timing:
 
     Raises:
         BeftError: as a selection would.
+        UsageError: several processes were started.
     """
     s = settings
+    if place()[1] > 1:
+        raise UsageError("a selection is timed in one process; leave torchrun out")
     first = grid(s)[0]
     probe = run_settings(s, first, PROBE, None)
     accelerator = make_accelerator(s.device, s.precision)
