@@ -106,11 +106,12 @@ def train(
         "watcher": watcher or Unwatched(),
         "asked_to_stop": asked_to_stop,
     }
-    if s.bias == "auto":
-        from beftkit.selection import choose_bias
+    if s.bias != "auto":
+        return train_with(s, **how)
+    from beftkit.selection import choose_bias
 
-        s = s.model_copy(update={"bias": choose_bias(s, **how)})
-    return train_with(s, **how)
+    chosen = choose_bias(s, **how)
+    return train_with(s.model_copy(update={"bias": chosen.bias}), chosen=chosen, **how)
 
 
 def __getattr__(name: str) -> Any:

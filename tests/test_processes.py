@@ -31,8 +31,9 @@ RUN = (*DATA, "--bias", "q,v", "--epochs", "10", "--schedule", "linear", "--warm
        "--save-snapshots")  # fmt: skip
 UPDATES = 40
 #: without dropout, whose masks no two processes can draw as one does
-EQUAL = ("train", "still", *DATA[2:6], *DATA[8:], "--bias", "q,v", "--epochs", "4", "--schedule", "linear",
-         "--warmup", "3", "--eval-steps", "3", "--log-steps", "1")  # fmt: skip
+EQUAL = ("train", "still", *DATA[2:6], *DATA[8:], "--bias", "q,v", "--epochs", "4",
+         "--schedule", "linear", "--warmup", "3", "--eval-steps", "3",
+         "--log-steps", "1")  # fmt: skip
 #: 57 examples: the last batch of an epoch is one, of which the second process has nothing
 TRAIN, VALIDATION = 57, 31
 

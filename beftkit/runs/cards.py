@@ -103,6 +103,8 @@ class _Card:
             "## Use": self.use(),
             "## Train it again": ["```sh", *command, "```", *self.blanks()],
         }
+        if made := list(self.made()):
+            sections["## Made with"] = made
         if self.run.notes:
             notes = (_without_paths(note, self.settings) for note in self.run.notes)
             sections["## Notes"] = [f"- {markdown(note)}" for note in notes]
@@ -217,6 +219,22 @@ class _Card:
         yield f"tokenizer = AutoTokenizer.from_pretrained({where})"
         yield "model.eval()"
         yield "```"
+
+    def made(self) -> Iterator[str]:
+        """Where the run comes from, but for what names its machine."""
+        whence = self.result.provenance
+        if whence is None:
+            return
+        versions = ", ".join(f"{name} {held}" for name, held in whence.versions.items())
+        system = whence.platform.partition("-")[0]
+        yield f"- {markdown(f'{versions}, {system}')}"
+        day, several = whence.started.partition("T")[0], whence.processes > 1
+        by = f", {whence.processes} processes" if several else ""
+        yield f"- {markdown(f'{whence.device}, {whence.precision}{by}; {day}')}"
+        if (chosen := whence.chosen) is not None:
+            score = "" if chosen.score is None else f", {chosen.score:.4g}"
+            why = f"its {chosen.method} score{score} was the candidates' highest"
+            yield f"- {markdown(f'The bias was chosen by a probe (--bias auto): {why}.')}"
 
     def blanks(self) -> list[str]:
         """What the words in capitals stand for."""

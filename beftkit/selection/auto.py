@@ -9,6 +9,7 @@ from pathlib import Path
 from beftkit.errors import BeftError, UsageError
 from beftkit.runs import folders
 from beftkit.runs.locks import LOCK, occupied
+from beftkit.runs.provenance import Chosen
 from beftkit.selection.cells import PROBE
 from beftkit.selection.journey import select_with
 from beftkit.settings.resolve import select_for_run
@@ -26,7 +27,7 @@ def choose_bias(
     overwrite: bool,
     watcher: Watcher,
     asked_to_stop: Callable[[], int],
-) -> str:
+) -> Chosen:
     """The target of a selection with a run's own settings, kept in ``select`` of its folder.
 
     Raises:
@@ -64,4 +65,4 @@ def choose_bias(
     watcher.note(
         f"the {PROBE} moved {found.target} most (projection ratio {score:.4g}): training it alone"
     )
-    return found.target
+    return Chosen(found.target, "projection", score, folders.SELECT)
