@@ -20,6 +20,7 @@ SCORE_IS_NO_MODULE = {
     "beftkit.registry": "STS-B's column of labels",
     "beftkit.present.scores": "a heading",
     "beftkit.runs.cards": "the command",
+    "beftkit.present.commands": "the command",
 }
 _CLASS = re.compile(r"\b(?:AutoModelFor\w+|AutoPeftModelFor\w+|num_labels)\b")
 _HEADS = {"classifier", "score"}

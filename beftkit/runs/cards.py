@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from beftkit.objectives import Objective
 from beftkit.registry import TASKS, Task
 from beftkit.runs.folders import FREE
 from beftkit.runs.results import Run, TrainResult, run_metrics
+from beftkit.runs.said import hub_id
 from beftkit.settings.train import TrainSettings
 
 TAGS = ("beft", "beftkit", "bias-tuning")
@@ -25,7 +25,6 @@ PEFT_FORMATS = ("beft", "lora")
 #: the hub's names of our metrics, where they differ
 _HUB_METRICS = {"macro_f1": "f1", "matthews": "matthews_correlation"}
 _HUB_METRICS |= {"pearson": "pearsonr", "spearman": "spearmanr"}
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
 #: settings that the card lists even where they are the defaults
 _SHOWN = "bias regime max_length epochs lr batch_size schedule precision keep".split()
 
@@ -39,11 +38,6 @@ def model_card(result: TrainResult, run: Run, objective: Objective) -> str:
         objective: of its task.
     """
     return _Card(result, run, objective).text()
-
-
-def hub_id(reference: str) -> str | None:
-    """The reference if it is one of the hub's; None for a folder here."""
-    return None if Path(reference).exists() or not _HUB_ID.fullmatch(reference) else reference
 
 
 def train_command(settings: TrainSettings, seed: int) -> list[str]:

@@ -10,13 +10,20 @@ from typing import Any
 from beftkit.accelerator import out_of_memory
 from beftkit.adapters import base_elsewhere
 from beftkit.errors import BeftError, UsageError
+from beftkit.runs.inputs import validation_digest
 from beftkit.runs.loading import class_notes, load_data
 from beftkit.runs.prepare import prepare
-from beftkit.runs.said import Said
+from beftkit.runs.repeating import repeated
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.resolve import resolve
 from beftkit.training.evaluation import Evaluation, evaluate_model, load_metrics
 from beftkit.weights import adapter_info, apply_adapter
+
+#: where nothing that was given tells why
+OTHERS = (
+    "these are not the examples of the run's own evaluation: texts, labels, their order or the "
+    "tokens differ"
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,8 @@ def evaluate(
         adapter: folder or ``owner/name``; names its base where ``model`` is left out.
         settings: fields of `beftkit.settings.EvaluateSettings`: ``task`` or ``validation_file``,
             ``metric``, ``batch_size``, ``max_length``, ``precision``, ``device``, ... What is left
-            out an adapter of ours says itself, or it is as in training.
+            out is as in the run's own evaluation, where an adapter of ours or the ``run.yaml`` of
+            the folder that it lies in says so; notes say what differs from that.
 
     Raises:
         BeftError: no trained head, labels that do not fit, and whatever loading can meet.
@@ -72,24 +80,25 @@ def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
     """`evaluate` (see there) under settings that are resolved."""
     s = settings
     info = None if s.adapter is None else adapter_info(s.adapter)
+    if not s.model and info is None:
+        raise UsageError("neither a model nor an adapter was given; expected one of them")
+    again = repeated(s, info)
+    s, said = again.settings, again.said
     led: list[str] = []  # what to say of where the adapter led us
-    if not s.model:
-        if info is None:
-            raise UsageError("neither a model nor an adapter was given; expected one of them")
+    if not s.model and info is not None:
         if info.base is None:
             raise BeftError(f"{s.adapter}: does not name its base; give the model as well")
         led = base_elsewhere(str(s.adapter), info.base)
         found_base = {"model": info.base, "revision": s.revision or info.revision}
         s = s.model_copy(update=found_base)
-    said = Said.of(info)
-    s = said.fill(s)
     brought = None if info is None else info.head_labels
     labels = brought if said.labels is None else said.labels
     data = load_data(s, train=False, labels=labels)
-    metrics = load_metrics(s.metric or said.metrics or data.metrics, s.trust_remote_code)
+    metrics = load_metrics(s.metric or data.metrics, s.trust_remote_code)
     ready = prepare(s, 0, data=data)
-    said_of = () if s.metric else said.notes
-    notes, held = (*led, *said_of, *data.notes, *class_notes(data)), set[str]()
+    notes, held = (*led, *again.notes, *data.notes, *class_notes(data)), set[str]()
+    if said.examples and not again.other_examples and said.examples != validation_digest(ready):
+        notes = (*notes, OTHERS)
     if s.adapter is not None:
         applied = apply_adapter(ready.model, s.adapter)
         held, notes = set(applied.parameters), (*notes, *applied.notes)

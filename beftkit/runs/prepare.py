@@ -72,7 +72,7 @@ class Prepared:
     def validation(self) -> dict[str, Encoded]:
         """The validation examples by split, or so many of each."""
         s = self.settings
-        count = s.validation_size if isinstance(s, TrainSettings) else None
+        count = None if isinstance(s, FisherSettings) else s.validation_size
         drawn = {
             name: one if count is None else subsample(one, min(count, len(one)), VALIDATION_SEED)
             for name, one in self.data.validation.items()
