@@ -41,8 +41,16 @@ def train(workplace: Path, beftkit: Beftkit) -> Train:
 
 def kept(out: str) -> Any:
     """The metrics of the state that the last seed's adapter holds."""
+    return evaluated(out)["metrics"]
+
+
+def evaluated(out: str) -> Any:
+    """The evaluation of that state, as the log has it."""
     run = json.loads(Path(out, "all_results.json").read_text())["runs"][-1]
-    return run[run["kept"]]["metrics"]
+    logs = [*Path(out).glob("log.jsonl"), *Path(out).glob(f"seed-{run['seed']}/log.jsonl")]
+    lines = map(json.loads, logs[0].read_text().splitlines())
+    step = run[run["kept"]]["step"]
+    return next(one for one in lines if "metrics" in one and one["step"] == step)
 
 
 def write_csv(name: str, source: str) -> None:
@@ -87,8 +95,10 @@ def test_what_train_recommends_works(case: str, train: Train, beftkit: Beftkit) 
     evaluate, score = next_commands(train(*arguments, "-o", out).out)
     assert evaluate[0] == "evaluate" and score[0] == "score"
     ran = beftkit(*evaluate, "--device", "cpu", "--format", "json")
-    assert metrics(ran) == kept(out)
-    notes = json.loads(ran.out)["notes"]
+    found, expected = json.loads(ran.out), evaluated(out)
+    assert found["metrics"] == expected["metrics"] and found["examples"] == expected["examples"]
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-7)
+    notes = found["notes"]
     assert OTHERS not in notes and not [note for note in notes if "the run's was" in note], notes
     assert beftkit(*score).code == 0
 

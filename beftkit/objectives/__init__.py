@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from beftkit.objectives.objective import Objective
+from beftkit.objectives.objective import Objective, Use
 from beftkit.registry import Kind
 from beftkit.tasks import Data
 
 if TYPE_CHECKING:
     from beftkit.settings.resolve import Loading
 
-__all__ = ["Objective", "held_labels", "make_objective", "objective_of"]
+__all__ = ["Objective", "Use", "held_labels", "make_objective", "objective_of"]
 
 
 def make_objective(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,14 +12,13 @@ from typing import Any
 from beftkit.edges import markdown
 from beftkit.objectives import Objective
 from beftkit.registry import TASKS, Task
+from beftkit.runs.card_use import PEFT_FORMATS, CardUse, bare
 from beftkit.runs.folders import FREE
 from beftkit.runs.results import Run, TrainResult, run_metrics
 from beftkit.runs.said import hub_id
 from beftkit.settings.train import TrainSettings
 
 TAGS = ("beft", "beftkit", "bias-tuning")
-#: formats that PEFT reads
-PEFT_FORMATS = ("beft", "lora")
 #: the hub's names of our metrics, where they differ
 _HUB_METRICS = {"macro_f1": "f1", "matthews": "matthews_correlation"}
 _HUB_METRICS |= {"pearson": "pearsonr", "spearman": "spearmanr"}
@@ -54,7 +51,7 @@ def train_command(settings: TrainSettings, seed: int) -> list[str]:
             words.append(flag if value else f"--no-{flag[2:]}")
             continue
         for one in value if isinstance(value, tuple) else (value,):
-            words += [flag, _bare(one)]
+            words += [flag, bare(one)]
     return [*words, "--seed", str(seed), "--output", "out"]
 
 
@@ -89,13 +86,14 @@ class _Card:
         return (s.push_to_hub or own).rpartition("/")[2]
 
     def text(self) -> str:
+        use = CardUse(self.settings, self.run, self.objective, self.place)
         command = _wrapped(train_command(self.settings, self.run.seed))
         sections = {
             f"# {markdown(self.name)}": self.opening(),
             "## Results": self.results(),
             "## Settings": _table(["setting", "value"], self.rows()),
-            "## Use": self.use(),
-            "## Train it again": ["```sh", *command, "```", *self.blanks()],
+            "## Use": use.lines(),
+            "## Train it again": ["```sh", *command, "```", *use.blanks()],
         }
         if made := list(self.made()):
             sections["## Made with"] = made
@@ -191,28 +189,9 @@ class _Card:
             if name in ("model", "seeds", *FREE) or sized:
                 continue
             if name in _SHOWN or value != field.default:
-                text = ", ".join(map(_bare, value)) if isinstance(value, tuple) else _bare(value)
+                text = ", ".join(map(bare, value)) if isinstance(value, tuple) else bare(value)
                 rows.append([name, text])
         return rows
-
-    def use(self) -> Iterator[str]:
-        s, base = self.settings, self.base
-        given = [] if base else ["BASE"]
-        own = [] if s.task else ["--validation-file", _bare(s.validation_file or "dev.jsonl")]
-        at = f"{base}@{s.revision}" if s.revision else str(base)
-        yield "```sh"
-        yield shlex.join(["beftkit", "evaluate", *given, "--adapter", self.place, *own])
-        yield shlex.join(["beftkit", "score", *(given or [at]), self.place])
-        yield "```"
-        yield ""
-        start = json.dumps(base or "BASE")
-        where = f"{start}, revision={json.dumps(s.revision)}" if base and s.revision else start
-        by_peft = self.run.adapter_format in PEFT_FORMATS
-        yield "```python"
-        yield from self.objective.snippet(where, json.dumps(self.place), by_peft)
-        yield f"tokenizer = AutoTokenizer.from_pretrained({where})"
-        yield "model.eval()"
-        yield "```"
 
     def made(self) -> Iterator[str]:
         """Where the run comes from, but for what names its machine."""
@@ -229,13 +208,6 @@ class _Card:
             score = "" if chosen.score is None else f", {chosen.score:.4g}"
             why = f"its {chosen.method} score{score} was the candidates' highest"
             yield f"- {markdown(f'The bias was chosen by a probe (--bias auto): {why}.')}"
-
-    def blanks(self) -> list[str]:
-        """What the words in capitals stand for."""
-        said = [] if self.base else ["BASE: the base model's folder."]
-        if self.settings.push_to_hub is None:
-            said.append("ADAPTER: this folder, or its owner/name on the hub.")
-        return ["", " ".join(said)] if said else []
 
 
 def _split_of(key: str, splits: Sequence[str]) -> tuple[str, str]:
@@ -269,13 +241,6 @@ def _wrapped(words: Sequence[str]) -> list[str]:
             lines.append("   ")
         lines[-1] += f" {word}" if lines[-1] else word
     return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
-
-
-def _bare(value: Any) -> str:
-    """A setting as text, a path without its folders."""
-    path = Path(str(value))
-    local = path.is_absolute() or (os.sep in str(value) and path.exists())
-    return path.name if local else str(value)
 
 
 def _without_paths(text: str, s: TrainSettings) -> str:

@@ -9,7 +9,7 @@ header, nor is leave to run code from either.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,26 +113,32 @@ class Repeated:
     other_examples: bool
 
 
-def repeated(settings: EvaluateSettings, info: AdapterInfo | None) -> Repeated:
+def repeated(
+    settings: EvaluateSettings, info: AdapterInfo | None, given: Collection[str] | None = None
+) -> Repeated:
     """The settings, with what they leave out as the run had it.
 
     Args:
-        settings: as given; a field that was not given is not in their ``model_fields_set``.
+        settings: which adapter or model, and whatever else is known.
         info: what the adapter says of itself; None: a whole model is evaluated.
+        given: names of what the user said; None: all that are in ``model_fields_set``.
 
     Raises:
         UsageError: nobody says what to evaluate on, or two do.
         BeftError: what the run was evaluated on is no longer there.
     """
-    return _Repetition(settings, info).done()
+    return _Repetition(settings, info, given).done()
 
 
 class _Repetition:
     """One call's; notes are collected on the way."""
 
-    def __init__(self, settings: EvaluateSettings, info: AdapterInfo | None) -> None:
+    def __init__(
+        self, settings: EvaluateSettings, info: AdapterInfo | None, given: Collection[str] | None
+    ) -> None:
         self.given, self.info, self.notes = settings, info, list[str]()
-        self.own = {n for n in settings.model_fields_set if getattr(settings, n) not in (None, ())}
+        names = settings.model_fields_set if given is None else given
+        self.own = {name for name in names if getattr(settings, name) not in (None, ())}
         words = {} if info is None else {**info.metadata}
         try:
             self.run = own_run(settings.adapter or settings.model)
@@ -232,7 +238,7 @@ class _Repetition:
 
     def tokenizer(self) -> dict[str, Any]:
         """The run's, where it was not the model's own."""
-        if "tokenizer" in self.own:
+        if self.given.tokenizer is not None:
             return {}
         if self.run is None or self.run.settings.tokenizer is None:
             return {"tokenizer": self.had.tokenizer}
