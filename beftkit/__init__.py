@@ -132,11 +132,12 @@ def _train(
     how["asked_to_stop"] = asked_to_stop or never
     with displayed(progress, watcher) as looking:
         how["watcher"] = looking
-        if s.bias == "auto":
-            from beftkit.selection import choose_bias
+        if s.bias != "auto":
+            return train_with(s, **how)
+        from beftkit.selection import choose_bias
 
-            s = s.model_copy(update={"bias": choose_bias(s, **how)})
-        return train_with(s, **how)
+        chosen = choose_bias(s, **how)
+        return train_with(s.model_copy(update={"bias": chosen.bias}), chosen=chosen, **how)
 
 
 if TYPE_CHECKING:

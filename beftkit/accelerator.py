@@ -39,7 +39,8 @@ def make_accelerator(
     wanted = _check_device(device)
     # A process can hold several runs; Accelerate keeps the first one's device and precision.
     AcceleratorState._reset_state()
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    alone = world == 1
     if alone:
         PartialState._reset_state()
     trackers = [name for name in report_to.replace(" ", "").split(",") if name and name != "none"]
@@ -51,7 +52,7 @@ def make_accelerator(
             torch.cuda.set_device(wanted)
     try:
         found = Accelerator(
-            cpu=wanted == "cpu",
+            cpu=wanted == "cpu" or (wanted is None and not alone and not _connected()),
             mixed_precision=_PRECISIONS[precision],
             log_with=trackers or None,
             project_dir=folder,
@@ -66,9 +67,22 @@ def make_accelerator(
             os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
         else:
             os.environ["ACCELERATE_TORCH_DEVICE"] = before
+    if found.num_processes != world:
+        raise BeftError(
+            f"device {device or 'auto'}: {world} processes were started, and Accelerate connects "
+            f"{found.num_processes} of them there; give --device cpu, or start one"
+        )
     if precision != "fp32" and not found.native_amp:  # on CPUs it takes fp16 and ignores it
         raise BeftError(f"precision {precision}: needs a GPU; use bf16 or fp32")
     return found
+
+
+def _connected() -> bool:
+    """Whether processes here have devices that Accelerate connects; else each would be alone."""
+    import torch
+
+    # Apple's devices are none: there it starts no exchange.
+    return torch.accelerator.is_available() and not torch.backends.mps.is_available()
 
 
 def _check_trackers(names: list[str]) -> None:

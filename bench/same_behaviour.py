@@ -32,10 +32,14 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-#: What differs by nature: these keys of JSON (the last two are in a run's state, and cover times),
-#: the speed in a line of progress, these columns of tables; CSV's columns that end in _seconds.
-TIMES = re.compile(r'("\w*(?:seconds|examples_per_second|crc32|log_bytes)": ?)("\d+"|[\w.+-]+)')
-SPEED = re.compile(r"\d+ examples/s\b")
+#: What differs by nature: these keys of JSON (crc32 and log_bytes are in a run's state, and cover
+#: times), the speed in a line of progress and the date in a card, these columns of tables; CSV's
+#: columns that end in _seconds.
+TIMES = re.compile(
+    r'("\w*(?:seconds|examples_per_second|crc32|log_bytes|started|ended|peak_memory_mib)": ?)'
+    r'("\d[\dT:+-]*"|[\w.+-]+)'
+)
+SPEED = re.compile(r"\d+(?: examples/s\b|-\d\d-\d\d\b)")
 COLUMNS = re.compile(r"(?:train s|examples/s)\b")
 
 FAMILIES = "bert roberta electra deberta deberta-v2 gpt2 gpt_neox bloom falcon opt qwen2 bart vit"

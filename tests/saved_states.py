@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 _TIMES = {"seconds", "examples_per_second", "train_seconds", "eval_seconds", "log_bytes"}
 #: another folder, the same run
-_PLACES = {"folder", "output"}
+_PLACES = {"folder", "output", "provenance"}
 
 
 def states(run: Path) -> dict[int, Path]:

@@ -41,8 +41,8 @@ def test_a_run_and_its_folder(train: Train, beftkit: Beftkit) -> None:
     assert "drawn anew by seed 0: bert" not in ran.err and "classifier.bias" in ran.err
     out = Path("out")
     assert {path.name for path in out.iterdir()} == {
-        ".beftkit.lock", "adapter", "all_results.json", "log.jsonl", "manifest.json", "run.yaml",
-        "snapshots", "state", "trainer_state.json",
+        ".beftkit.lock", "adapter", "all_results.json", "log.jsonl", "manifest.json",
+        "provenance.json", "run.yaml", "snapshots", "state", "trainer_state.json",
     }  # fmt: skip
     results = json.loads((out / "all_results.json").read_text())
     [run] = results["runs"]
@@ -80,7 +80,8 @@ def test_forms_of_the_result(train: Train) -> None:
     assert summary["mean"] == pytest.approx(sum(values) / 2)
     assert summary["deviation"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
     assert {path.name for path in Path("out").iterdir()} == {
-        ".beftkit.lock", "all_results.json", "manifest.json", "run.yaml", "seed-0", "seed-1",
+        ".beftkit.lock", "all_results.json", "manifest.json", "provenance.json", "run.yaml",
+        "seed-0", "seed-1",
     }  # fmt: skip
     table = train("-o", "out2", "--seeds", "0,1").out
     assert "deviation" in table and "mean" in table

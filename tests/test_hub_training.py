@@ -13,11 +13,14 @@ from safetensors.numpy import load_file
 import beftkit as api
 from beftkit.registry import GLUE
 from tests import task_files
+from tests.card_blocks import block, predictor
 from tests.command import Beftkit, refused
+from tests.copied import words_of
 from tests.hub_data import DataHub, Repos, publish
 from tests.hub_fixtures import outside
 
 COMMIT = "a" * 40
+LABELS = task_files.LABELS["sst2"]
 ADAPTER = "c" * 40
 QUICK = ("--epochs", "2", "--batch-size", "4", "--lr", "1e-2", "--device", "cpu")
 TASK = ("--task", "sst2", *QUICK)
@@ -72,6 +75,18 @@ def test_it_is_trained_published_evaluated_and_scored(
         found = json.loads(ran.out)
         assert found["metrics"] == run["last"]["metrics"] and found["examples"] == 4
         assert (found["model"], found["adapter"]) == ("owner/base", "owner/adapter")
+
+    # So does its card, to a person.
+    card = Path("out/adapter/README.md").read_text()
+    evaluate, score = (words_of(line) for line in block(card, "Use", "sh").splitlines())
+    there = ["owner/adapter" if word == "ADAPTER" else word for word in evaluate]
+    ran = beftkit(*there, "--device", "cpu", "--format", "json")
+    assert ran.code == 0 and json.loads(ran.out)["metrics"] == run["last"]["metrics"], ran
+    assert score == ["score", f"owner/base@{COMMIT}", "ADAPTER"]
+    predict = predictor(card, {"ADAPTER": "owner/adapter"})
+    rows = task_files.splits("sst2")["validation"]
+    right = [predict(row["sentence"]) == LABELS[row["label"]] for row in rows]
+    assert sum(right) / len(rows) == run["last"]["metrics"]["accuracy"]
 
 
 def test_peft_loads_it_from_there(data_hub: DataHub, beftkit: Beftkit) -> None:

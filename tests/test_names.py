@@ -19,7 +19,8 @@ SCORE_IS_NO_MODULE = {
     "beftkit.tasks.own_files": "a usual column of labels",
     "beftkit.registry": "STS-B's column of labels",
     "beftkit.present.scores": "a heading",
-    "beftkit.runs.cards": "the command",
+    "beftkit.runs.card_use": "the command",
+    "beftkit.present.commands": "the command",
 }
 _CLASS = re.compile(r"\b(?:AutoModelFor\w+|AutoPeftModelFor\w+|num_labels)\b")
 _HEADS = {"classifier", "score"}

@@ -35,7 +35,7 @@ OPTIONS = {
     "evaluate": """
         adapter batch-size data-dir data-revision device device-map dtype format label-column
         label-map max-length metric no-quotes no-trust-remote-code output precision quiet quotes
-        revision task text-columns tokenizer trust-remote-code validation-file
+        revision task text-columns tokenizer trust-remote-code validation-file validation-size
     """,
     "predict": """
         adapter all-probabilities base batch-size device device-map dtype file format max-length

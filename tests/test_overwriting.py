@@ -42,7 +42,7 @@ def test_a_manifest_lists_all_that_a_run_made(workplace: Path, beftkit: Beftkit)
         assert beftkit(*RUN, "--bias", "none", "--overwrite").code == 0
         assert sorted(path.name for path in (workplace / "out").iterdir()) == [
             ".beftkit.lock", "adapter", "all_results.json", "log.jsonl", "manifest.json",
-            "mine.txt", "run.yaml", "state", "trainer_state.json",
+            "mine.txt", "provenance.json", "run.yaml", "state", "trainer_state.json",
         ]  # fmt: skip
         mine.unlink()
 

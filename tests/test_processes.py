@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests import saved_states, tiny_run
+from tests.command import Beftkit
 from tests.forked import Command, start_pair, until
 
 pytestmark = pytest.mark.slow
@@ -30,8 +31,9 @@ RUN = (*DATA, "--bias", "q,v", "--epochs", "10", "--schedule", "linear", "--warm
        "--save-snapshots")  # fmt: skip
 UPDATES = 40
 #: without dropout, whose masks no two processes can draw as one does
-EQUAL = ("train", "still", *DATA[2:], "--bias", "q,v", "--epochs", "4", "--schedule", "linear",
-         "--warmup", "3", "--eval-steps", "3", "--log-steps", "1")  # fmt: skip
+EQUAL = ("train", "still", *DATA[2:6], *DATA[8:], "--bias", "q,v", "--epochs", "4",
+         "--schedule", "linear", "--warmup", "3", "--eval-steps", "3",
+         "--log-steps", "1")  # fmt: skip
 #: 57 examples: the last batch of an epoch is one, of which the second process has nothing
 TRAIN, VALIDATION = 57, 31
 
@@ -55,7 +57,8 @@ def run_pair(folder: Path, *arguments: str, before: Sequence[Any] = (None, None)
 
 
 def report_writing() -> None:
-    """Say on stderr whatever this process makes or changes in the run's folder."""
+    """Say on stderr whatever this process makes or changes in the run's folder; it has no GPU."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
     def heard(event: str, given: tuple[Any, ...]) -> None:
         if event not in ("open", "os.mkdir", "os.rename", "os.remove", "os.truncate"):
@@ -69,7 +72,8 @@ def report_writing() -> None:
 
 
 def test_two_processes_train_what_one_does(place: Path) -> None:
-    one = Command(place, [*EQUAL, "-o", "one"])
+    """Without a device named, on a machine without a GPU."""
+    one = Command(place, [*EQUAL, "-o", "one"], environment={"CUDA_VISIBLE_DEVICES": ""})
     assert one.wait() == 0, one.said
     first, second = run_pair(place, *EQUAL, "-o", "two", before=(report_writing, report_writing))
     assert "wrote os.rename" in first and "wrote open two/log.jsonl" in first
@@ -101,6 +105,29 @@ def test_an_evaluation_by_two_counts_every_example_once(place: Path) -> None:
     assert found["examples"] == expected["examples"] == VALIDATION
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-12)
     assert pair[1].out.read_text() == ""
+
+
+def test_a_bias_is_not_chosen_by_several(
+    place: Path, monkeypatch: pytest.MonkeyPatch, beftkit: Beftkit
+) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    ran = beftkit(*DATA, "--bias", "auto", "-o", "chosen")
+    assert ran.code == 2 and "bias auto is for one process; several can share out" in ran.err
+    assert not Path("chosen").exists()
+
+
+def test_processes_that_are_not_connected_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As Accelerate leaves them where it knows no exchange for the device: each takes all."""
+    from beftkit import accelerator
+    from beftkit.errors import BeftError
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(accelerator, "_connected", lambda: True)
+    with pytest.raises(BeftError, match="2 processes were started, and Accelerate connects 1"):
+        accelerator.make_accelerator()
 
 
 def test_nothing_to_train_is_no_failure(place: Path) -> None:

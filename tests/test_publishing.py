@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import shutil
 import time
@@ -24,6 +23,7 @@ from beftkit.runs.results import Run, TrainResult
 from beftkit.settings.train import TrainSettings
 from beftkit.training.evaluation import Evaluated
 from tests import tiny_run
+from tests.card_blocks import block
 from tests.command import Beftkit, tree
 from tests.hub_server import Fault
 from tests.hub_uploads import UploadHub
@@ -34,19 +34,10 @@ FILES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def three(place: Path) -> None:
-    """Files of three labels beside those of two."""
-    for name in ("train", "dev"):
-        lines = (place / f"{name}.jsonl").read_text().splitlines()
-        third = [line.replace("pos", "odd").replace("neg", "odd") for line in lines[:9]]
-        (place / f"{name}3.jsonl").write_text("\n".join([*third, *lines[9:], ""]))
-
-
-def train(place: Path, output: Path | None, three: str = "", **settings: Any) -> TrainResult:
+def train(place: Path, output: Path | None, **settings: Any) -> TrainResult:
     given: dict[str, Any] = {
-        "train_file": str(place / f"train{three}.jsonl"),
-        "validation_file": str(place / f"dev{three}.jsonl"),
+        "train_file": str(place / "train.jsonl"),
+        "validation_file": str(place / "dev.jsonl"),
         "device": "cpu", "output": None if output is None else str(output), **tiny_run.QUICK,
     }  # fmt: skip
     return api.train(place / "base", **{**given, **settings})
@@ -58,14 +49,6 @@ def trained(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("trained") / "out"
     train(place, output, bias="q,v")
     return output
-
-
-def block(card: str, heading: str, language: str) -> str:
-    """The first block of code of a language under a heading."""
-    part = card.partition(f"\n## {heading}\n")[2]
-    found = re.search(rf"```{language}\n(.*?)```", part, re.DOTALL)
-    assert found, card
-    return found[1]
 
 
 def test_a_run_is_pushed(uploads: UploadHub, place: Path, tmp_path: Path) -> None:
@@ -131,30 +114,6 @@ def test_the_card_s_command_trains_it_again(
     assert (again / FILES[2]).read_bytes() == (before / FILES[2]).read_bytes()
 
 
-@pytest.mark.parametrize("form", ["beft", "lora", "biases"])
-def test_the_card_s_code_loads_it(form: str, place: Path, tmp_path: Path) -> None:
-    """With three labels: PEFT alone would take two."""
-    import torch
-
-    from beftkit.objectives.heads import load_classifier
-    from beftkit.weights import apply_adapter
-
-    train(place, tmp_path / "out", "3", adapter_format=form)
-    adapter = tmp_path / "out" / "adapter"
-    card = (adapter / CARD).read_text()
-    assert ("library_name: peft" in card) == (form != "biases")
-    code = block(card, "Use", "python").replace('"ADAPTER"', repr(str(adapter)))
-    there: dict[str, Any] = {}
-    exec(code.replace('"BASE"', repr(str(place / "base"))), there)
-    loaded = load_classifier(str(place / "base"), ["neg", "odd", "pos"])
-    apply_adapter(loaded.model, adapter)
-    rows = there["tokenizer"](["good film", "the plot was bad"], return_tensors="pt", padding=True)
-    with torch.inference_mode():
-        found, wanted = there["model"](**rows).logits, loaded.model(**rows).logits
-    assert found.shape == (2, 3)
-    assert torch.allclose(found, wanted, atol=1e-6, rtol=0)
-
-
 NLI = ["entailment", "neutral", "contradiction"]
 
 
@@ -195,7 +154,10 @@ def test_a_card_of_the_hub_s_own() -> None:
     assert "accuracy_matched last 0.6000 ± 0.1000" in text and "of seed 1" in text
     assert "0.0077 % of the model" in text and "num_labels=3" in text
     assert f"beftkit score o/base@{'1' * 40} ADAPTER" in text
-    assert f'from_pretrained("o/base", revision="{"1" * 40}")' in text
+    base = f'"o/base", revision="{"1" * 40}", num_labels=3, dtype=torch.float32'
+    assert f"from_pretrained(\n    {base}\n)" in text
+    assert 'AutoTokenizer.from_pretrained("TOKENIZER")' in text
+    assert "ADAPTER --tokenizer TOKENIZER\n" in text
     words = shlex.split(block(text, "Train it again", "sh").replace("\\\n", " "))
     assert words == [
         "beftkit", "train", "o/base", "--revision", "1" * 40, "--tokenizer", "words",

@@ -13,14 +13,22 @@ from typing import TYPE_CHECKING, cast, get_args
 
 from beftkit.errors import BeftError
 from beftkit.objectives.answers import Answer
-from beftkit.objectives.objective import Objective
+from beftkit.objectives.objective import Objective, Use
 from beftkit.registry import Kind
 from beftkit.tasks import Data
 
 if TYPE_CHECKING:
     from beftkit.settings.resolve import Opening
 
-__all__ = ["Answer", "Objective", "held_labels", "make_objective", "objective_of", "objective_told"]
+__all__ = [
+    "Answer",
+    "Objective",
+    "Use",
+    "held_labels",
+    "make_objective",
+    "objective_of",
+    "objective_told",
+]
 
 
 def make_objective(

@@ -24,7 +24,7 @@ from beftkit.models import (
     quiet,
 )
 from beftkit.objectives.fits import settle_padding
-from beftkit.objectives.objective import Objective
+from beftkit.objectives.objective import Objective, Use
 from beftkit.tasks import Batch, Encoded, Split, compute_metrics, encode, standard_errors
 
 if TYPE_CHECKING:
@@ -125,26 +125,45 @@ class HeadObjective(Objective):
         # Half-precision logits round the loss; float64 ones stay for those who check gradients.
         return logits if logits.dtype == torch.float64 else logits.float()
 
-    def snippet(self, base: str, adapter: str, by_peft: bool) -> list[str]:
-        name = f"Auto{'Peft' * by_peft}ModelForSequenceClassification"
-        if by_peft:
-            return [
-                f"from peft import {name}",
-                "from transformers import AutoTokenizer",
-                "",
-                "# PEFT takes the number of labels from the base: it has to be given.",
-                f"model = {name}.from_pretrained(",
-                f"    {adapter}, num_labels={self.width}",
-                ")",
-            ]
+    def snippet(self, use: Use) -> list[str]:
+        name = "AutoModelForSequenceClassification"
+        autocast = f", torch.autocast(model.device.type, {use.half})" if use.half else ""
+        answer = "labels[int(outputs.argmax())]" if self.labels else "float(outputs)"
+        if use.by_peft:
+            reader, loaded = (
+                "PeftModel",
+                [f"model = PeftModel.from_pretrained(base, {use.adapter})"],
+            )
+        else:
+            reader, loaded = (
+                "apply_adapter",
+                [f"apply_adapter(base, {use.adapter})", "model = base"],
+            )
         return [
-            "from beftkit.weights import apply_adapter",
+            "import torch",
+            f"from {'peft' if use.by_peft else 'beftkit.weights'} import {reader}",
             f"from transformers import {name}, AutoTokenizer",
             "",
-            f"model = {name}.from_pretrained(",
-            f"    {base}, num_labels={self.width}",
+            *([f"labels = {[*self.labels]!r}"] if self.labels else []),
+            "# The number of labels is not the base's: it has to be given.",
+            f"base = {name}.from_pretrained(",
+            f"    {use.base}, num_labels={self.width}, dtype={use.dtype}",
             ")",
-            f"apply_adapter(model, {adapter})",
+            *loaded,
+            "model.eval()",
+            f"tokenizer = AutoTokenizer.from_pretrained({use.tokenizer})",
+            "# A decoder's head reads the last token that is none of padding.",
+            "tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token",
+            "base.config.pad_token_id = tokenizer.pad_token_id",
+            "",
+            "",
+            "def predict(*texts):",
+            '    """The answer for one text, or for the two of a pair."""',
+            f"    length = min({use.max_length}, tokenizer.model_max_length)",
+            '    cut = {"truncation": True, "max_length": length, "return_tensors": "pt"}',
+            f"    with torch.inference_mode(){autocast}:",
+            "        outputs = model(**tokenizer(*texts, **cut)).logits[0].float()",
+            f"    return {answer}",
         ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from beftkit.adapters import SAVED_BY_TASK
@@ -16,6 +17,28 @@ if TYPE_CHECKING:
     from beftkit.models import Loaded
     from beftkit.settings.resolve import Opening
     from beftkit.tasks import Batch, Encoded, Split
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a card's code loads what a run made, and in what arithmetic it answers.
+
+    Attributes:
+        base, tokenizer: the arguments that name them, as source.
+        adapter: its place, as source.
+        by_peft: whether PEFT reads it.
+        dtype: what the weights are kept in, as source.
+        half: what autocast computes in, as source; None: nothing.
+        max_length: tokens a row is cut to.
+    """
+
+    base: str
+    tokenizer: str
+    adapter: str
+    by_peft: bool
+    dtype: str
+    half: str | None
+    max_length: int
 
 
 class Objective(ABC):
@@ -139,11 +162,8 @@ class Objective(ABC):
         """What the model gives, for its card."""
 
     @abstractmethod
-    def snippet(self, base: str, adapter: str, by_peft: bool) -> list[str]:
-        """Lines of Python that load the adapter over its base.
+    def snippet(self, use: Use) -> list[str]:
+        """Lines of Python that load the adapter over its base, and answer as the run's model does.
 
-        Args:
-            base: the arguments that name it, as source.
-            adapter: its place, as source.
-            by_peft: whether PEFT reads the adapter.
+        They define ``predict``, which takes the texts of one example.
         """

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable
+from pathlib import Path
 
+from beftkit.runs.folders import ADAPTER
+from beftkit.runs.results import TrainResult
 from beftkit.selection.cells import PROBE, Cell, run_settings
 from beftkit.selection.results import CellResult, GroupResult, Selection
 from beftkit.settings.resolve import flags_of, resolve_select
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings
+from beftkit.tasks import METRIC_NAMES
 
 
 def select_command(found: Selection, folder: str) -> str:
@@ -49,6 +53,29 @@ def next_command(found: Selection, group: GroupResult, target: str) -> str:
     settings = run_settings(select, cell, target, None).model_copy(update={"seeds": group.seeds})
     names = (name for name in TrainSettings.model_fields if name != "track_steps")
     return _train(settings, names, "-o", f"runs/{name}-{target}")
+
+
+def after_training(result: TrainResult) -> list[str]:
+    """Commands for what a run made (of several seeds, the last one's); none: it made nothing.
+
+    What its evaluation had is found beside it; leave to run code has to be given again.
+    """
+    s, run = result.settings, result.runs[-1]
+    if run.adapter is None or run.folder is None:
+        return []
+    place = f"{run.folder}/{run.adapter}"
+    code = ["--trust-remote-code"] if s.trust_remote_code else []
+    if any(name not in METRIC_NAMES for name in s.metric):
+        code += [word for name in s.metric for word in ("--metric", name)]
+    if run.adapter == ADAPTER:
+        evaluate, score = ["--adapter", place], [place]
+    else:
+        here = Path(s.model).exists() or not s.revision
+        evaluate, score = [place], [s.model if here else f"{s.model}@{s.revision}", place]
+    commands = [["score", *score]]
+    if run.last is not None:
+        commands.insert(0, ["evaluate", *evaluate, *code])
+    return [shlex.join(["beftkit", *words]) for words in commands]
 
 
 def _train(settings: TrainSettings, names: Iterable[str], *more: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from beftkit.present.document import Document, Lines
@@ -27,6 +28,7 @@ def demo_document(
     """
     before, after, majority = accuracy
     trained, evaluated = examples
+    place = shlex.quote(folder)
     closing = [
         f"Training only the biases on {trained} sentences took accuracy on {evaluated} unseen ones "
         f"from {before:.3f} to {after:.3f} (always the commoner label: {majority:.3f}).",
@@ -34,7 +36,7 @@ def demo_document(
         "your task would choose.",
         f"In {folder}: pre/ and post/ (ordinary Hugging Face folders), scores.json, scores.png, "
         "select.json, and the sentences",
-        f"Also: beftkit score {folder}/pre {folder}/post --method magnitude",
+        f"Also: beftkit score {place}/pre {place}/post --method magnitude",
         "      beftkit score your-base your-finetuned --plot biases.png",
     ]
     shown = scores_document([scores])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from beftkit.present.commands import after_training
 from beftkit.present.document import Block, Command, Document, Lines, Only, Table, numbers, texts
 from beftkit.present.words import around, fixed, noted
 from beftkit.runs.results import Run, TrainResult, run_evaluated, run_metrics
@@ -17,7 +18,7 @@ _KINDS = ("best", "last")
 
 def train_document(result: TrainResult) -> Document:
     """A row a seed, mean and deviation over them, and where the adapter lies."""
-    s, run = result.settings, result.runs[-1]
+    s = result.settings
     headline = [
         f"{result.model} on {result.task}, {result.runs[0].train_examples} training examples",
         f"bias {result.bias}: {result.scalars:,} of {result.total:,} scalars "
@@ -25,11 +26,9 @@ def train_document(result: TrainResult) -> Document:
         f"lr {s.lr:g}, {s.epochs} epochs, batch {s.batch_size}, {s.precision}",
     ]
     notes = _notes(result)
-    adapter = f"{run.folder}/adapter"
-    following = [f"beftkit evaluate --adapter {adapter}", f"beftkit score {adapter}"]
     listed = Only("markdown", Lines(noted(notes), bullets=True))
     blocks: list[Block] = [Lines(headline), _table(result), Only("table", Lines(notes)), listed]
-    if run.adapter == "adapter":
+    if following := after_training(result):
         blocks.append(Only("table", Command(following)))
     return Document(result.to_dict(), [_row(one) for one in result.runs], blocks)
 

@@ -28,16 +28,16 @@ class Named(Generic[Settings]):
             nothing else was given; of a run's folder what it made.
         info: of the adapter; None: a whole model.
         standing: what the adapter says beside.
+        had: how the run evaluated, as far as the adapter says so.
         labels: of its head, in id order, where it brings one; empty: values.
-        max_length: tokens a text was cut to in the training.
         notes: where the adapter led us, and whether its base is the one it was trained on.
     """
 
     settings: Settings
     info: AdapterInfo | None
     standing: Standing
+    had: EvaluateSettings
     labels: tuple[str, ...] | None
-    max_length: int | None
     notes: tuple[str, ...]
 
 
@@ -65,7 +65,7 @@ def named(settings: Settings) -> Named[Settings]:
     if s.adapter is None:
         if not s.model:
             raise UsageError("neither a model nor an adapter was given; expected one of them")
-        return Named(s, None, Standing(), None, None, ())
+        return Named(s, None, Standing(), EvaluateSettings(), None, ())
     info = adapter_info(s.adapter)
     standing = Standing.of(info)
     notes: list[str] = []
@@ -82,9 +82,9 @@ def named(settings: Settings) -> Named[Settings]:
             s = s.model_copy(update={"tokenizer": info.reference})
         else:
             notes.append(f"{s.adapter}: its tokenizer's files are gone; the base's own is used")
-    said = Said.of(info)
+    said = Said.of(info.metadata)
     labels = info.head_labels if said.labels is None else said.labels
-    return Named(s, info, standing, labels, said.max_length, tuple(notes))
+    return Named(s, info, standing, said.evaluation, labels, tuple(notes))
 
 
 def put_on(loaded: Loaded, found: Named[Any]) -> tuple[str, ...]:

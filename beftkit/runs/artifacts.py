@@ -22,10 +22,11 @@ from beftkit.errors import BeftError
 from beftkit.models import Loaded, quiet
 from beftkit.runs import manifest, standing
 from beftkit.runs.folders import ADAPTER, MODEL
+from beftkit.runs.inputs import validation_digest
 from beftkit.runs.manifest import HALF, move_files
 from beftkit.runs.prepare import Prepared
+from beftkit.runs.said import words_of_run
 from beftkit.settings.train import TrainSettings
-from beftkit.tasks import Data
 from beftkit.tuning import Tuner
 from beftkit.weights import collect_tuned
 
@@ -58,7 +59,7 @@ def write_output(
             format=chosen,
             base=_base(ready.loaded.reference),
             task_type=task_type,
-            metadata={**_metadata(settings, ready.data), **said},
+            metadata={**_metadata(settings, ready), **said},
             revision=settings.revision,
         )
         if work is not None:  # the adapter first: whatever befalls the tokenizer, it is there
@@ -86,17 +87,13 @@ def _tuned(ready: Prepared, tuner: Tuner) -> list[Tuned]:
     ]
 
 
-def _metadata(settings: TrainSettings, data: Data) -> dict[str, str]:
+def _metadata(settings: TrainSettings, ready: Prepared) -> dict[str, str]:
     """What `beftkit evaluate` wants to find again, as text in the file's header."""
     return {
         "format": "pt",
-        "beftkit.task": settings.task or "",
-        "beftkit.labels": json.dumps(list(data.labels)),
-        "beftkit.metrics": json.dumps(list(settings.metric or data.metrics)),
-        "beftkit.bias": settings.bias,
-        "beftkit.max_length": str(settings.max_length),
-        "beftkit.text_columns": settings.text_columns or "",
-        "beftkit.label_column": settings.label_column or "",
+        **words_of_run(settings),
+        "beftkit.labels": json.dumps(list(ready.data.labels)),
+        "beftkit.examples": validation_digest(ready),
     }
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,18 +12,17 @@ from typing import Any
 from beftkit.edges import markdown
 from beftkit.objectives import Objective
 from beftkit.registry import TASKS, Task
+from beftkit.runs.card_use import PEFT_FORMATS, CardUse, bare
 from beftkit.runs.folders import FREE
 from beftkit.runs.results import Run, TrainResult, run_evaluated, run_metrics
+from beftkit.runs.said import hub_id
 from beftkit.settings.train import TrainSettings
 from beftkit.training.evaluation import Evaluated
 
 TAGS = ("beft", "beftkit", "bias-tuning")
-#: formats that PEFT reads
-PEFT_FORMATS = ("beft", "lora")
 #: the hub's names of our metrics, where they differ
 _HUB_METRICS = {"macro_f1": "f1", "matthews": "matthews_correlation"}
 _HUB_METRICS |= {"pearson": "pearsonr", "spearman": "spearmanr"}
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
 #: settings that the card lists even where they are the defaults
 _SHOWN = "bias regime max_length epochs lr batch_size schedule precision keep".split()
 
@@ -40,11 +36,6 @@ def model_card(result: TrainResult, run: Run, objective: Objective) -> str:
         objective: of its task.
     """
     return _Card(result, run, objective).text()
-
-
-def hub_id(reference: str) -> str | None:
-    """The reference if it is one of the hub's; None for a folder here."""
-    return None if Path(reference).exists() or not _HUB_ID.fullmatch(reference) else reference
 
 
 def train_command(settings: TrainSettings, seed: int) -> list[str]:
@@ -61,7 +52,7 @@ def train_command(settings: TrainSettings, seed: int) -> list[str]:
             words.append(flag if value else f"--no-{flag[2:]}")
             continue
         for one in value if isinstance(value, tuple) else (value,):
-            words += [flag, _bare(one)]
+            words += [flag, bare(one)]
     return [*words, "--seed", str(seed), "--output", "out"]
 
 
@@ -96,14 +87,17 @@ class _Card:
         return (s.push_to_hub or own).rpartition("/")[2]
 
     def text(self) -> str:
+        use = CardUse(self.settings, self.run, self.objective, self.place)
         command = _wrapped(train_command(self.settings, self.run.seed))
         sections = {
             f"# {markdown(self.name)}": self.opening(),
             "## Results": self.results(),
             "## Settings": _table(["setting", "value"], self.rows()),
-            "## Use": self.use(),
-            "## Train it again": ["```sh", *command, "```", *self.blanks()],
+            "## Use": use.lines(),
+            "## Train it again": ["```sh", *command, "```", *use.blanks()],
         }
+        if made := list(self.made()):
+            sections["## Made with"] = made
         if self.run.notes:
             notes = (_without_paths(note, self.settings) for note in self.run.notes)
             sections["## Notes"] = [f"- {markdown(note)}" for note in notes]
@@ -202,35 +196,25 @@ class _Card:
             if name in ("model", "seeds", *FREE) or sized:
                 continue
             if name in _SHOWN or value != field.default:
-                text = ", ".join(map(_bare, value)) if isinstance(value, tuple) else _bare(value)
+                text = ", ".join(map(bare, value)) if isinstance(value, tuple) else bare(value)
                 rows.append([name, text])
         return rows
 
-    def use(self) -> Iterator[str]:
-        s, base = self.settings, self.base
-        given = [] if base else ["BASE"]
-        own = [] if s.task else ["--validation-file", _bare(s.validation_file or "dev.jsonl")]
-        at = f"{base}@{s.revision}" if s.revision else str(base)
-        yield "```sh"
-        yield shlex.join(["beftkit", "evaluate", *given, "--adapter", self.place, *own])
-        yield shlex.join(["beftkit", "score", *(given or [at]), self.place])
-        yield "```"
-        yield ""
-        start = json.dumps(base or "BASE")
-        where = f"{start}, revision={json.dumps(s.revision)}" if base and s.revision else start
-        by_peft = self.run.adapter_format in PEFT_FORMATS
-        yield "```python"
-        yield from self.objective.snippet(where, json.dumps(self.place), by_peft)
-        yield f"tokenizer = AutoTokenizer.from_pretrained({where})"
-        yield "model.eval()"
-        yield "```"
-
-    def blanks(self) -> list[str]:
-        """What the words in capitals stand for."""
-        said = [] if self.base else ["BASE: the base model's folder."]
-        if self.settings.push_to_hub is None:
-            said.append("ADAPTER: this folder, or its owner/name on the hub.")
-        return ["", " ".join(said)] if said else []
+    def made(self) -> Iterator[str]:
+        """Where the run comes from, but for what names its machine."""
+        whence = self.result.provenance
+        if whence is None:
+            return
+        versions = ", ".join(f"{name} {held}" for name, held in whence.versions.items())
+        system = whence.platform.partition("-")[0]
+        yield f"- {markdown(f'{versions}, {system}')}"
+        day, several = whence.started.partition("T")[0], whence.processes > 1
+        by = f", {whence.processes} processes" if several else ""
+        yield f"- {markdown(f'{whence.device}, {whence.precision}{by}; {day}')}"
+        if (chosen := whence.chosen) is not None:
+            score = "" if chosen.score is None else f", {chosen.score:.4g}"
+            why = f"its {chosen.method} score{score} was the candidates' highest"
+            yield f"- {markdown(f'The bias was chosen by a probe (--bias auto): {why}.')}"
 
 
 def _split_of(key: str, splits: Sequence[str]) -> tuple[str, str]:
@@ -269,13 +253,6 @@ def _wrapped(words: Sequence[str]) -> list[str]:
             lines.append("   ")
         lines[-1] += f" {word}" if lines[-1] else word
     return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
-
-
-def _bare(value: Any) -> str:
-    """A setting as text, a path without its folders."""
-    path = Path(str(value))
-    local = path.is_absolute() or (os.sep in str(value) and path.exists())
-    return path.name if local else str(value)
 
 
 def _without_paths(text: str, s: TrainSettings) -> str:

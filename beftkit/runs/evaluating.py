@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,22 @@ from beftkit.accelerator import out_of_memory
 from beftkit.files import headed
 from beftkit.progress import displayed
 from beftkit.runs.adapted import named, put_on
+from beftkit.runs.inputs import validation_digest
 from beftkit.runs.loading import class_notes, load_data
 from beftkit.runs.prepare import prepare
-from beftkit.runs.said import Said
+from beftkit.runs.repeating import repeated
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.resolve import resolve
 from beftkit.settings.signatures import documented
 from beftkit.shown import Shown
 from beftkit.training.evaluation import Evaluation, evaluate_model, load_metrics, stayed_note
 from beftkit.watching import Watcher
+
+#: where nothing that was given tells why
+OTHERS = (
+    "these are not the examples of the run's own evaluation: texts, labels, their order or the "
+    "tokens differ"
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,7 +84,8 @@ def evaluate(
         progress: show that on stderr instead.
         settings: fields of `beftkit.settings.EvaluateSettings`: ``task`` or ``validation_file``,
             ``metric``, ``batch_size``, ``max_length``, ``precision``, ``device``, ... What is left
-            out an adapter of ours says itself, or it is as in training.
+            out is as in the run's own evaluation, where an adapter of ours or the ``run.yaml`` of
+            the folder that it lies in says so; notes say what differs from that.
 
     Raises:
         BeftError: no trained head, labels that do not fit, and whatever loading can meet.
@@ -92,16 +100,18 @@ def evaluate_with(settings: EvaluateSettings, watcher: Watcher | None = None) ->
     """`evaluate` (see there) under settings that are resolved."""
     s = settings
     what = named(s)
-    s, info = what.settings, what.info
-    said = Said.of(info)
-    s = said.fill(s)
+    again = repeated(what.settings, what.info, given=s.model_fields_set)
+    s, info, said = again.settings, what.info, again.said
+    what = replace(what, settings=s)
     brought = None if info is None else info.head_labels
     labels = brought if said.labels is None else said.labels
     data = load_data(s, train=False, labels=labels)
-    metrics = load_metrics(s.metric or said.metrics or data.metrics, s.trust_remote_code)
+    metrics = load_metrics(s.metric or data.metrics, s.trust_remote_code)
     ready = prepare(s, 0, data=data)
-    said_of = () if s.metric else said.notes
-    notes = (*what.notes, *said_of, *data.notes, *class_notes(data), *put_on(ready.loaded, what))
+    notes = (*what.notes, *again.notes, *data.notes, *class_notes(data))
+    if said.examples and not again.other_examples and said.examples != validation_digest(ready):
+        notes = (*notes, OTHERS)
+    notes = (*notes, *put_on(ready.loaded, what))
     splits = ready.validation
     with out_of_memory(
         f"with batch_size {s.batch_size}, max_length {ready.length}; lower --batch-size or "

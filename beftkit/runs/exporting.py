@@ -20,7 +20,7 @@ from beftkit.objectives import Objective, objective_told
 from beftkit.registry import MAX_LENGTH
 from beftkit.runs import manifest
 from beftkit.runs.adapted import Named, named, put_on
-from beftkit.runs.cards import hub_id
+from beftkit.runs.said import hub_id
 from beftkit.settings.predict import ExportSettings
 from beftkit.settings.resolve import resolve
 from beftkit.shown import Shown
@@ -98,7 +98,7 @@ def export(
             with quiet():
                 loaded.model.save_pretrained(work)
                 loaded.tokenizer.save_pretrained(work)
-            length = most_tokens(loaded, found.max_length or MAX_LENGTH)
+            length = most_tokens(loaded, found.had.max_length or MAX_LENGTH)
             (work / CARD).write_text(_card(found, objective, length), encoding="utf-8")
             names = sorted(p.relative_to(work).as_posix() for p in work.rglob("*") if p.is_file())
             manifest.begin(work, *names)

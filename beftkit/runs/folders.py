@@ -15,7 +15,7 @@ from beftkit.adapters.places import MODEL as MODEL
 from beftkit.adapters.places import SETTINGS as SETTINGS
 from beftkit.errors import BeftError, UsageError
 from beftkit.files import headed, read_headed, write_whole
-from beftkit.runs import manifest
+from beftkit.runs import manifest, provenance
 from beftkit.runs.locks import LOCK, check_free, occupied
 from beftkit.runs.manifest import HALF
 from beftkit.runs.results import TrainResult
@@ -31,7 +31,10 @@ RESULTS, HISTORY, SNAPSHOT = "all_results.json", "trainer_state.json", "snapshot
 SELECT = "select"
 #: names that a run has for what it makes, and ``seed-N`` for each of several seeds
 STATES, SNAPSHOTS = f"{STATE}/step-*.safetensors", f"{SNAPSHOT}/*-*.safetensors"
-_OWN = (SETTINGS, RESULTS, HISTORY, ADAPTER, MODEL, LOG, STATE, SNAPSHOT, TRACKERS, manifest.NAME)
+_OWN = (
+    *(SETTINGS, RESULTS, HISTORY, ADAPTER, MODEL, LOG, STATE, SNAPSHOT, TRACKERS),
+    *(manifest.NAME, provenance.NAME),
+)
 #: settings that may differ when a run is taken up: they change nothing of what is trained
 FREE = {"output", "push_to_hub", "report_to", "eval_batch_size", "save_steps", "device"}
 
@@ -124,7 +127,8 @@ def _check_ours(folder: Path) -> None:
 
 def _begun(settings: TrainSettings) -> list[str]:
     """What a run lists in its folder when it begins there."""
-    return [SETTINGS] if len(settings.seeds) > 1 else [SETTINGS, *_going(settings)]
+    begun = [SETTINGS, provenance.NAME]
+    return begun if len(settings.seeds) > 1 else [*begun, *_going(settings)]
 
 
 def _going(settings: TrainSettings) -> list[str]:
@@ -141,8 +145,12 @@ def _all_names(settings: TrainSettings) -> list[str]:
     whole = settings.bias.partition(":")[0] in ("full", "rand")
     own.remove(f"{ADAPTER}/*" if whole else f"{MODEL}/*")
     if len(settings.seeds) == 1:
-        return own
-    return [RESULTS, *(f"seed-{seed}/{name}" for seed in settings.seeds for name in own)]
+        return [*own, provenance.NAME]
+    return [
+        RESULTS,
+        provenance.NAME,
+        *(f"seed-{seed}/{name}" for seed in settings.seeds for name in own),
+    ]
 
 
 def _check_links(folder: Path) -> None:

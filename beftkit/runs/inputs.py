@@ -16,6 +16,12 @@ def inputs_of(ready: Prepared) -> dict[str, str]:
     return {**_data_of(ready), **base_digests(ready.model, ready.loaded.fresh)}
 
 
+def validation_digest(ready: Prepared) -> str:
+    """Of all validation examples, as the model reads them; empty where there are none."""
+    labels = ready.objective.labels
+    return " ".join(examples_digest(split, labels) for split in ready.validation.values())
+
+
 def _data_of(ready: Prepared) -> dict[str, str]:
     digest = partial(examples_digest, labels=ready.objective.labels)
     found = {"the training examples": digest(ready.train)}

@@ -249,8 +249,8 @@ def load_with(settings: PredictSettings) -> Predictor:
     found = named(settings)
     standing = found.standing
     # As in the training, but for what was given here.
-    as_trained = {"precision": standing.precision, "dtype": standing.dtype}
-    own = {n: v for n, v in as_trained.items() if v and n not in settings.model_fields_set}
+    left = {"precision", "dtype"} & found.had.model_fields_set - settings.model_fields_set
+    own = {name: getattr(found.had, name) for name in left}
     s = found.settings.model_copy(update=own)
     accelerator = make_accelerator(s.device, s.precision)
     objective = objective_told(s, standing.kind, found.labels)
@@ -258,7 +258,7 @@ def load_with(settings: PredictSettings) -> Predictor:
         raise UsageError("--threshold: this model gives values, which have no probability")
     loaded = objective.load(s, 0)
     notes = (*found.notes, *put_on(loaded, found))
-    wanted = s.max_length or found.max_length or MAX_LENGTH
+    wanted = s.max_length or found.had.max_length or MAX_LENGTH
     if s.device_map is None:
         loaded.model.to(accelerator.device)
     length = most_tokens(loaded, wanted)

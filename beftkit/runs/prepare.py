@@ -143,7 +143,7 @@ def training_examples(settings: Loading, data: Data, seed: int) -> Split:
 
 def validation_examples(settings: Loading, data: Data) -> dict[str, Split]:
     """The validation examples by split, or so many of each as settings ask for."""
-    count = settings.validation_size if isinstance(settings, TrainSettings) else None
+    count = None if isinstance(settings, FisherSettings) else settings.validation_size
     return {
         name: one if count is None else subsample(one, min(count, len(one)), VALIDATION_SEED)
         for name, one in data.validation.items()

@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from beftkit.files import from_plain, headed
+from beftkit.runs.provenance import Provenance
 from beftkit.settings import TrainSettings
 from beftkit.shown import Shown
 from beftkit.training.evaluation import Evaluated
@@ -83,6 +84,7 @@ class TrainResult(Shown):
         settings: the resolved settings, as in ``run.yaml``.
         runs: one a seed.
         classes: split -> label -> rows, as the data have them; empty for values.
+        provenance: versions, device, date, command; None: an older version's.
     """
 
     model: str
@@ -95,6 +97,7 @@ class TrainResult(Shown):
     settings: TrainSettings
     runs: tuple[Run, ...]
     classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    provenance: Provenance | None = None
 
     @property
     def percent(self) -> float:
@@ -128,7 +131,9 @@ class TrainResult(Shown):
         runs = [{**asdict(r), "examples_per_second": r.examples_per_second} for r in self.runs]
         shares = {"percent": self.percent, "summary": self.summary()}
         settings = self.settings.model_dump(mode="json")
-        return headed({**vars(self), **shares, "settings": settings, "runs": runs})
+        whence = None if self.provenance is None else asdict(self.provenance)
+        plain = {"settings": settings, "runs": runs, "provenance": whence}
+        return headed({**vars(self), **shares, **plain})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainResult:

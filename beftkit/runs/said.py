@@ -3,70 +3,133 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from beftkit.errors import UsageError
+from beftkit.errors import BeftError
 from beftkit.settings.evaluate import EvaluateSettings
+from beftkit.settings.resolve import checked
+from beftkit.settings.train import TrainSettings
 from beftkit.tasks import METRIC_NAMES
-from beftkit.weights import AdapterInfo
+
+_KEY = "beftkit."
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def hub_id(reference: str) -> str | None:
+    """The reference if it is one of the hub's; None for a folder here."""
+    return None if Path(reference).exists() or not _HUB_ID.fullmatch(reference) else reference
+
+
+def words_of_run(settings: TrainSettings) -> dict[str, str]:
+    """What an adapter's header says of its run's settings: words that travel, never a path."""
+    s = settings
+    said: dict[str, Any] = {
+        "task": s.task,
+        "metrics": json.dumps(list(s.metric)),
+        "bias": s.bias,
+        "max_length": s.max_length,
+        "text_columns": s.text_columns,
+        "label_column": s.label_column,
+        "quotes": json.dumps(s.quotes),
+        "label_map": s.label_map,
+        "validation_size": s.validation_size,
+        "data_revision": s.data_revision,
+        "precision": s.precision,
+        "dtype": s.dtype,
+    }
+    if s.tokenizer is None or hub_id(s.tokenizer):  # else what it was is not said
+        said["tokenizer"] = s.tokenizer
+    return {f"{_KEY}{name}": "" if one is None else str(one) for name, one in said.items()}
+
+
+def _commit(text: str) -> str | None:
+    if text and not _COMMIT.fullmatch(text):
+        raise ValueError("expected a commit")
+    return text or None
+
+
+def _of_hub(text: str) -> str | None:
+    if text and hub_id(text) is None:
+        raise ValueError("expected a name of the hub")
+    return text or None
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text else None
+
+
+def _text(text: str) -> str | None:
+    return text or None
+
+
+#: setting of an evaluation -> what reads it in the header
+_READ: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("task", "text_columns", "label_column", "label_map"), _text),
+    **dict.fromkeys(("max_length", "validation_size"), _number),
+    **dict.fromkeys(("precision", "dtype"), str),
+    "quotes": json.loads,
+    "data_revision": _commit,
+    "tokenizer": _of_hub,
+}
 
 
 @dataclass(frozen=True)
 class Said:
-    """What an adapter of ours says of the run that made it: words alone, never code to run."""
+    """What an adapter of ours says of the run that made it: words alone, never code to run.
 
-    task: str | None = None
+    Attributes:
+        evaluation: the run's own; what it says nothing of is not in ``model_fields_set``.
+        labels: names of its classes in id order; empty: values; None: not said.
+        bias: what trained; None: it is not ours.
+        examples: digest of the validation examples as the model read them.
+        foreign: metrics that are code, and not run.
+        notes: what it says and cannot mean.
+    """
+
+    evaluation: EvaluateSettings = field(default_factory=EvaluateSettings)
     labels: tuple[str, ...] | None = None
-    metrics: tuple[str, ...] = ()
-    max_length: int | None = None
-    text_columns: str | None = None
-    label_column: str | None = None
+    bias: str | None = None
+    examples: str | None = None
+    foreign: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, info: AdapterInfo | None) -> Said:
-        said = {} if info is None else info.metadata
+    def of(cls, metadata: Mapping[str, str]) -> Said:
+        """From the metadata in an adapter's header, which anybody may have written."""
 
-        def read(key: str) -> Any:
+        def listed(key: str) -> list[str] | None:
             try:
-                return json.loads(said.get(f"beftkit.{key}") or "null")
+                found = json.loads(metadata.get(f"{_KEY}{key}") or "null")
             except (ValueError, RecursionError):
                 return None
+            return [*map(str, found)] if isinstance(found, list) else None
 
-        labels, metrics, length = read("labels"), read("metrics"), read("max_length")
-        named = [*map(str, metrics)] if isinstance(metrics, list) else []
-        foreign = [name for name in named if name not in METRIC_NAMES]
+        found: dict[str, Any] = {}
+        notes = []
+        for name, read in _READ.items():
+            text = metadata.get(f"{_KEY}{name}")
+            if text is None:
+                continue
+            try:
+                value = read(text)
+                checked(EvaluateSettings, {name: value})
+            except (ValueError, RecursionError, BeftError):
+                notes.append(f"the adapter names as {name} {text[:60]!r}, which is left out")
+                continue
+            found[name] = value
+        labels, metrics = listed("labels"), listed("metrics") or []
+        if metrics:
+            found["metric"] = tuple(name for name in metrics if name in METRIC_NAMES)
         return cls(
-            said.get("beftkit.task") or None,
-            tuple(map(str, labels)) if isinstance(labels, list) else None,
-            tuple(name for name in named if name in METRIC_NAMES),
-            length if isinstance(length, int) else None,
-            said.get("beftkit.text_columns") or None,
-            said.get("beftkit.label_column") or None,
-            tuple(
-                f"the adapter names the metric {name!r}, which is code and not run for that; "
-                "--metric takes it"
-                for name in foreign
-            ),
+            EvaluateSettings(**found),
+            None if labels is None else tuple(labels),
+            metadata.get(f"{_KEY}bias") or None,
+            metadata.get(f"{_KEY}examples") or None,
+            tuple(name for name in metrics if name not in METRIC_NAMES),
+            tuple(notes),
         )
-
-    def fill(self, settings: EvaluateSettings) -> EvaluateSettings:
-        """The settings, with what they leave out as the run had it.
-
-        Raises:
-            UsageError: nobody says what to evaluate on.
-        """
-        s = settings
-        filled: dict[str, Any] = {"max_length": s.max_length or self.max_length}
-        if s.validation_file is not None:
-            filled["task"] = None
-            filled["text_columns"] = s.text_columns or self.text_columns
-            filled["label_column"] = s.label_column or self.label_column
-        else:
-            filled["task"] = s.task or self.task
-            if filled["task"] is None:
-                raise UsageError(
-                    "neither a task nor a validation file was given; expected one of them"
-                )
-        return s.model_copy(update=filled)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from beftkit.checkpoints import base_digest
 from beftkit.errors import BeftError
@@ -21,13 +21,11 @@ from beftkit.models import load_tokenizer, quiet
 from beftkit.registry import TASKS, Task
 from beftkit.runs.manifest import HALF, move_files
 from beftkit.runs.prepare import Prepared
-from beftkit.settings.parts import Dtype, Precision
 from beftkit.settings.train import TrainSettings
 from beftkit.weights import AdapterInfo
 
-_KIND, _COLUMNS, _BASE, _TOKENIZER, _PRECISION, _DTYPE = (
-    f"beftkit.{name}"
-    for name in ("kind", "columns", "base", "tokenizer_files", "precision", "dtype")
+_KIND, _COLUMNS, _BASE, _TOKENIZER = (
+    f"beftkit.{name}" for name in ("kind", "columns", "base", "tokenizer_files")
 )
 #: examples that a saved tokenizer is tried on
 _TRIED = 64
@@ -48,8 +46,6 @@ class Standing:
         base_digest: of its vectors, `beftkit.checkpoints.base_digest`; None: not known.
         base_is: what it is, in a few words.
         tokenizer_files: names of the tokenizer's files beside the adapter.
-        precision: of the training.
-        dtype: that the base was loaded in.
     """
 
     kind: str | None = None
@@ -59,8 +55,6 @@ class Standing:
     base_digest: str | None = None
     base_is: str | None = None
     tokenizer_files: tuple[str, ...] = ()
-    precision: Precision | None = None
-    dtype: Dtype | None = None
 
     @property
     def texts(self) -> int | None:
@@ -94,8 +88,6 @@ class Standing:
             tokenizer_files=tuple(one for one in files if isinstance(one, str) and _own(one))
             if isinstance(files, list)
             else (),
-            precision=_one_of(Precision, said.get(_PRECISION)),
-            dtype=_one_of(Dtype, said.get(_DTYPE)),
         )
 
 
@@ -120,8 +112,6 @@ def header(ready: Prepared, settings: TrainSettings, files: Sequence[str]) -> di
         _COLUMNS: json.dumps(list(columns)),
         _BASE: json.dumps(base),
         _TOKENIZER: json.dumps(list(files)),
-        _PRECISION: settings.precision,
-        _DTYPE: settings.dtype,
     }
 
 
@@ -197,10 +187,6 @@ def _save(ready: Prepared, work: Path) -> str | None:
     ours, theirs = (one(*texts, verbose=False)["input_ids"] for one in (tokenizer, again))
     same = ours == theirs and tokenizer.pad_token_id == again.pad_token_id
     return None if same else "saved and read back it gives other tokens"
-
-
-def _one_of(words: Any, said: str | None) -> Any:
-    return said if said in get_args(words) else None
 
 
 def _own(name: str) -> bool:

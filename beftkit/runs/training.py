@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from beftkit.accelerator import make_accelerator, out_of_memory, told_by_main
@@ -15,6 +16,7 @@ from beftkit.runs.artifacts import check_output, write_output
 from beftkit.runs.inputs import check_runs, inputs_of
 from beftkit.runs.loading import class_notes, load_data
 from beftkit.runs.prepare import Prepared, check_metrics, choose_parts, fill_settings, prepare
+from beftkit.runs.provenance import Chosen, begun, ended, provenance_of
 from beftkit.runs.publishing import check_wanted, hand_over
 from beftkit.runs.results import Run, TrainResult
 from beftkit.runs.trackers import tracked
@@ -36,18 +38,28 @@ def train_with(
     overwrite: bool = False,
     watcher: Watcher | None = None,
     asked_to_stop: Callable[[], int] = lambda: 0,
+    chosen: Chosen | None = None,
 ) -> TrainResult:
-    """`beftkit.train` (see there) under settings that are resolved, of a bias that is named."""
-    return _Journey(settings, watcher or Unwatched(), asked_to_stop).run(resume, overwrite)
+    """`beftkit.train` (see there) under settings that are resolved, of a bias that is named.
+
+    ``chosen``: what named it, if nobody did.
+    """
+    journey = _Journey(settings, watcher or Unwatched(), asked_to_stop, chosen)
+    return journey.run(resume, overwrite)
 
 
 class _Journey:
     """The runs of one call, one a seed."""
 
     def __init__(
-        self, settings: TrainSettings, watcher: Watcher, asked_to_stop: Callable[[], int]
+        self,
+        settings: TrainSettings,
+        watcher: Watcher,
+        asked_to_stop: Callable[[], int],
+        chosen: Chosen | None,
     ) -> None:
         self.settings, self.watcher, self.asked_to_stop = settings, watcher, asked_to_stop
+        self.chosen = chosen
         self.folder = None if settings.output is None else Path(settings.output)
 
     def run(self, resume: bool, overwrite: bool) -> TrainResult:
@@ -80,6 +92,7 @@ class _Journey:
                 self.watcher.note(f"{folder}: this run came to its end before")
                 self.hand_over(done, first.objective)
                 return done
+        self.begin(resume)
         objective = first.objective
         runs = []
         held: Prepared | None = first
@@ -99,6 +112,16 @@ class _Journey:
         self.hand_over(result, objective)
         return result
 
+    def begin(self, resume: bool) -> None:
+        """Write down where this run comes from."""
+        now, notes = provenance_of(self.accelerator, self.chosen), list[str]()
+        if (folder := self.folder) is not None:
+            begin = partial(begun, folder, now, resume=resume)
+            now, notes = told_by_main(self.accelerator, begin)
+        self.provenance = now
+        for note in notes:
+            self.watcher.note(note)
+
     def prepared(self, data: Data, seed: int) -> Prepared:
         return prepare(self.settings, seed, accelerator=self.accelerator, data=data)
 
@@ -115,6 +138,7 @@ class _Journey:
             settings=s,
             runs=tuple(runs),
             classes=data.counts,
+            provenance=ended(self.provenance, self.accelerator),
         )
 
     def finished(self, folder: Path) -> TrainResult | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from beftkit.errors import BeftError, UsageError
 from beftkit.runs import folders
 from beftkit.runs.locks import LOCK, occupied
+from beftkit.runs.provenance import Chosen
 from beftkit.selection.cells import PROBE
 from beftkit.selection.journey import select_with
 from beftkit.settings.resolve import select_for_run
@@ -26,7 +27,7 @@ def choose_bias(
     overwrite: bool,
     watcher: Watcher,
     asked_to_stop: Callable[[], int],
-) -> str:
+) -> Chosen:
     """The target of a selection with a run's own settings, kept in ``select`` of its folder.
 
     It is the projection ratio's: nothing is verified, and so there is nothing to outrank it.
@@ -70,4 +71,4 @@ def choose_bias(
     if table.margin is not None and table.margin.close:
         said += f", its lead over {table.margin.runner_up} not told apart from zero"
     watcher.note(f"the {PROBE} {said}; not verified): training it alone")
-    return found.target
+    return Chosen(found.target, "projection", table.roles[found.target].score, folders.SELECT)

@@ -21,13 +21,14 @@ class EvaluateSettings(
     parts.DevicePart,
     parts.MetricPart,
     parts.LengthPart,
+    parts.ValidationSizePart,
     parts.ColumnsPart,
     parts.ValidationFilePart,
     parts.TaskPart,
     AdapterPart,
     parts.ModelPart,
 ):
-    """Everything that decides an evaluation; an adapter of ours knows its base and its task."""
+    """Everything that decides an evaluation; what is not given is as in the adapter's own run."""
 
     @property
     def train_file(self) -> None:

@@ -174,6 +174,11 @@ class SamplingPart(Part):
     train_size: int | None = of_data(
         None, "So many training examples instead, drawn by the seed.", gt=0
     )
+
+
+class ValidationSizePart(Part):
+    """How many of the examples for evaluation."""
+
     validation_size: int | None = of_data(
         None, "Evaluate on so many examples, the same for every seed.", gt=0
     )
@@ -302,7 +307,14 @@ class OutputPart(Part):
 
 
 class DataPart(
-    LengthPart, SamplingPart, ValuesPart, ColumnsPart, ValidationFilePart, TrainFilePart, TaskPart
+    LengthPart,
+    ValidationSizePart,
+    SamplingPart,
+    ValuesPart,
+    ColumnsPart,
+    ValidationFilePart,
+    TrainFilePart,
+    TaskPart,
 ):
     """What a run reads."""
 
