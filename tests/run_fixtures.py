@@ -39,3 +39,18 @@ def workplace(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     tiny_run.link(place, tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> str:
+    """No task's data are to be had; what is said of that."""
+    from beftkit.errors import Unreachable
+    from beftkit.tasks import hub_tables
+
+    said = "nyu-mll/glue rte: the hub cannot be reached"
+
+    def read(*_: object, **__: object) -> None:
+        raise Unreachable(f"{said}; give a local copy with --data-dir")
+
+    monkeypatch.setattr(hub_tables, "read_hub", read)
+    return said

@@ -92,7 +92,7 @@ def test_forms_of_the_result(train: Train) -> None:
     assert json.loads(json.dumps(again)) == document
 
 
-def test_defaults_come_from_the_task(train: Train, beftkit: Beftkit) -> None:
+def test_defaults_come_from_the_task(train: Train, beftkit: Beftkit, no_hub: str) -> None:
     ran = beftkit(
         "train", "base", "--task", "rte", "--regime", "low", "--dry-run", "--format", "json"
     )

@@ -274,7 +274,11 @@ def test_an_adapter_of_stock_peft_names_no_classes(tiny: Path, tmp_path: Path) -
 
 
 def test_what_is_shown(
-    make_model: MakeModel, tmp_path: Path, beftkit: Beftkit, monkeypatch: pytest.MonkeyPatch
+    make_model: MakeModel,
+    tmp_path: Path,
+    beftkit: Beftkit,
+    monkeypatch: pytest.MonkeyPatch,
+    no_hub: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make_model("m", SENTIMENT)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 
 import beftkit as api
 from beftkit import models
-from beftkit.errors import BeftError, Unreachable
+from beftkit.errors import BeftError
 from beftkit.present.planned import _pattern
 from beftkit.runs import plan_run
 from beftkit.settings import TrainSettings
@@ -24,18 +23,9 @@ from tests.command import Beftkit, refused, tree
 
 OWN = ("--train-file", "train.jsonl", "--validation-file", "dev.jsonl", "--device", "cpu")
 QUICK = ("--epochs", "2", "--batch-size", "8", "--lr", "1e-2")
-NO_HUB = "nyu-mll/glue rte: the hub cannot be reached"
 
 
-@pytest.fixture(autouse=True)
-def alone(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No hub answers."""
-
-    def no_hub(*_: object, **__: object) -> None:
-        raise Unreachable(f"{NO_HUB}; give a local copy with --data-dir")
-
-    monkeypatch.setattr(hub_tables, "read_hub", no_hub)
-    yield
+pytestmark = pytest.mark.usefixtures("no_hub", "workplace")
 
 
 @pytest.fixture
@@ -114,13 +104,13 @@ def test_a_regime_means_so_many_examples(planned: Any, tmp_path: Path) -> None:
     assert facts["examples"].startswith("400 (medium regime of rte); validation 4;")
 
 
-def test_without_the_data_an_estimate_is_called_one(planned: Any) -> None:
+def test_without_the_data_an_estimate_is_called_one(planned: Any, no_hub: str) -> None:
     facts, document = planned("train", "base", "--task", "rte", "--regime", "low")
     assert facts["examples"].startswith("about 300 (low regime of rte); validation unknown;")
     assert facts["updates"] == "about 570: 30 epochs of 19, batch 16; 30 evaluations"
     assert facts["rate"] == "lr 0.001, constant" and facts["writes"] == "nowhere yet: give --output"
-    assert f"note: {NO_HUB}" in facts["all"] and "is an estimate, or unknown" in facts["all"]
-    assert NO_HUB in document["unread"] and document["labels"] == ["entailment", "not_entailment"]
+    assert f"note: {no_hub}" in facts["all"] and "is an estimate, or unknown" in facts["all"]
+    assert no_hub in document["unread"] and document["labels"] == ["entailment", "not_entailment"]
     assert document["course"]["updates"] == 570 and document["rows"] == {}
     facts, document = planned("train", "base", "--task", "rte")
     assert facts["updates"].startswith("unknown") and document["course"] is None

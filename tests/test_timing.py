@@ -13,8 +13,9 @@ import torch
 
 from beftkit.errors import UsageError
 from beftkit.runs import time_fisher, time_run
+from beftkit.runs.pace import Measured, Pace, Stopwatch, mean_width, run_pace
 from beftkit.runs.prepare import prepare
-from beftkit.runs.timing import Measured, Pace, Stopwatch, filled, mean_width, run_pace, run_time
+from beftkit.runs.timing import filled, run_time
 from beftkit.selection import plan_select, time_select
 from beftkit.settings.fisher import FisherSettings
 from beftkit.settings.resolve import resolve, resolve_select, resolve_train

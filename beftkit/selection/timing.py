@@ -8,17 +8,9 @@ from beftkit.accelerator import make_accelerator
 from beftkit.errors import UsageError
 from beftkit.gradients import sites_of
 from beftkit.runs.loading import load_data
+from beftkit.runs.pace import fisher_pace, reset_peak, run_pace
 from beftkit.runs.prepare import prepare
-from beftkit.runs.timing import (
-    RunTime,
-    Timing,
-    filled,
-    fisher_pace,
-    reset_peak,
-    run_pace,
-    run_time,
-    timing,
-)
+from beftkit.runs.timing import RunTime, Timing, filled, run_time, timing
 from beftkit.selection.cells import PROBE, grid, run_settings
 from beftkit.selection.planning import check_verifiable, plan_cells
 from beftkit.selection.sharing import place
