@@ -33,16 +33,16 @@ OPTIONS = {
         trust-remote-code validation-file validation-size warmup weight-decay
     """,
     "evaluate": """
-        adapter batch-size data-dir data-revision device device-map dtype format label-column
-        label-map max-length metric no-quotes no-trust-remote-code output precision quiet quotes
-        revision task text-columns tokenizer trust-remote-code validation-file
+        adapter batch-size data-dir data-revision device device-map dtype eval-batch-size format
+        label-column label-map max-length metric no-quotes no-trust-remote-code output precision
+        quiet quotes revision task text-columns tokenizer trust-remote-code validation-file
     """,
     "fisher": """
         allow-inert batch-size buffer-mib candidates data-dir data-revision device device-map dtype
         examples format gradient-checkpointing head-seeds label-column label-map max-length new-head
         no-allow-inert no-gradient-checkpointing no-new-head no-quotes no-regression
         no-trust-remote-code output precision quiet quotes reduce regression revision seed snapshots
-        task text-columns tokenizer tower train-file trust-remote-code variant
+        task text-columns tokenizer tower train-file train-size trust-remote-code variant
     """,
     "select": """
         accumulation allow-inert batch-size beta1 beta2 candidates config data-dir data-revision
@@ -75,7 +75,7 @@ def long_options(command: Any) -> list[str]:
 def test_every_command_is_listed() -> None:
     group, context = opened()
     assert set(group.list_commands(context)) == set(OPTIONS)
-    assert long_options(group) == ["version"]
+    assert long_options(group) == ["install-completion", "show-completion", "version"]
 
 
 @pytest.mark.parametrize("command", OPTIONS)

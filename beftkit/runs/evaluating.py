@@ -75,7 +75,7 @@ def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
     led: list[str] = []  # what to say of where the adapter led us
     if not s.model:
         if info is None:
-            raise UsageError("neither a model nor an adapter was given; expected one of them")
+            raise UsageError("neither a model nor --adapter was given; expected one of them")
         if info.base is None:
             raise BeftError(f"{s.adapter}: does not name its base; give the model as well")
         led = base_elsewhere(str(s.adapter), info.base)
@@ -102,7 +102,7 @@ def evaluate_with(settings: EvaluateSettings) -> EvaluationResult:
     splits = ready.validation
     with out_of_memory(
         f"with batch_size {s.batch_size}, max_length {ready.length}; lower --batch-size or "
-        "--max-length, or use --precision bf16 or --dtype bfloat16"
+        "--max-length, or use --precision=bf16 or --dtype=bfloat16"
     ):
         ready.place()
         found = evaluate_model(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from beftkit.accelerator import make_accelerator
 from beftkit.checkpoints import open_checkpoint
+from beftkit.diff.compare import settle_candidates
 from beftkit.errors import BeftError, UsageError
 from beftkit.runs.loading import load_data
 from beftkit.runs.prepare import Prepared, prepare
@@ -89,7 +90,7 @@ def fisher_all(model: str | Path, **settings: Any) -> list[Scores]:
     Args:
         model: folder, or ``owner/name`` on the hub.
         settings: fields of `beftkit.settings.FisherSettings`: ``task`` or ``train_file``,
-            ``examples``, ``variant``, ``reduce``, ``head_seeds``, ``snapshots``, ...
+            ``train_size``, ``variant``, ``reduce``, ``head_seeds``, ``snapshots``, ...
 
     Returns:
         One result for the model, and one for each snapshot.
@@ -112,7 +113,15 @@ class _Journey:
         self.s = settings
         self.alone: tuple[str, ...] = ()
 
+    @property
+    def candidates(self) -> list[str] | None:
+        """The roles to choose from, as given."""
+        given = self.s.candidates
+        return None if given is None else given.replace(" ", "").split(",")
+
     def run(self) -> list[Scores]:
+        from beftkit.gradients import sites_of
+
         s = self.s
         self.accelerator = make_accelerator(s.device, s.precision)
         self.data = load_data(s)
@@ -122,6 +131,9 @@ class _Journey:
                 f"{s.model}: holds a trained classifier, so no seed draws one; leave out "
                 "--head-seeds"
             )
+        if self.candidates is not None:  # refused before the work
+            measured = sites_of(first.model, s.tower)
+            settle_candidates(self.candidates, [site.role for site in measured.sites])
         result = [self.over_heads()]
         former: dict[str, Any] = {}
         for path in _expand(s.snapshots):
@@ -188,7 +200,7 @@ class _Journey:
             means,
             reduce=s.reduce,
             allow_inert=s.allow_inert,
-            candidates=s.candidates.replace(" ", "").split(",") if s.candidates else None,
+            candidates=self.candidates,
             reference=reference,
             settings=facts,
             notes=[*said, *_alone_notes(self.alone)],
@@ -237,7 +249,7 @@ def _put_snapshot(model: Any, path: Path, former: dict[str, Any]) -> set[str]:
         if name not in parameters or tuple(parameters[name].shape) != tuple(info.shape):
             raise BeftError(
                 f"{path}: holds {name} {list(info.shape)}, which this {type(model).__name__} has "
-                "not; expected a snapshot of a run on this model (train --save-snapshots)"
+                "not; expected a snapshot of a run on this model (`beftkit train --save-snapshots`)"
             )
     read = checkpoint.read(list(checkpoint.tensors))
     with torch.no_grad():

@@ -67,6 +67,6 @@ class Said:
             filled["task"] = s.task or self.task
             if filled["task"] is None:
                 raise UsageError(
-                    "neither a task nor a validation file was given; expected one of them"
+                    "neither --task nor --validation-file was given; expected one of them"
                 )
         return s.model_copy(update=filled)

@@ -13,7 +13,7 @@ from typing import Any
 from beftkit.errors import BeftError, Refusal, UsageError
 from beftkit.files import from_plain, write_whole
 from beftkit.runs import train_with
-from beftkit.runs.folders import check_code
+from beftkit.runs.folders import check_code, check_resumable
 from beftkit.runs.inputs import check_runs
 from beftkit.runs.loading import load_data
 from beftkit.runs.locks import occupied
@@ -92,9 +92,13 @@ def select(
         >>> found.target, found.targets  # doctest: +SKIP
         ('v', {'projection': 'v', 'magnitude': 'q', 'fisher': 'v'})
     """
-    if resume and config is None and (saved := Path(output) / SETTINGS).is_file():
-        check_code(saved, settings)
-        config = saved
+    if resume and config is None:
+        saved = Path(output) / SETTINGS
+        if saved.is_file():
+            check_code(saved, settings)
+            config = saved
+        else:
+            check_resumable(Path(output), SETTINGS, {"model": model})
     return select_with(
         resolve_select(config, {**settings, "model": model}),
         output=output,
@@ -142,7 +146,7 @@ class _Journey:
         first, *_ = [run_settings(self.settings, cell, PROBE, None) for cell in cells]
         self.data = load_data(first)
         if self.settings.verify and not self.data.validation:
-            raise UsageError("verify compares metrics; expected a validation file as well")
+            raise UsageError("--verify: compares metrics; give --validation-file as well")
         with self.begin(cells, biases, resume, overwrite):
             return self.found(first, cells, biases)
 
@@ -230,8 +234,8 @@ class _Journey:
         except Refusal:
             raise
         except BeftError as error:
-            self.watcher.note(f"{where}: failed: {error}")
-            result = replace(result, failed={PROBE: str(error)})
+            self.watcher.note(f"{where}: failed: {error.at_terminal}")
+            result = replace(result, failed={PROBE: error.at_terminal})
         else:
             for bias in biases:
                 if bias == "all" and self.settings.probe_steps is None:
@@ -244,8 +248,8 @@ class _Journey:
                 except Refusal:
                     raise
                 except BeftError as error:
-                    self.watcher.note(f"{where}, bias {bias}: failed: {error}")
-                    result = replace(result, failed={**result.failed, bias: str(error)})
+                    self.watcher.note(f"{where}, bias {bias}: failed: {error.at_terminal}")
+                    result = replace(result, failed={**result.failed, bias: error.at_terminal})
         write_whole(folder / CELL, _json(result.to_dict()))
 
     def probed(self, cell: Cell, folder: Path, result: CellResult) -> CellResult:
@@ -265,8 +269,8 @@ class _Journey:
                     methods["fisher"] = fisher_method(self.data, resolved, self.settings, cell.seed)
                     write_whole(saved, _json(asdict(methods["fisher"])))
                 except BeftError as error:
-                    self.watcher.note(f"fisher failed: {error}")
-                    failed["fisher"] = str(error)
+                    self.watcher.note(f"fisher failed: {error.at_terminal}")
+                    failed["fisher"] = error.at_terminal
         track = read_track(folder / PROBE / LOG)
         when = when_settled(track, methods["projection"], self.settings)
         place = replace(cell, lr=resolved.lr, epochs=resolved.epochs)

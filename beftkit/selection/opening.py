@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, option
 from beftkit.files import write_whole
 from beftkit.runs import manifest
 from beftkit.runs.locks import LOCK, check_free, occupied
@@ -96,8 +96,8 @@ def _former(
         resolve_select(folder / SETTINGS, {})
     except BeftError as error:
         raise BeftError(
-            f"{folder}: its {SETTINGS} is no selection's, so nothing is replaced ({error}); give "
-            "another --output"
+            f"{folder}: its {SETTINGS} is no selection's, so nothing is replaced ({error.told}); "
+            "give another --output"
         ) from None
     manifest.check_no_link(folder, CELLS)
     for cell in sorted((folder / CELLS).glob("*")):
@@ -115,7 +115,8 @@ def _check_same(folder: Path, values: Mapping[str, Any]) -> None:
         # Verification may come later; the rest changes nothing of what is found.
         if key not in ("verify", "report_to", "device") and before.get(key) != values.get(key):
             raise BeftError(
-                f"{folder}: was begun with {key} {before.get(key)!r}, not {values.get(key)!r}; "
+                f"{folder}: was begun with {option(key, before.get(key))}, not "
+                f"{values.get(key)!r}; "
                 "resume with the same settings (--output and --resume alone will do), or start "
                 "afresh with --overwrite"
             )

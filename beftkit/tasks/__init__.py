@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from beftkit.tasks.labels import relabel as relabel
     from beftkit.tasks.labels import unnamed as unnamed
     from beftkit.tasks.metrics import METRIC_NAMES as METRIC_NAMES
+    from beftkit.tasks.metrics import check_metric as check_metric
     from beftkit.tasks.metrics import compute_metrics as compute_metrics
     from beftkit.tasks.metrics import higher_is_better as higher_is_better
     from beftkit.tasks.metrics import load_metric as load_metric
@@ -33,7 +34,7 @@ _NAMES = {
     "data": "Data Split subsample",
     "encoding": "Batch Encoded encode",
     "labels": "LabelMisfit match_labels read_label_map relabel unnamed",
-    "metrics": "METRIC_NAMES compute_metrics higher_is_better load_metric",
+    "metrics": "METRIC_NAMES check_metric compute_metrics higher_is_better load_metric",
     "own_files": "load_files",
     "sources": "load_task",
 }
