@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, UsageError, option
+from beftkit.spelling import meant
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -60,7 +61,8 @@ def make_accelerator(
     except (ValueError, ImportError, RuntimeError) as error:
         said = " ".join(str(error).split())[:240]
         raise BeftError(
-            f"device {device or 'auto'}, precision {precision}, report_to {report_to}: {said}"
+            f"{option('device', device or 'auto')}, {option('precision', precision)}, "
+            f"{option('report_to', report_to)}: {said}"
         ) from None
     finally:
         if before is None:
@@ -73,7 +75,8 @@ def make_accelerator(
             f"{found.num_processes} of them there; give --device cpu, or start one"
         )
     if precision != "fp32" and not found.native_amp:  # on CPUs it takes fp16 and ignores it
-        raise BeftError(f"precision {precision}: needs a GPU; use bf16 or fp32")
+        kind = UsageError if wanted == "cpu" else BeftError  # both typed; or what is here
+        raise kind(f"{option('precision', precision)}: needs a GPU; use bf16 or fp32")
     return found
 
 
@@ -93,14 +96,16 @@ def _check_trackers(names: list[str]) -> None:
     known = sorted({"all", *LOGGER_TYPE_TO_CLASS})
     for name in names:
         if name not in known:
-            raise BeftError(f"report_to {name}: expected none or some of {', '.join(known)}")
+            expected = f"expected none or some of {', '.join(known)}{meant(name, known)}"
+            raise UsageError(f"{option('report_to', name)}: {expected}")
     there = {str(one) for one in get_available_trackers()}
     by_accelerate = {str(one) for one in LoggerType}
     for name in names:
         if name in by_accelerate - there and name != "all":
-            raise BeftError(f"report_to {name}: its package is not installed here; install it")
+            what = "its package is not installed here; install it"
+            raise BeftError(f"{option('report_to', name)}: {what}")
     if "all" in names and not there:
-        raise BeftError("report_to all: no tracker's package is installed here")
+        raise BeftError("--report-to=all: no tracker's package is installed here")
 
 
 def _check_device(device: str | None) -> str | None:
@@ -111,17 +116,21 @@ def _check_device(device: str | None) -> str | None:
     try:
         wanted = torch.device(device)
     except RuntimeError:
-        raise BeftError(f"device {device!r}: expected cpu, cuda, cuda:1, mps, ...") from None
+        known = ("cpu", "cuda", "mps")
+        likely = meant(device, known, {"gpu": ("cuda",)})
+        place = option("device", device)
+        raise UsageError(f"{place}: expected cpu, cuda, cuda:1, mps, ...{likely}") from None
     if wanted.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (wanted.index or 0) >= count:
             raise BeftError(
-                f"device {device}: asked for, but torch {torch.__version__} sees {count} CUDA "
-                "devices here; use --device cpu, or a torch built for your GPU"
+                f"{option('device', device)}: asked for, but torch {torch.__version__} sees "
+                f"{count} CUDA devices here; use --device=cpu, or a torch built for your GPU"
             )
         return f"cuda:{wanted.index or 0}"
     if wanted.type == "mps" and not torch.backends.mps.is_available():
-        raise BeftError(f"device {device}: asked for, but not available here; use --device cpu")
+        what = "asked for, but not available here; use --device=cpu"
+        raise BeftError(f"{option('device', device)}: {what}")
     return str(wanted)
 
 

@@ -111,7 +111,7 @@ def load_model(
     if away:
         raise BeftError(
             f"{reference}: does not fit the devices, {away[0]} would be left to the CPU's memory "
-            "or the disk; use --dtype bfloat16, or more GPUs"
+            "or the disk; use --dtype=bfloat16, or more GPUs"
         )
     misfits = sorted(map(str, (name for name, *_ in info["mismatched_keys"])))
     if misfits and head == "kept":
@@ -227,7 +227,15 @@ def _check_reference(reference: str) -> None:
     if there and not is_folder:
         raise BeftError(f"{reference}: is a file; expected a model folder with its config.json")
     if (path / "adapter_config.json").exists() and not (path / "config.json").exists():
-        raise BeftError(f"{reference}: is an adapter; give its base model, and it as --adapter")
+        raise BeftError(
+            f"{reference}: is an adapter, and its base model is wanted here; "
+            f"`beftkit evaluate --adapter {reference}` takes it"
+        )
+    if (path / "adapter" / "adapter_config.json").exists() and not (path / "config.json").exists():
+        raise BeftError(
+            f"{reference}: holds no model but an adapter, {reference}/adapter; expected a model "
+            "folder, or owner/name"
+        )
     if not there and (reference.count("/") > 1 or reference.startswith((".", "/", "~"))):
         raise BeftError(f"{reference}: no such folder; expected a model folder, or owner/name")
     if there:

@@ -18,14 +18,19 @@ class Ran(NamedTuple):
 Beftkit = Callable[..., Ran]
 
 
-def refused(ran: Ran, message: str = "", limit: int = 300) -> None:
+def refused(ran: Ran, message: str = "", limit: int = 300, code: int = 1) -> None:
     """Code 1, one short line that says what is wrong, nothing else."""
-    assert ran.code == 1, ran
+    assert ran.code == code, ran
     assert ran.out == ""
     assert ran.err.startswith("beftkit: error: ")
     assert ran.err.count("\n") == 1
     assert len(ran.err) < limit
     assert message in ran.err
+
+
+def misused(ran: Ran, message: str = "", limit: int = 400) -> None:
+    """The same for wrong usage, which has code 2."""
+    refused(ran, message, limit, code=2)
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:

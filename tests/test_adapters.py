@@ -258,7 +258,7 @@ def test_a_pickle_on_the_hub_needs_a_download(tmp_path: Path, hub: Hub) -> None:
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
     (folder / "config.json").write_text(json.dumps(model.config.to_dict()))
     hub.add("o/pickled", folder)
-    with pytest.raises(BeftError, match="--download"):
+    with pytest.raises(BeftError, match="download=True"):
         beftkit.score("o/pickled", folder)
     ran = outside(hub, tmp_path / "home", "score", "o/pickled", folder, "--download")
     assert (ran.code, ran.err) == (0, "")

@@ -205,9 +205,11 @@ def test_which_format_holds_what() -> None:
     inner = tuned(parameter="pre_classifier.bias", module="pre_classifier")
     assert default_format([inner, *head()], "SEQ_CLS")[0] == "biases"
     assert default_format([inner])[0] == "beft"
-    with pytest.raises(BeftError, match=r"module bert.*value\); --adapter-format lora can"):
+    with pytest.raises(BeftError, match=r"module bert.*value\); adapter_format='lora' can"):
         check_format([tuned("conv1d")], "beft")
-    with pytest.raises(BeftError, match="expected one of beft, lora, biases"):
+    with pytest.raises(
+        BeftError, match="adapter_format='peft': expected one of beft, lora, biases"
+    ):
         check_format([tuned()], "peft")
     check_format([tuned("free"), *head()], "biases")
 

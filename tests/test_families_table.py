@@ -108,7 +108,7 @@ def test_cuts(rule: str, config: dict[str, Any], width: int, want: dict[str, lis
 
 def test_fused_without_a_config_is_an_error_that_names_the_way_out() -> None:
     for leaf in ("attention.query_key_value", "attn.c_attn", "attn.qkv"):
-        with pytest.raises(BeftError, match="--model-config"):
+        with pytest.raises(BeftError, match="model_config"):
             recognise(fused(leaf, 12), None, "here")
 
 
@@ -122,12 +122,12 @@ def test_gpt2_without_a_config_is_told_by_its_conv1d() -> None:
         *fused("attn.c_attn", 12),
         Tensor("transformer.h.0.attn.c_attn.weight", "F32", (12, 4)),
     ]
-    with pytest.raises(BeftError, match="--model-config"):
+    with pytest.raises(BeftError, match="model_config"):
         recognise(linear, None, "here")
 
 
 def test_missing_or_wrong_head_counts_are_errors() -> None:
-    with pytest.raises(BeftError, match=r"needs num_attention_heads.*--model-config"):
+    with pytest.raises(BeftError, match=r"needs num_attention_heads.*model_config"):
         recognise(fused("attention.query_key_value", 12), {"model_type": "gpt_neox"}, "here")
     config = {"model_type": "gpt_neox", "num_attention_heads": 5}
     with pytest.raises(BeftError, match=r"does the config\.json belong"):

@@ -101,8 +101,9 @@ def test_forms_of_the_result(fisher: Fisher) -> None:
     assert ran.out == "" and "wrote fisher.csv" in ran.err
     assert Path("fisher.csv").read_text().startswith("post,role,")
     out = fisher("--help").out
-    for name in ("--head-seeds", "--snapshots", "--variant", "--reduce", "--examples"):
+    for name in ("--head-seeds", "--snapshots", "--variant", "--reduce", "--train-size"):
         assert name in out
+    assert "--examples" not in out, "taken still, and shown nowhere"
     assert out.index("Model:") < out.index("What is measured:") < out.index("Data:")
 
 

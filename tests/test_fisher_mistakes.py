@@ -11,7 +11,7 @@ import pytest
 
 from beftkit.gradients import means as fisher_sums
 from tests import tiny_run
-from tests.command import Beftkit, refused
+from tests.command import Beftkit, misused, refused
 from tests.fisher_cases import gap
 from tests.fisher_run import COUNT, Fisher, document, figures, merged
 from tests.forked import Command, start_pair
@@ -35,23 +35,23 @@ def test_a_trained_model_has_its_own_head(fisher: Fisher, beftkit: Beftkit) -> N
 def test_mistakes(fisher: Fisher, tmp_path: Path) -> None:
     """Each is one line; what the arguments alone show to be wrong ends with 2."""
     for arguments, message in (
-        ([], "neither a task nor a train file were given; expected one of them"),
-        (["--task", "sst2", "--train-file", "train.jsonl"], "both a task and a train file were"),
-        (["--task", "sst2", "--regression"], "regression is for files of your own"),
+        ([], "neither --task nor --train-file was given; expected one of them"),
+        (["--task", "sst2", "--train-file", "train.jsonl"], "--task and --train-file were both"),
+        (["--task", "sst2", "--regression"], "--regression: is for files of your own"),
         (["--train-file", "train.jsonl", "--head-seeds", "0,1", "--snapshots", "out/snapshots"],
-         "snapshots hold the classifier of their run; give one head seed"),
+         "--snapshots: they hold the classifier of their run; give --head-seeds N"),
         (["--train-file", "train.jsonl", "--head-seeds", "1,1"], "different whole numbers"),
-        (["--train-file", "train.jsonl", "--head-seeds", "x"], "head"),
-        (["--train-file", "train.jsonl", "--variant", "batch"], "variant"),
-        (["--train-file", "train.jsonl", "--examples", "0"], "examples"),
+        (["--train-file", "train.jsonl", "--head-seeds", "x"], "--head-seeds x: expected a whole"),
+        (["--train-file", "train.jsonl", "--variant", "batch"], "did you mean batch-mean?"),
+        (["--train-file", "train.jsonl", "--train-size", "0"], "--train-size 0: expected a number"),
+        (["--train-file", "train.jsonl", "--train-size", "3", "--examples", "4"],
+         "--train-size 3 and --examples 4 are one setting"),
     ):  # fmt: skip
-        ran = fisher(*arguments, data=False)
-        assert ran.code == 2 and message in ran.err and ran.out == "", ran
-        assert len(ran.err.splitlines()) <= 4 and "Traceback" not in ran.err
+        misused(fisher(*arguments, data=False), message)
     refused(fisher("--examples", str(COUNT + 1)),
-            f"has {COUNT} training examples, not {COUNT + 1}; lower --examples")  # fmt: skip
-    refused(fisher("--candidates", "q,x"), "x")
-    refused(fisher("--precision", "fp16"), "precision fp16: needs a GPU")
+            f"has {COUNT} training examples, not {COUNT + 1}; lower --train-size")  # fmt: skip
+    misused(fisher("--candidates", "q,x"), "--candidates x: expected some of q, k, v")
+    misused(fisher("--precision", "fp16"), "--precision fp16: needs a GPU")
     refused(fisher("--tower", "vision"), "vision")
     refused(fisher(model="absent"), "absent")
     refused(fisher(model="train.jsonl"), "is a file")
@@ -86,7 +86,7 @@ def test_two_processes_measure_what_one_does(measured: Path, variant: str) -> No
     for count in ("26", "3"):
         arguments = ["fisher", "base", "--train-file", "train.jsonl", "--device", "cpu",
                      "--batch-size", "4", "--format", "json", "--variant", variant,
-                     "--examples", count]  # fmt: skip
+                     "--train-size", count]  # fmt: skip
         alone = Command(measured, arguments)
         assert alone.wait() == 0, alone.said
         pair = start_pair(measured, arguments)
@@ -107,3 +107,4 @@ def test_out_of_memory_is_one_line(
     for name in ("example_squares", "batch_mean_squares"):
         monkeypatch.setattr(fisher_sums, name, full)
     refused(fisher("--variant", variant), "out of memory with batch_size")
+    misused(fisher("--variant", variant, "--candidates", "x"), "--candidates x: ")  # beforehand

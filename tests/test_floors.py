@@ -18,6 +18,7 @@ FLOORS: dict[str, int] = {
     "beftkit.files": 1,
     "beftkit.registry": 1,
     "beftkit.shown": 1,
+    "beftkit.spelling": 1,
     "beftkit.watching": 1,
     "beftkit.adapters": 2,
     "beftkit.biases": 2,

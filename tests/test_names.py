@@ -16,6 +16,7 @@ SCORE_IS_NO_MODULE = {
     "beftkit": "the public function",
     "beftkit.diff": "the public function",
     "beftkit.app": "the command",
+    "beftkit.app.help": "the command",
     "beftkit.tasks.own_files": "a usual column of labels",
     "beftkit.registry": "STS-B's column of labels",
     "beftkit.present.scores": "a heading",

@@ -33,14 +33,15 @@ OPTIONS = {
         train-size trust-remote-code validation-file validation-size warmup weight-decay
     """,
     "evaluate": """
-        adapter batch-size data-dir data-revision device device-map dtype format label-column
-        label-map max-length metric no-quotes no-trust-remote-code output precision quiet quotes
-        revision task text-columns tokenizer trust-remote-code validation-file validation-size
+        adapter batch-size data-dir data-revision device device-map dtype eval-batch-size format
+        label-column label-map max-length metric no-quotes no-trust-remote-code output precision
+        quiet quotes revision task text-columns tokenizer trust-remote-code validation-file
+        validation-size
     """,
     "predict": """
-        adapter all-probabilities base batch-size device device-map dtype file format max-length
-        no-all-probabilities no-quotes no-trust-remote-code output precision quiet quotes revision
-        text-columns threshold tokenizer trust-remote-code
+        adapter all-probabilities base batch-size device device-map dtype eval-batch-size file
+        format max-length no-all-probabilities no-quotes no-trust-remote-code output precision quiet
+        quotes revision text-columns threshold tokenizer trust-remote-code
     """,
     "export": """
         base dtype format no-trust-remote-code output overwrite quiet revision tokenizer
@@ -51,7 +52,8 @@ OPTIONS = {
         dry-run dtype examples format gradient-checkpointing head-seeds label-column label-map
         max-length new-head no-allow-inert no-gradient-checkpointing no-new-head no-quotes
         no-regression no-trust-remote-code output precision quiet quotes reduce regression revision
-        seed snapshots task text-columns time tokenizer tower train-file trust-remote-code variant
+        seed snapshots task text-columns time tokenizer tower train-file train-size
+        trust-remote-code variant
     """,
     "select": """
         accumulation allow-inert batch-size beta1 beta2 candidates config data-dir data-revision
@@ -84,7 +86,7 @@ def long_options(command: Any) -> list[str]:
 def test_every_command_is_listed() -> None:
     group, context = opened()
     assert set(group.list_commands(context)) == set(OPTIONS)
-    assert long_options(group) == ["version"]
+    assert long_options(group) == ["install-completion", "show-completion", "version"]
 
 
 @pytest.mark.parametrize("command", OPTIONS)

@@ -252,9 +252,9 @@ def test_it_is_refused_before_the_training(uploads: UploadHub, place: Path, tmp_
     uploads.role = "write"
     for message, output, settings in (
         ("3 seeds make as many", out, {"seeds": (0, 1, 2)}),
-        ("bias full makes a whole model", out, {"bias": "full"}),
-        ("bias rand:9 makes a whole model", out, {"bias": "rand:9"}),
-        ("no output was given", None, {}),
+        ("bias='full' makes a whole model", out, {"bias": "full"}),
+        ("bias='rand:9' makes a whole model", out, {"bias": "rand:9"}),
+        ("lacks output", None, {}),
     ):
         refused(lambda: train(place, output, push_to_hub="o/mine", **settings), message)  # noqa: B023
     assert not out.exists() and not uploads.writes

@@ -36,7 +36,7 @@ def test_the_command(made: Path, beftkit: Beftkit) -> None:
     [
         (["nowhere", "-o", "o.md"], "nowhere: no such folder"),
         (["good/select.json", "-o", "o.md"], "is a file; expected a folder"),
-        (["begun", "-o", "o.md"], "is not finished; beftkit select --output begun --resume"),
+        (["begun", "-o", "o.md"], "is not finished; `beftkit select --output begun --resume`"),
         (["outer", "-o", "o.md"], "give its selections themselves: outer/inner"),
         (["empty", "-o", "o.md"], "empty: holds no select.json: expected a folder"),
         (["broken", "-o", "o.md"], "broken/select.json: is damaged (Expecting value"),

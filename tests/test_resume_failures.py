@@ -194,7 +194,7 @@ def test_a_state_folder_that_is_none(train: Train, out: Path) -> None:
 def test_resuming_with_other_settings_is_refused(train: Train, out: Path) -> None:
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     ran = train(*RUN, "--resume", "--quiet", "-o", "out", "--lr", "1e-3")
-    refused(ran, "was begun with lr 0.01, not 0.001; resume with the same settings")
+    refused(ran, "was begun with --lr 0.01, not 0.001; resume with the same settings")
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 

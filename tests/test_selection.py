@@ -89,7 +89,7 @@ def test_a_cell_has_the_settings_of_its_place() -> None:
     [
         ({"task": "rte", "bias": "v"}, "bias is set by the selection itself"),
         ({"task": "rte", "regimes": "low", "train_size": 4}, "expected one of them"),
-        ({"train_file": "x.jsonl", "regimes": "low"}, "regimes are for tasks"),
+        ({"train_file": "x.jsonl", "regimes": "low"}, "regimes: are for tasks"),
         ({"task": "rte", "lrs": "0"}, "expected values above 0"),
         ({"task": "rte", "seeds": "1,1"}, "expected different whole numbers"),
         ({"task": "rte", "seeds": "-1"}, "from 0 on"),

@@ -16,7 +16,7 @@ import yaml
 
 import beftkit as package
 from tests import tiny_run
-from tests.command import Beftkit, Ran, refused
+from tests.command import Beftkit, Ran, misused, refused
 from tests.forked import Command, start_pair, until
 
 pytestmark = pytest.mark.slow
@@ -176,10 +176,10 @@ def test_two_processes_share_out_the_cells(place: Path, beside: Path) -> None:
     "arguments, code, message",
     [
         (("base", *DATA), 2, "no --output was given"),
-        (("base", *DATA[:2], "--verify", "-o", "new"), 2, "expected a validation file"),
-        (("base", *DATA, "--candidates", "x", "-o", "new"), 1, "expected some of"),
+        (("base", *DATA[:2], "--verify", "-o", "new"), 2, "give --validation-file as well"),
+        (("base", *DATA, "--candidates", "x", "-o", "new"), 2, "expected some of"),
         (("base", *DATA, "-o", "."), 1, "is no selection's folder"),
-        (("base", "-o", "new"), 2, "neither a task nor a train file"),
+        (("base", "-o", "new"), 2, "neither --task nor --train-file"),
         (("nowhere/at/all", *DATA, "-o", "new"), 1, "nowhere/at/all: no such folder"),
     ],
 )
@@ -195,7 +195,7 @@ def test_other_settings_are_refused(place: Path, select: Select) -> None:
     shutil.copytree(place / "out", "out")
     refused(select("base", *GRID, "-o", "out"), "holds a selection")
     other = select("base", *GRID, "--warmup", "3", "--resume", "-o", "out")
-    refused(other, "was begun with warmup", limit=400)
+    refused(other, "was begun with --warmup", limit=400)
 
 
 def test_auto_selects_and_trains_the_target(place: Path, beside: Path, beftkit: Beftkit) -> None:
@@ -219,7 +219,7 @@ def test_auto_selects_and_trains_the_target(place: Path, beside: Path, beftkit: 
     replaced = beftkit(*arguments, "-o", "out", "--overwrite", "-q")
     assert replaced.code == 0, replaced
     assert os.path.exists("out/select/select.json")  # noqa: PTH110
-    refused(beftkit(*arguments[:-2], "--dry-run"), "known only after a probe")
+    misused(beftkit(*arguments[:-2], "--dry-run"), "known only after a probe")
 
 
 def test_a_selection_can_be_verified_later(select: Select) -> None:

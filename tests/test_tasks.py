@@ -224,9 +224,9 @@ def test_folders_without_the_task(tmp_path: Path) -> None:
         tasks.load_task("mnli", data_dir=tmp_path)
     with pytest.raises(BeftError, match=r"cannot be listed .*No such file"):
         tasks.load_task("mnli", data_dir=tmp_path / "absent")
-    with pytest.raises(BeftError, match="task 'sst': expected one of cola, sst2,"):
+    with pytest.raises(BeftError, match="task='sst': expected one of cola, sst2,"):
         tasks.load_task("sst", data_dir=tmp_path)
-    with pytest.raises(BeftError, match="revision main: only the hub"):
+    with pytest.raises(BeftError, match="data_revision='main': only the hub"):
         tasks.load_task("sst2", data_dir=tmp_path, revision="main")
     with pytest.raises(BeftError, match=r"SST-2.train\.tsv:1: 2 columns, expected 4"):
         tasks.load_task("cola", data_dir=tmp_path / "SST-2")

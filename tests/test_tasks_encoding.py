@@ -137,7 +137,7 @@ def test_texts_without_tokens_and_no_room() -> None:
     with pytest.raises(BeftError, match="example 2 of 3: '' gives no token; leave it out"):
         tasks.encode(split_of(["w1", "", "w2"]), decoder(eos_token="<e>"), max_length=8)
     for length in (-1, 0, 1, 2):
-        with pytest.raises(BeftError, match=f"max_length {length}"):
+        with pytest.raises(BeftError, match=f"max_length={length}"):
             tasks.encode(split_of(["w1 w2"], ["w3 w4"]), bert(), max_length=length)
 
 

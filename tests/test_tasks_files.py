@@ -203,8 +203,8 @@ BAD: dict[str, tuple[str, str | bytes, str]] = {
     "not parquet": ("a.parquet", "text,label\n", "a.parquet: not a readable Parquet file"),
     "another format": ("a.xlsx", "text", "a.xlsx: expected a .csv, .tsv, .jsonl or .parquet"),
     "two texts": ("a.csv", "text,sentence,label\na,b,1\n", "there are text, sentence, label"),
-    "no text": ("a.csv", "review,label\na,1\n", "name one or two with --text-columns; there are"),
-    "two labels": ("a.csv", "text,label,score\na,1,2\n", "name it with --label-column; there are"),
+    "no text": ("a.csv", "review,label\na,1\n", "name one or two with text_columns; there are"),
+    "two labels": ("a.csv", "text,label,score\na,1,2\n", "name it with label_column; there are"),
     "no label column": ("a.csv", "text,class\na,1\n", "there are text, class"),
 }  # fmt: skip
 

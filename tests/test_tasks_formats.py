@@ -82,7 +82,7 @@ def test_a_csv_field_that_spans_lines_is_noted(tmp_path: Path) -> None:
     (note,) = data.notes
     assert "t.csv:3: a quoted field spans lines (line 5 to 7, the longest of 2 such rows)" in note
     assert "--no-quotes" in note
-    with pytest.raises(BeftError, match=r"t\.csv:3: 3 columns, expected 2 .*--no-quotes"):
+    with pytest.raises(BeftError, match=r"t\.csv:3: 3 columns, expected 2 .*quotes=False"):
         loaded(tmp_path / "t.csv", 'text,label\na,x\n"b,x\nc",x,y\nd,y\n')
 
 

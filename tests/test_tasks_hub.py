@@ -91,7 +91,7 @@ def test_the_environment_is_heeded(data_hub: DataHub, tmp_path: Path) -> None:
     assert (status, len(data_hub.log)) == (1, asked)
     assert text.startswith("beftkit.errors.Unreachable: aps/super_glue cb: ")
     assert "the hub cannot be reached and the cache has no copy" in text
-    assert text.endswith("give a local copy with --data-dir")
+    assert text.endswith("give a local copy with data_dir")
 
 
 def refused(task: str, *parts: str, **options: Any) -> None:
@@ -106,14 +106,14 @@ def refused(task: str, *parts: str, **options: Any) -> None:
 
 
 def test_what_the_hub_refuses(data_hub: DataHub, repos: Repos) -> None:
-    refused("cb", "not found at revision no-such", "--data-dir", revision="no-such")
+    refused("cb", "not found at revision no-such", "data_dir", revision="no-such")
     data_hub.faults.append(
         Fault("super_glue", status=403, headers={"X-Error-Code": "GatedRepo"}, body=b"{}")
     )
-    refused("cb", "access is gated", "HF_TOKEN", "--data-dir")
+    refused("cb", "access is gated", "HF_TOKEN", "data_dir")
     data_hub.faults.clear()
     del data_hub.repos["aps/super_glue"]
-    refused("cb", "aps/super_glue cb: not found at revision 3de24cf8", "--data-dir")
+    refused("cb", "aps/super_glue cb: not found at revision 3de24cf8", "data_dir")
 
 
 def test_a_hub_that_is_not_there(data_hub: DataHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ def test_a_hub_that_is_not_there(data_hub: DataHub, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(datasets.config, "HF_ENDPOINT", "http://127.0.0.1:9")
-    refused("cb", "aps/super_glue cb: ", "--data-dir")
+    refused("cb", "aps/super_glue cb: ", "data_dir")
 
 
 def test_a_loading_script(data_hub: DataHub, tmp_path: Path) -> None:

@@ -150,17 +150,17 @@ def test_labels_meet_a_kept_heads_names(case: str) -> None:
 
 MISFITS: dict[str, tuple[tuple[str, ...], tuple[str, ...], dict[str, str], str]] = {
     "numbers": (("0", "1"), ("no", "yes"), {},
-                "labels 0, 1, the head's no, yes: none fits; say which, as --label-map"
-                " 0=no,1=yes"),
+                "labels 0, 1, the head's no, yes: none fits; say which, as"
+                " label_map='0=no,1=yes'"),
     "one": (("pos", "mixed"), ("positive", "negative"), {}, "no class for mixed; say which, as"
-            " --label-map mixed=negative"),
+            " label_map='mixed=negative'"),
     "two as one": (("positive", "Positive "), ("positive", "negative"), {},
                    "'positive' and 'Positive ' would both be the head's 'positive'"),
     "synonyms as one": (("pos", "positive"), ("positive", "negative"), {}, "would both be the"),
     "more than the head": (("a", "b", "c"), ("a", "b"), {}, "no class for c"),
     "fewer than unnamed": (("a", "b"), ("LABEL_0", "LABEL_1", "LABEL_2"), {}, "none fits"),
     "unnamed, half given": (("a", "b"), ("LABEL_0", "LABEL_1"), {"a": "LABEL_1"}, "no class for b"),
-    "no such name": (("a", "b"), ("a", "b"), {"a": "c"}, "--label-map a=c: the head's classes are"),
+    "no such name": (("a", "b"), ("a", "b"), {"a": "c"}, "label_map='a=c': the head's classes are"),
     "no is unclear": (("no",), ("false", "not_entailment"), {}, "none fits"),
     "test set": (("-1",), ("a", "b"), {}, "none fits; -1 marks test sets"),
 }  # fmt: skip
@@ -244,5 +244,5 @@ def test_a_regression_has_no_classes(tmp_path: Path) -> None:
 def test_a_label_map_as_text() -> None:
     assert tasks.read_label_map("a=b, c d = e f,x=y=z") == {"a": "b", "c d": "e f", "x": "y=z"}
     for text in ("", "a", "a=", "=b", "a=b,", "a=b,a=c"):
-        with pytest.raises(BeftError, match="--label-map"):
+        with pytest.raises(BeftError, match="label_map"):
             tasks.read_label_map(text)

@@ -223,7 +223,7 @@ def test_a_bias_free_model_is_named_so() -> None:
 def test_a_role_of_some_layers_is_an_error_unless_allowed() -> None:
     _, model = classifier("bert")
     model.bert.encoder.layer[1].attention.self.value.bias = None
-    with pytest.raises(BeftError, match="1 of 2 layers have it, not 1; --allow-partial"):
+    with pytest.raises(BeftError, match="1 of 2 layers have it, not 1; allow_partial=True"):
         choose(model, "v")
     assert choose(model, "v", allow_partial=True, freeze_head=True).scalars == 24
     _, free = classifier("deberta")

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, UsageError, option
 
 Kind = Literal["linear", "conv1d", "norm", "head", "free"]
 #: adapter formats, the one that fits fewest first
@@ -87,10 +87,12 @@ def check_format(tuned: Sequence[Tuned], format: str, task_type: str | None = No
         BeftError: the format is unknown, or one that holds everything is named instead.
     """
     if format not in FORMATS:
-        raise BeftError(f"adapter format {format!r}: expected one of {', '.join(FORMATS)}")
+        raise UsageError(
+            f"{option('adapter_format', format)}: expected one of {', '.join(FORMATS)}"
+        )
     problem = _misfit(tuned, format, task_type)
     if problem is not None:
-        raise BeftError(f"{problem}; --adapter-format {default_format(tuned, task_type)[0]} can")
+        raise BeftError(f"{problem}; --adapter-format={default_format(tuned, task_type)[0]} can")
 
 
 def _misfit(tuned: Sequence[Tuned], format: str, task_type: str | None) -> str | None:

@@ -11,32 +11,18 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from typer.core import TyperCommand
 
 from beftkit.app.common import CONVENTIONS
+from beftkit.app.help import HelpfulCommand
+from beftkit.settings.names import former_names
 from beftkit.settings.parts import OUTPUT
-
-
-class TopicCommand(TyperCommand):
-    """Lists options under their topics, in plain text."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        topics: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                fallback = "Arguments" if parameter.param_type_name == "argument" else "Options"
-                topic = getattr(parameter, "rich_help_panel", None) or fallback
-                topics.setdefault(topic, []).append(record)
-        for topic, records in topics.items():
-            with formatter.section(topic):
-                formatter.write_dl(records)
 
 
 def late_command(name: str, function: Callable[..., None], short_help: str, **options: Any) -> Any:
     """A command that is built when it is asked for, under the conventions of all of ours."""
     app = typer.Typer(**CONVENTIONS)
-    app.command(name, no_args_is_help=True, short_help=short_help, **options)(function)
+    options = {"cls": HelpfulCommand, "no_args_is_help": True, **options}
+    app.command(name, short_help=short_help, **options)(function)
     return typer.main.get_command(app)
 
 
@@ -60,9 +46,12 @@ def with_settings(
     """
     signature = inspect.signature(function, eval_str=True)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    kinds = {n: _option(n, settings.model_fields[n]) for n in names if n != "model"}
+    fields = {n: settings.model_fields[n] for n in names if n != "model"}
+    kinds = {name: _option(name, field) for name, field in fields.items()}
+    formerly = {old: now for old, now in former_names(settings).items() if now in fields}
+    kinds |= {old: _option(old, fields[now], hidden=True) for old, now in formerly.items()}
     keyword = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY, default=None)
-    fields = [keyword(name, annotation=kind) for name, kind in kinds.items()]
+    options = [keyword(name, annotation=kind) for name, kind in kinds.items()]
 
     def command(**given: Any) -> None:
         # An option that may come several times and did not is an empty list.
@@ -70,7 +59,7 @@ def with_settings(
 
     # The argument first, then the fields by topic, then what is no setting of a run.
     own = [p.replace(kind=p.KEYWORD_ONLY) for p in own]
-    parameters = [own[0], *fields, *own[1:]]
+    parameters = [own[0], *options, *own[1:]]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     command.__doc__ = function.__doc__
@@ -78,7 +67,7 @@ def with_settings(
     return command
 
 
-def _option(name: str, field: FieldInfo) -> Any:
+def _option(name: str, field: FieldInfo, *, hidden: bool = False) -> Any:
     extra: Any = field.json_schema_extra or {}
     dashed = f"--{name.replace('_', '-')}"
     kind, metavar = _plain(field.annotation)
@@ -87,10 +76,11 @@ def _option(name: str, field: FieldInfo) -> Any:
         declarations = [f"{dashed}/--no-{dashed[2:]}"]
         text += "  [default: on]" if field.default else ""
     else:
-        declarations = [dashed, *extra.get("aliases", ())]
+        declarations = [dashed, *(() if hidden else extra.get("aliases", ()))]
         shown = _shown(field.default)
         text += f"  [default: {shown}]" if shown else ""
-    return Annotated[kind | None, panel(extra["panel"], text, *declarations, metavar=metavar)]
+    rest = {"metavar": metavar, "hidden": hidden}
+    return Annotated[kind | None, panel(extra["panel"], text, *declarations, **rest)]
 
 
 def _plain(annotation: Any) -> tuple[Any, str | None]:
@@ -106,6 +96,8 @@ def _plain(annotation: Any) -> tuple[Any, str | None]:
         return list[str], None  # given several times: names and paths may hold commas
     if get_origin(annotation) is Literal:
         return annotation, "|".join(get_args(annotation))
+    if annotation in (int, float):  # the settings say what is wrong with a number, the same to all
+        return str, f"<{annotation.__name__}>"
     return annotation, None
 
 

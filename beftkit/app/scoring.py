@@ -68,7 +68,9 @@ def score(
             show_default=False,
         ),
     ] = None,
-    method: Annotated[Method, Option(help="Which figure ranks.")] = Method.projection,
+    method: Annotated[
+        Method, Option(metavar="FIGURE", help=f"Which figure ranks: {', '.join(Method)}.")
+    ] = Method.projection,
     candidates: Annotated[
         str | None, Option(help="Roles to choose the target from.  [default: q,k,v]")
     ] = None,
@@ -119,6 +121,7 @@ def score(
     options |= {"model_config": model_config, "families": families, "download": download}
     options |= {"allow_inert": allow_inert, "allow_nonfinite": allow_nonfinite}
     results = diff.score_all(pre if posts else None, posts or [pre], **options)
+    failed = scores.failures(results, fail_on_change, fail_if_target_not)
     document = scores.scores_document(results)
     if modules:
         format = Format.json
@@ -128,7 +131,6 @@ def score(
     written, notes = show(document, format, output)
     drawn = [f"wrote {plot}"] if plot is not None else []
     say([] if quiet else dict.fromkeys([*drawn, *written, *notes]))
-    failed = scores.failures(results, fail_on_change, fail_if_target_not)
     if failed:
         say(failed)
         raise typer.Exit(3)

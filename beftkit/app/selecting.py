@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from beftkit.app.common import Format, show
-from beftkit.app.options import TopicCommand, flag, late_command, with_settings
+from beftkit.app.options import flag, late_command, with_settings
 from beftkit.app.progress import IS_MAIN, watched
 from beftkit.app.training import (
     DryRun,
@@ -28,7 +28,7 @@ def command(name: str) -> Any:
     """The command of this name, built."""
     built = with_settings(select, SelectSettings, [*SelectSettings.SHARED, *SelectSettings.GRID])
     why = "Choose the bias to fine-tune, and show why."
-    return late_command(name, built, why, cls=TopicCommand)
+    return late_command(name, built, why)
 
 
 def select(

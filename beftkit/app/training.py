@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from beftkit.app.common import Format, OutputOption, check_outputs, say, show
-from beftkit.app.options import TopicCommand, flag, late_command, with_settings
+from beftkit.app.options import flag, late_command, with_settings
 from beftkit.app.progress import IS_MAIN, looked_at, watched
 from beftkit.errors import UsageError
 from beftkit.settings.evaluate import EvaluateSettings
@@ -56,7 +56,7 @@ def command(name: str) -> Any:
     }
     function, settings, short_help = known[name]
     built = with_settings(function, settings, settings.model_fields)
-    return late_command(name, built, short_help, cls=TopicCommand)
+    return late_command(name, built, short_help)
 
 
 def train(

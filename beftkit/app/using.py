@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from beftkit.app.common import Format, OutputOption, QuietOption, put, say, show
-from beftkit.app.options import TopicCommand, flag, late_command, panel, with_settings
+from beftkit.app.options import flag, late_command, panel, with_settings
 from beftkit.app.progress import IS_MAIN, watched
 from beftkit.errors import BeftError, UsageError
 from beftkit.settings.parts import DATA, MODEL, Part
@@ -44,7 +44,7 @@ def command(name: str) -> Any:
     # The argument of an export is the adapter, and its --base the model.
     names = [one for one in settings.model_fields if name == "predict" or one != "adapter"]
     built = with_settings(function, settings, names)
-    return late_command(name, built, short_help, cls=TopicCommand)
+    return late_command(name, built, short_help)
 
 
 def predict(

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, option
+from beftkit.spelling import meant
 
 #: words in a module path or sub-configuration name -> the modality they speak of
 MODALITY_WORDS = (
@@ -147,7 +148,9 @@ def choose_tower(towers: Sequence[str], wanted: str | None) -> tuple[str, list[s
     names = sorted(set(towers))
     if wanted is not None:
         if wanted != "all" and not any(in_tower(name, wanted) for name in names):
-            raise BeftError(f"tower {wanted!r}: expected one of {', '.join([*names, 'all'])}")
+            known = [*names, "all"]
+            expected = f"expected one of {', '.join(known)}{meant(wanted, known)}"
+            raise BeftError(f"{option('tower', wanted)}: {expected}")
         return wanted, []
     modalities = {name.split(".")[0].split(":")[0] for name in names}
     if len(modalities) == 1:

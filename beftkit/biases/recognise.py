@@ -220,7 +220,7 @@ def _split_rule(item: Named, scene: _Scene) -> str | None:
         return scene.table.split_rule(item.leaf, frozenset({"gpt2"}))
     raise BeftError(
         f"{scene.where}: {item.tensor.name} holds q, k and v in one, and without a config.json "
-        "nothing says how; give --model-config PATH"
+        "nothing says how; give --model-config=PATH"
     )
 
 

@@ -123,7 +123,7 @@ def cut(rule: str, name: str, width: int, config: Mapping[str, Any], where: str)
             return found
         raise BeftError(
             f"{where}: {name} holds q, k and v in one; cutting it needs {keys[0]}, which its "
-            "config.json does not say; give the right one with --model-config PATH"
+            "config.json does not say; give the right one with --model-config=PATH"
         )
 
     def parts(blocks: int | None = None, **shares: int) -> dict[str, Cut]:

@@ -104,7 +104,9 @@ def open_checkpoint(reference: str | Path, *, download: bool = False) -> Checkpo
     if not exists:
         far = _open_hub(str(reference), download) if isinstance(reference, str) else None
         if far is None:
-            raise BeftError(f"{reference}: no such file or folder; expected a checkpoint")
+            raise BeftError(
+                f"{reference}: no such file or folder; expected a checkpoint, or owner/name"
+            )
         return far
     if is_folder:
         folder = LocalFolder(path)

@@ -97,7 +97,7 @@ class HubFolder:
             self.commit, paths = self._cached_listing()
         except BeftError as error:
             hint = "" if reference.forced else "; nor is there such a local file or folder"
-            raise BeftError(f"{error}{hint}") from None
+            raise BeftError(f"{error.told}{hint}") from None
         folder, _, file = reference.path.rpartition("/")
         self.name = file if reference.path in paths else ""
         self._inside = folder if self.name else reference.path

@@ -19,8 +19,9 @@ from beftkit.diff.compare import (
     settle_candidates,
 )
 from beftkit.diff.sides import Reference, Sides, expand_runs, passed_over
-from beftkit.errors import BeftError
+from beftkit.errors import UsageError, option
 from beftkit.scores import METHODS, Coverage, Identity, Scores, SiteScore, choose_target, rank_roles
+from beftkit.spelling import meant
 
 __all__ = ["Comparison", "comparison", "score", "score_all"]
 _THREADS = 4  # POSTs read side by side; each holds its biases alone, so memory stays flat
@@ -108,7 +109,8 @@ def score_all(
     """
     methods = [name for name in METHODS if name != "fisher"]  # needs data, not another checkpoint
     if method not in methods:
-        raise BeftError(f"method {method!r}: expected one of {', '.join(methods)}")
+        expected = f"expected one of {', '.join(methods)}{meant(method, methods)}"
+        raise UsageError(f"{option('method', method)}: {expected}")
     given = load_config(model_config) if model_config else None
     sides = Sides(pre, given, load_table(families), download)
 

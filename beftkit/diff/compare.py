@@ -8,9 +8,10 @@ import numpy as np
 
 from beftkit.biases import ROLES, Site, bias_free, nearest_names
 from beftkit.checkpoints import BiasSet
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, UsageError, option
 from beftkit.scores import DEFAULT_CANDIDATES, RoleScore, SiteScore
 from beftkit.scores.statistics import Stats, metrics, pair_stats, stats_from_sums, within_rounding
+from beftkit.spelling import OF_ROLES, meant
 
 Pair = tuple[Site, Site]
 _BATCH = 1 << 16  # elements per side of one batch: half a MiB in float64, in a core's cache
@@ -130,8 +131,10 @@ def settle_candidates(given: Sequence[str] | None, roles: Iterable[str]) -> list
         return [*DEFAULT_CANDIDATES] if usual or not raw else raw
     unknown = [role for role in given if role not in ROLES and role not in raw]
     if unknown or not given:
-        shown = ", ".join(unknown) or "none"
-        raise BeftError(f"candidates: {shown} given; expected some of {', '.join([*ROLES, *raw])}")
+        known = [*ROLES, *raw]
+        likely = meant(unknown[0], known, OF_ROLES) if unknown else ""
+        place = option("candidates", ",".join(unknown))
+        raise UsageError(f"{place}: expected some of {', '.join(known)}{likely}")
     return list(dict.fromkeys(given))
 
 

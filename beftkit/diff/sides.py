@@ -24,6 +24,7 @@ from beftkit.errors import BeftError, UsageError
 Reference = Any
 #: what lies in the folder of a model or an adapter, never in that of a run
 _NO_RUN = ("model.safetensors", "pytorch_model.bin", ADAPTER_CONFIG, BIASES_NAME)
+_BOTH = "`beftkit score PRE POST`"
 _RUN = re.compile(r"(?:checkpoint|epoch|step|snapshot)s?[-_]?\d+", re.IGNORECASE)
 
 
@@ -49,7 +50,13 @@ class Sides:
 
     def pair(self, post: Reference) -> tuple[BiasSet, BiasSet]:
         """The biases of PRE and of one POST."""
-        after = self._open(post)  # not kept: memory stays flat over many POSTs
+        try:
+            after = self._open(post)  # not kept: memory stays flat over many POSTs
+        except BeftError as error:
+            if self.pre is not None:
+                raise
+            alone = "one name alone has to be an adapter's, two are compared by"
+            raise BeftError(f"{error.told}; {alone} {_BOTH}") from None
         if self.pre is not None:
             before = self.kept(self.pre)
         elif after.adapter is not None:
@@ -57,7 +64,7 @@ class Sides:
         else:
             raise UsageError(
                 f"{after.reference}: is no adapter that names its base, so PRE is needed as well: "
-                "beftkit score PRE POST"
+                f"{_BOTH}; `beftkit inspect {after.reference}` lists its biases"
             )
         # A snapshot without a configuration is read by that of its other side.
         own = before.config if before.adapter is None else self.base_of(before).config

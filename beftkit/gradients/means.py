@@ -121,5 +121,5 @@ def _mean(sums: dict[str, Any], count: int, accelerator: Accelerator) -> dict[st
 def _advice(batch_size: int) -> str:
     return (
         f"with batch_size {batch_size}; lower --batch-size or --max-length, or use "
-        "--gradient-checkpointing or --dtype bfloat16"
+        "--gradient-checkpointing or --dtype=bfloat16"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from beftkit.edges import printable
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, UsageError
 from beftkit.files import write_whole
 from beftkit.present.words import MEANING
 from beftkit.scores import FIGURES, METHODS, Scores, post_labels
@@ -160,7 +160,7 @@ def check_plot_path(path: str | Path) -> Path:
     """Refuse a picture format that is not drawn."""
     path = Path(path)
     if path.suffix not in SUFFIXES:
-        raise BeftError(f"{path}: expected a file name that ends in {', '.join(SUFFIXES)}")
+        raise UsageError(f"{path}: expected a file name that ends in {', '.join(SUFFIXES)}")
     return path
 
 

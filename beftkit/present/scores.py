@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from beftkit.errors import BeftError
+from beftkit.biases import ROLES
+from beftkit.errors import BeftError, UsageError, option
 from beftkit.present.document import Block, Document, Lines, Table, numbers, texts
 from beftkit.present.words import MEANING, count, marks, noted, number, source, sparkline
 from beftkit.scores import FIGURES, METHODS, RoleScore, Scores, document, post_labels
+from beftkit.spelling import OF_ROLES, meant
 
 Cells = Mapping[str, Callable[[RoleScore], str]]
 WIDTH: Cells = {"width": lambda score: count(score.width, "mixed")}
@@ -78,7 +80,15 @@ def target_line(results: Sequence[Scores], show: Callable[[float | None], str] =
 
 
 def failures(results: Sequence[Scores], on_change: bool, target: str | None) -> list[str]:
-    """Why a run that checks its checkpoints must fail: one sentence each, none if all is well."""
+    """Why a run that checks its checkpoints must fail: one sentence each, none if all is well.
+
+    Raises:
+        UsageError: the target that is wanted is no role, so every run would fail.
+    """
+    known = list(dict.fromkeys([*ROLES, *(role for one in results for role in one.roles)]))
+    if target is not None and target not in known:
+        expected = f"expected one of {', '.join(known)}{meant(target, known, OF_ROLES)}"
+        raise UsageError(f"{option('fail_if_target_not', target)}: {expected}")
     labels = post_labels(results)
     found = []
     if on_change:

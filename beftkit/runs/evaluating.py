@@ -115,7 +115,7 @@ def evaluate_with(settings: EvaluateSettings, watcher: Watcher | None = None) ->
     splits = ready.validation
     with out_of_memory(
         f"with batch_size {s.batch_size}, max_length {ready.length}; lower --batch-size or "
-        "--max-length, or use --precision bf16 or --dtype bfloat16"
+        "--max-length, or use --precision=bf16 or --dtype=bfloat16"
     ):
         ready.place()
         how = ready.objective, metrics, ready.accelerator, s.batch_size, watcher

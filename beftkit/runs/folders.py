@@ -13,7 +13,7 @@ from typing import Any
 from beftkit.adapters.places import ADAPTER as ADAPTER
 from beftkit.adapters.places import MODEL as MODEL
 from beftkit.adapters.places import SETTINGS as SETTINGS
-from beftkit.errors import BeftError, UsageError
+from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import headed, read_headed, write_whole
 from beftkit.runs import manifest, provenance
 from beftkit.runs.locks import LOCK, check_free, occupied
@@ -120,8 +120,8 @@ def _check_ours(folder: Path) -> None:
         resolve_train(folder / SETTINGS, {})
     except BeftError as error:
         raise BeftError(
-            f"{folder}: its {SETTINGS} is no run's, so nothing is replaced ({error}); give another "
-            "--output"
+            f"{folder}: its {SETTINGS} is no run's, so nothing is replaced ({error.told}); give "
+            "another --output"
         ) from None
 
 
@@ -183,9 +183,9 @@ def _check_same(folder: Path, settings: TrainSettings) -> None:
     for key in now:
         if key not in FREE and before.get(key) != now[key]:
             raise BeftError(
-                f"{folder}: was begun with {key} {before.get(key)!r}, not {now[key]!r}; resume "
-                "with the same settings (--output and --resume alone will do), or start afresh "
-                "with --overwrite"
+                f"{folder}: was begun with {option(key, before.get(key))}, not {now[key]!r}; "
+                "resume with the same settings (--output and --resume alone will do), or start "
+                "afresh with --overwrite"
             )
 
 
@@ -212,14 +212,45 @@ def resolve_run(
 
     Raises:
         UsageError: an unknown setting, a value that does not fit, or no model.
+        BeftError: nothing to take up in its folder.
     """
     output = given.get("output")
-    if resume and config is None and output is not None and given.get("bias") != "auto":
+    if resume and config is None and output is not None:
         saved = Path(output) / SETTINGS
-        config = saved if saved.is_file() else None
-        if config:
+        if not saved.is_file():
+            check_resumable(Path(output), SETTINGS, given)
+        elif given.get("bias") != "auto":
+            config = saved
             check_code(saved, given)
     return resolve_train(config, given)
+
+
+def check_resumable(folder: Path, settings: str, given: Mapping[str, Any]) -> None:
+    """Refuse to take up what was never begun, unless it is told what to begin.
+
+    Raises:
+        BeftError: the folder holds no such settings, and no model was given.
+    """
+    if given.get("model") is not None:
+        return
+    kinds = {SETTINGS: ("run", "train"), f"{SELECT}.yaml": ("selection", "select")}
+    wanted = kinds.pop(settings)[0]
+    for name, (kind, command) in kinds.items():
+        if (folder / name).is_file():
+            raise BeftError(
+                f"{folder}: holds a {kind}, not a {wanted}; `beftkit {command} --output {folder} "
+                "--resume` takes it up"
+            )
+    if (folder / SELECT / f"{SELECT}.yaml").is_file():
+        raise BeftError(
+            f"{folder}: its bias was not chosen yet; give the run's settings again, with "
+            "--bias=auto and --resume"
+        )
+    there = f"holds no {wanted}" if folder.is_dir() else "no such folder"
+    raise BeftError(
+        f"{folder}: {there}, so there is nothing to resume; expected the --output of a {wanted} "
+        "that was begun"
+    )
 
 
 def check_code(saved: Path, given: Mapping[str, Any]) -> None:
@@ -236,7 +267,7 @@ def check_code(saved: Path, given: Mapping[str, Any]) -> None:
         if name and name not in METRIC_NAMES and not given.get("metric"):
             raise UsageError(
                 f"{saved}: names the metric {name!r}, which is code to run; give it here as well: "
-                f"--metric {name}"
+                f"{option('metric', name)}"
             )
     if held.get("trust_remote_code") and not given.get("trust_remote_code"):
         raise UsageError(

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from beftkit.errors import BeftError, Unreachable
+from beftkit.errors import BeftError, Unreachable, option
 from beftkit.models import code_of
 from beftkit.objectives import held_labels
-from beftkit.registry import REGIMES, TASKS, Task
+from beftkit.registry import TASKS, Task
 from beftkit.settings.evaluate import EvaluateSettings
+from beftkit.settings.fisher import FisherSettings
 from beftkit.settings.resolve import Loading
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import (
     Data,
     LabelMisfit,
+    check_metric,
     load_files,
     load_task,
     read_label_map,
@@ -22,6 +24,7 @@ from beftkit.tasks import (
     unnamed,
 )
 from beftkit.tasks.table import listed
+from beftkit.tuning.choice import parse_bias, parse_layers
 
 #: classes that are named one by one in a note
 MOST_NAMED = 12
@@ -42,6 +45,7 @@ def load_data(
             data can meet.
     """
     s = settings
+    check_words(s)
     if s.task:
         check_task(s)
     given = None if s.label_map is None else read_label_map(s.label_map)
@@ -115,25 +119,36 @@ def _met(
             if more > 0 or (more and unnamed(names)):
                 return own  # the head's size is what does not fit, and loading says so
         hint = "; --new-head draws a fresh classifier" if may_be_fresh else ""
-        raise BeftError(f"{error}{hint}") from None
+        raise BeftError(f"{error.told}{hint}") from None
 
 
 def check_task(settings: Loading) -> Task:
     """The task of the registry that settings name.
 
     Raises:
-        BeftError: there is no such task, or it has no such regime.
+        BeftError: there is no such task, which can only be an adapter's word.
     """
     task = TASKS.get(settings.task or "")
     if task is None:
-        raise BeftError(f"task {settings.task!r}: expected one of {', '.join(TASKS)}")
-    regime = settings.regime if isinstance(settings, TrainSettings) else "all"
-    if regime in REGIMES and regime not in task.sizes:
-        raise BeftError(
-            f"regime {regime}: {task.name} has {', '.join(task.sizes)}; --train-size N takes any "
-            "number"
-        )
+        place = option("task", settings.task)
+        raise BeftError(f"{place}: the adapter names it; expected one of {', '.join(TASKS)}")
     return task
+
+
+def check_words(settings: Loading) -> None:
+    """Refuse words of the settings that mean nothing, before anything is read.
+
+    Raises:
+        UsageError: what trains, layers, or a metric.
+    """
+    s = settings
+    if isinstance(s, TrainSettings):
+        if s.bias != "auto":
+            parse_bias(s.bias)
+        if s.layers is not None:
+            parse_layers(s.layers)
+    for name in () if isinstance(s, FisherSettings) else s.metric:
+        check_metric(name, trust_remote_code=s.trust_remote_code)
 
 
 def class_notes(data: Data) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from beftkit.accelerator import make_accelerator
 from beftkit.checkpoints import open_checkpoint
+from beftkit.diff.compare import settle_candidates
 from beftkit.errors import BeftError, UsageError
 from beftkit.progress import displayed
 from beftkit.runs.loading import load_data
@@ -104,7 +105,7 @@ def fisher_all(
         model: folder, or ``owner/name`` on the hub.
         watcher, progress: as for `fisher`.
         settings: fields of `beftkit.settings.FisherSettings`: ``task`` or ``train_file``,
-            ``examples``, ``variant``, ``reduce``, ``head_seeds``, ``snapshots``, ...
+            ``train_size``, ``variant``, ``reduce``, ``head_seeds``, ``snapshots``, ...
 
     Returns:
         One result for the model, and one for each snapshot.
@@ -131,6 +132,8 @@ class _Journey:
         self.alone: tuple[str, ...] = ()
 
     def run(self) -> list[Scores]:
+        from beftkit.gradients import sites_of
+
         s = self.s
         self.accelerator = make_accelerator(s.device, s.precision)
         self.data = load_data(s)
@@ -142,6 +145,9 @@ class _Journey:
             )
         snapshots = _expand(s.snapshots)
         self.passes = len(s.head_seeds) + len(snapshots)
+        if s.candidate_roles is not None:  # refused before the work
+            measured = sites_of(first.model, s.tower)
+            settle_candidates(s.candidate_roles, [site.role for site in measured.sites])
         result = [self.over_heads()]
         former: dict[str, Any] = {}
         for path in snapshots:
@@ -264,7 +270,7 @@ def _put_snapshot(model: Any, path: Path, former: dict[str, Any]) -> set[str]:
         if name not in parameters or tuple(parameters[name].shape) != tuple(info.shape):
             raise BeftError(
                 f"{path}: holds {name} {list(info.shape)}, which this {type(model).__name__} has "
-                "not; expected a snapshot of a run on this model (train --save-snapshots)"
+                "not; expected a snapshot of a run on this model (`beftkit train --save-snapshots`)"
             )
     read = checkpoint.read(list(checkpoint.tensors))
     with torch.no_grad():

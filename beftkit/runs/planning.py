@@ -286,7 +286,7 @@ def count_examples(settings: Loading, data: Data, unread: str) -> int | None:
         if settings.regime in REGIMES:
             return TASKS[data.name].sizes[settings.regime]
         return settings.train_size
-    return settings.examples if isinstance(settings, FisherSettings) else None
+    return settings.train_size if isinstance(settings, FisherSettings) else None
 
 
 def planned_course(

@@ -125,12 +125,12 @@ def training_examples(settings: Loading, data: Data, seed: int) -> Split:
     if isinstance(s, FisherSettings):
         if train is None:
             raise BeftError(f"{data.name}: no training examples there")
-        if s.examples is not None and s.examples > len(train):
+        if s.train_size is not None and s.train_size > len(train):
             raise BeftError(
-                f"{data.name}: has {len(train)} training examples, not {s.examples}; lower "
-                "--examples"
+                f"{data.name}: has {len(train)} training examples, not {s.train_size}; lower "
+                "--train-size"
             )
-        return train if s.examples is None else train.take(range(s.examples))
+        return train if s.train_size is None else train.take(range(s.train_size))
     if train is None:
         raise BeftError(f"{data.name}: no training examples there; give --train-file")
     if not isinstance(s, TrainSettings):

@@ -11,7 +11,7 @@ from typing import Any
 
 from beftkit.adapters import BIASES_NAME, CONFIG_NAME, WEIGHTS_NAME
 from beftkit.checkpoints.fetch import Connection, Offline
-from beftkit.errors import BeftError, UsageError
+from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import write_whole
 from beftkit.objectives import Objective
 from beftkit.runs import manifest
@@ -55,13 +55,13 @@ def check_push(repo_id: str) -> None:
     from huggingface_hub import constants, get_token
 
     tools: Any = huggingface_hub.utils
-    place = f"push_to_hub {repo_id}"
+    place = option("push_to_hub", repo_id)
     try:
         tools.validate_repo_id(repo_id)
     except tools.HFValidationError as error:
-        raise BeftError(f"push_to_hub {repo_id!r}: {_first(error)}") from None
+        raise UsageError(f"{place}: {_first(error)}") from None
     if "/" not in repo_id:
-        raise BeftError(f"push_to_hub {repo_id!r}: expected owner/name")
+        raise UsageError(f"{place}: expected owner/name")
     if get_token() is None:
         raise BeftError(f"{place}: nobody is logged in; run `hf auth login`, or set HF_TOKEN")
     url = f"{constants.ENDPOINT}/api/whoami-v2"
@@ -72,7 +72,7 @@ def check_push(repo_id: str) -> None:
         what = "offline mode (HF_HUB_OFFLINE) forbids to ask the hub"
         raise BeftError(f"{place}: {what}") from None
     except BeftError as error:
-        raise BeftError(f"push_to_hub {error}") from None
+        raise BeftError(f"--push-to-hub: {error.told}") from None
     except (ValueError, AttributeError, RecursionError):
         what = f"{constants.ENDPOINT} answers, but not as a hub does; is HF_ENDPOINT right?"
         raise BeftError(f"{place}: {what}") from None
@@ -152,10 +152,10 @@ def _one_line(folder: Path, repo_id: str) -> Iterator[None]:
             why += f"for {owner}?"
         else:
             why = f"the hub answers {status} ({said})"
-        raise BeftError(f"push_to_hub {repo_id}: {why}; {later}") from None
+        raise BeftError(f"{option('push_to_hub', repo_id)}: {why}; {later}") from None
     except (client, OSError, ValueError, RuntimeError) as error:  # RuntimeError: of hf_xet
         why = f"the upload to {constants.ENDPOINT} failed ({_first(error)})"
-        raise BeftError(f"push_to_hub {repo_id}: {why}; {later}") from None
+        raise BeftError(f"{option('push_to_hub', repo_id)}: {why}; {later}") from None
     finally:
         if shown:
             tools.enable_progress_bars()
@@ -177,15 +177,16 @@ def check_wanted(settings: TrainSettings) -> None:
     if s.push_to_hub is None:
         return
     if s.output is None:
-        raise UsageError("push_to_hub: no output was given; expected the folder that keeps it too")
+        raise UsageError("--push-to-hub: lacks --output, the folder that keeps it too")
     if len(s.seeds) > 1:
         raise UsageError(
-            f"push_to_hub: takes one adapter, and {len(s.seeds)} seeds make as many; give one seed"
+            f"--push-to-hub: takes one adapter, and {len(s.seeds)} seeds make as many; give "
+            "--seeds=N, one"
         )
     if s.bias.partition(":")[0] in ("full", "rand"):
         raise UsageError(
-            f"push_to_hub: takes adapters, and bias {s.bias} makes a whole model; upload it with "
-            "`hf upload owner/name OUTPUT/model .`"
+            f"--push-to-hub: takes adapters, and {option('bias', s.bias)} makes a whole model; "
+            "upload it with `hf upload owner/name OUTPUT/model .`"
         )
     check_push(s.push_to_hub)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, option
 from beftkit.settings.train import TrainSettings
 from beftkit.training.journal import named
 
@@ -37,7 +37,8 @@ def tracked(
         accelerator.init_trackers(PROJECT, config={**_plain(settings), "seed": seed})
     except Exception as error:  # code of others may raise anything
         _finish(accelerator)
-        raise BeftError(f"report_to {settings.report_to}: cannot start ({named(error)})") from error
+        place = option("report_to", settings.report_to)
+        raise BeftError(f"{place}: cannot start ({named(error)})") from error
     try:
         yield
     finally:

@@ -315,5 +315,5 @@ def memory_advice(settings: TrainSettings) -> str:
     return (
         f"with batch_size {settings.batch_size}, max_length {settings.max_length}; lower "
         "--batch-size (and raise --accumulation), --max-length, or use --gradient-checkpointing, "
-        "--precision bf16 or --dtype bfloat16"
+        "--precision=bf16 or --dtype=bfloat16"
     )

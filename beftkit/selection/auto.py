@@ -36,10 +36,10 @@ def choose_bias(
         BeftError: no output, a folder that holds something, or no candidate that can be the target.
     """
     if settings.output is None:
-        raise UsageError("bias auto keeps its probe in the run's folder; give an output")
+        raise UsageError("--bias=auto: keeps its probe in the run's folder; give --output")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(
-            "bias auto is for one process; several can share out a selection: `beftkit select`"
+            "--bias=auto: is for one process; several can share out a selection: `beftkit select`"
         )
     folder = Path(settings.output)
     held = folder.is_dir() and any(one.name not in _APART for one in folder.iterdir())

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from beftkit.errors import BeftError
+from beftkit.errors import UsageError, option
 from beftkit.settings.resolve import cell_settings
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings
+from beftkit.spelling import OF_ROLES, meant
 
 #: what verification trains beside the candidates
 CONTROLS = ("none", "all")
@@ -73,12 +74,12 @@ def biases_to_verify(settings: SelectSettings) -> list[str]:
     """What verification trains, the cheapest controls first.
 
     Raises:
-        BeftError: a candidate that is no role.
+        UsageError: a candidate that is no role.
     """
     from beftkit.biases import ROLES
 
     unknown = [role for role in settings.candidates if role not in ROLES]
     if unknown:
-        given, known = ", ".join(unknown), ", ".join(ROLES)
-        raise BeftError(f"candidates: {given} given; expected some of {known}")
+        expected = f"expected some of {', '.join(ROLES)}{meant(unknown[0], ROLES, OF_ROLES)}"
+        raise UsageError(f"{option('candidates', ','.join(unknown))}: {expected}")
     return ["none", *settings.candidates, "all"] if settings.verify else []

@@ -238,8 +238,8 @@ class _Journey:
         except Refusal:
             raise
         except BeftError as error:
-            self.watcher.note(f"{where}: failed: {error}")
-            result = replace(result, failed={PROBE: str(error)})
+            self.watcher.note(f"{where}: failed: {error.at_terminal}")
+            result = replace(result, failed={PROBE: error.at_terminal})
         else:
             for bias in biases:
                 if bias == "all" and self.settings.probe_steps is None:
@@ -252,8 +252,8 @@ class _Journey:
                 except Refusal:
                     raise
                 except BeftError as error:
-                    self.watcher.note(f"{where}, bias {bias}: failed: {error}")
-                    result = replace(result, failed={**result.failed, bias: str(error)})
+                    self.watcher.note(f"{where}, bias {bias}: failed: {error.at_terminal}")
+                    result = replace(result, failed={**result.failed, bias: error.at_terminal})
         write_whole(folder / CELL, _json(result.to_dict()))
 
     def probed(self, cell: Cell, folder: Path, result: CellResult) -> CellResult:
@@ -273,8 +273,8 @@ class _Journey:
                     methods["fisher"] = fisher_method(*what, self.watcher)
                     write_whole(saved, _json(headed(asdict(methods["fisher"]))))
                 except BeftError as error:
-                    self.watcher.note(f"fisher failed: {error}")
-                    failed["fisher"] = str(error)
+                    self.watcher.note(f"fisher failed: {error.at_terminal}")
+                    failed["fisher"] = error.at_terminal
         track = read_track(folder / PROBE / LOG)
         when = when_settled(track, methods["projection"], self.settings)
         place = replace(cell, lr=resolved.lr, epochs=resolved.epochs)

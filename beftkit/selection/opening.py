@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, option
 from beftkit.files import write_whole
 from beftkit.runs import manifest
-from beftkit.runs.folders import check_code
+from beftkit.runs.folders import check_code, check_resumable
 from beftkit.runs.locks import LOCK, check_free, occupied
 from beftkit.runs.manifest import HALF
 from beftkit.selection.cells import PROBE, Cell
@@ -38,6 +38,8 @@ def settings_of(
         if saved.is_file():
             check_code(saved, given)
             config = saved
+        else:
+            check_resumable(Path(output), SETTINGS, {"model": model})
     return resolve_select(config, {**given, "model": model})
 
 
@@ -129,8 +131,8 @@ def _former(
         resolve_select(folder / SETTINGS, {})
     except BeftError as error:
         raise BeftError(
-            f"{folder}: its {SETTINGS} is no selection's, so nothing is replaced ({error}); give "
-            "another --output"
+            f"{folder}: its {SETTINGS} is no selection's, so nothing is replaced ({error.told}); "
+            "give another --output"
         ) from None
     manifest.check_no_link(folder, CELLS)
     for cell in sorted((folder / CELLS).glob("*")):
@@ -148,7 +150,8 @@ def _check_same(folder: Path, values: Mapping[str, Any]) -> None:
         # Verification may come later; the rest changes nothing of what is found.
         if key not in ("verify", "report_to", "device") and before.get(key) != values.get(key):
             raise BeftError(
-                f"{folder}: was begun with {key} {before.get(key)!r}, not {values.get(key)!r}; "
+                f"{folder}: was begun with {option(key, before.get(key))}, not "
+                f"{values.get(key)!r}; "
                 "resume with the same settings (--output and --resume alone will do), or start "
                 "afresh with --overwrite"
             )

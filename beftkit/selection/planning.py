@@ -185,7 +185,7 @@ def check_verifiable(settings: SelectSettings, data: Data) -> None:
         UsageError: there is nothing to evaluate on.
     """
     if settings.verify and not data.validation:
-        raise UsageError("verify compares metrics; expected a validation file as well")
+        raise UsageError("--verify: compares metrics; give --validation-file as well")
 
 
 class Whole:

@@ -14,7 +14,7 @@ class AdapterPart(parts.Part):
     adapter: str | None = of_model(
         None, "An adapter's folder, or owner/name[@revision] on the hub."
     )
-    batch_size: int = of_evaluation(64, "Examples a batch.", gt=0)
+    batch_size: int = of_evaluation(64, "Examples a batch.", gt=0, former=("eval_batch_size",))
 
 
 class EvaluateSettings(

@@ -40,7 +40,9 @@ class MeasurePart(parts.Part):
     snapshots: tuple[str, ...] = described(
         (), WHAT, "Measure at these states of a run as well: OUT/snapshots, or files in it."
     )
-    examples: int | None = of_data(None, "The first so many training examples.  [all]", gt=0)
+    train_size: int | None = of_data(
+        None, "The first so many training examples.  [all]", gt=0, former=("examples",)
+    )
     batch_size: int | None = of_device(
         None, f"Examples a backward pass.  [{BATCH}; batch-mean: {BATCH_PUBLISHED}]", gt=0
     )
@@ -83,18 +85,19 @@ class FisherSettings(
     @property
     def candidate_roles(self) -> list[str] | None:
         """The roles to choose the target from, as they were given."""
-        return self.candidates.replace(" ", "").split(",") if self.candidates else None
+        given = self.candidates
+        return None if given is None else given.replace(" ", "").split(",")
 
     @model_validator(mode="after")
     def _consistent(self) -> FisherSettings:
         if (self.task is None) == (self.train_file is None):
-            both = self.task is not None
-            raise ValueError(
-                f"{'both' if both else 'neither'} a task {'and' if both else 'nor'} a train file "
-                "were given; expected one of them"
-            )
+            both = "--task and --train-file were both given"
+            neither = "neither --task nor --train-file was given"
+            raise ValueError(f"{both if self.task else neither}; expected one of them")
         if self.regression and self.train_file is None:
-            raise ValueError("regression is for files of your own; a task knows its kind")
+            raise ValueError("--regression: is for files of your own; a task knows its kind")
         if self.snapshots and len(self.head_seeds) > 1:
-            raise ValueError("snapshots hold the classifier of their run; give one head seed")
+            raise ValueError(
+                "--snapshots: they hold the classifier of their run; give --head-seeds=N, one"
+            )
         return self

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from beftkit.registry import MAX_LENGTH, TASKS
+from beftkit.settings.names import check_task, renamed
 
 MODEL, WHAT, DATA = "Model", "What trains", "Data"
 OPTIMISATION, DEVICE = "Optimisation", "Precision and device"
@@ -26,8 +27,11 @@ _TASKS = f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}."
 
 
 def described(default: Any, panel: str, description: str, **rules: Any) -> Any:
-    """A field that is a flag as well: its help, its topic, other spellings as ``aliases``."""
-    extra = {"panel": panel, "aliases": rules.pop("aliases", ())}
+    """A field that is a flag as well: its help, its topic, other spellings as ``aliases``.
+
+    ``former``: names of fields that are taken for it and shown nowhere.
+    """
+    extra = {name: rules.pop(name, ()) for name in ("aliases", "former")} | {"panel": panel}
     return Field(default, description=description, json_schema_extra=extra, **rules)
 
 
@@ -51,6 +55,7 @@ class Part(BaseModel):
     def _texts(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
+        values = renamed(cls, values)
         return {key: str(one) if isinstance(one, Path) else one for key, one in values.items()}
 
 
@@ -119,6 +124,11 @@ class TaskPart(Part):
         None, "Folder of GLUE or SuperGLUE in its original layout; without it the hub."
     )
     data_revision: str | None = of_data(None, "The data set's revision on the hub.")
+
+    @field_validator("task")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        return value if value is None else check_task(value)
 
 
 class TrainFilePart(Part):

@@ -6,14 +6,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from beftkit.errors import BeftError, UsageError
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.fisher import FisherSettings
+from beftkit.settings.names import renamed
 from beftkit.settings.parts import Part
 from beftkit.settings.predict import ExportSettings, PredictSettings
 from beftkit.settings.select import SelectSettings
+from beftkit.settings.sentences import sentence
 from beftkit.settings.train import TrainSettings
 
 #: what loads data and a model
@@ -31,9 +33,17 @@ def resolve(kind: type[_Settings], file: str | Path | None, flags: Mapping[str, 
     Raises:
         UsageError: an unknown key, or a value that does not fit.
     """
-    values = {**(read_yaml(file) if file else {})}
-    values |= {key: value for key, value in flags.items() if value is not None}
-    return checked(kind, values)
+    held, given = _both(kind, file, flags)
+    return checked(kind, {**held, **given}, file, {*held} - {*given})
+
+
+def _both(
+    kind: type[Part], file: str | Path | None, flags: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a file holds and what flags were given, under the names of today."""
+    held = renamed(kind, read_yaml(file)) if file else {}
+    given = renamed(kind, {key: value for key, value in flags.items() if value is not None})
+    return held, given
 
 
 def resolve_train(file: str | Path | None, flags: Mapping[str, Any]) -> TrainSettings:
@@ -51,12 +61,14 @@ def resolve_select(file: str | Path | None, flags: Mapping[str, Any]) -> SelectS
     Raises:
         UsageError: as `resolve`, no model, or a setting that a selection decides cell by cell.
     """
-    values = {**(read_yaml(file) if file else {})}
-    values |= {key: value for key, value in flags.items() if value is not None}
-    refused = sorted(key for key in values if key in SelectSettings.CELLWISE)
+    held, given = _both(SelectSettings, file, flags)
+    refused = sorted(key for key in {**held, **given} if key in SelectSettings.CELLWISE)
     if refused:
-        raise UsageError(f"{refused[0]} is set by the selection itself, cell by cell; leave it out")
-    found = checked(SelectSettings, values)
+        why = "is set by the selection itself, cell by cell; leave it out"
+        if refused[0] not in given:
+            raise BeftError(f"{file}: {refused[0]} {why}")
+        raise UsageError(f"--{refused[0].replace('_', '-')} {why}")
+    found = checked(SelectSettings, {**held, **given}, file, {*held} - {*given})
     if found.train_file is None and found.train_size is None and not found.regimes:
         found = found.model_copy(update={"regimes": ("low",)})
     return found
@@ -92,27 +104,28 @@ def _with_model(settings: TrainSettings) -> TrainSettings:
     return settings
 
 
-def checked(kind: type[_Settings], values: Mapping[str, Any]) -> _Settings:
-    """Settings of this kind from plain values.
+def checked(
+    kind: type[_Settings],
+    values: Mapping[str, Any],
+    file: str | Path | None = None,
+    of_file: Iterable[str] = (),
+) -> _Settings:
+    """Settings of this kind from plain values, some of which a file gave.
 
     Raises:
         UsageError: an unknown key, or a value that does not fit, in a sentence.
+        BeftError: the same, of the file's values.
     """
     try:
         return kind(**values)
     except ValidationError as error:
-        said = [_sentence(problem, kind) for problem in error.errors()]
-        raise UsageError("; ".join(said)) from None
-
-
-def _sentence(problem: Any, kind: type[BaseModel]) -> str:
-    where = ".".join(map(str, problem["loc"]))
-    if problem["type"] == "extra_forbidden":
-        known = ", ".join(kind.model_fields)
-        return f"unknown setting {where!r}; expected some of {known}"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    return f"{where}: {message} (given {problem['input']!r})" if where else message
+        problems = error.errors()
+        first = {problem["loc"][:1]: problem for problem in reversed(problems)}  # of each field
+        said = "; ".join(sentence(first[place], kind) for place in reversed(first))
+    places = {problem["loc"][0] if problem["loc"] else "" for problem in problems}
+    if places <= {*of_file}:
+        raise BeftError(f"{file}: {UsageError(said)}")
+    raise UsageError(said)
 
 
 def read_yaml(file: str | Path) -> dict[str, Any]:

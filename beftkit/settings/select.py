@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import field_validator, model_validator
 
+from beftkit.settings.names import check_regime
 from beftkit.settings.parts import (
     DataPart,
     HeadPart,
@@ -93,9 +94,11 @@ class SelectSettings(GridPart, RunPart, DataPart, HeadPart, ModelPart):
     @model_validator(mode="after")
     def _one_size(self) -> SelectSettings:
         if self.train_size is not None and self.regimes:
-            raise ValueError("regimes and train_size were both given; expected one of them")
+            raise ValueError("--regimes and --train-size were both given; expected one of them")
         if self.train_file is not None and self.regimes:
-            raise ValueError("regimes are for tasks; use train_size with files of your own")
+            raise ValueError("--regimes: are for tasks; use --train-size with files of your own")
+        for regime in self.regimes:
+            check_regime(self.task, regime)
         return self
 
     def document(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
+from beftkit.settings.names import check_regime
 from beftkit.settings.parts import ChoicePart, CoursePart, DataPart, HeadPart, ModelPart, RunPart
 
 
@@ -19,13 +20,15 @@ class TrainSettings(RunPart, CoursePart, DataPart, ChoicePart, HeadPart, ModelPa
     def _data_of_one_kind(self) -> TrainSettings:
         own = self.train_file is not None or self.validation_file is not None
         if self.task is not None and own:
-            raise ValueError("a task and files of your own were given; expected one of them")
+            file = "--validation-file" if self.train_file is None else "--train-file"
+            raise ValueError(f"--task and {file} were both given; expected one of them")
         if self.task is None and self.train_file is None:
-            raise ValueError("neither a task nor a train file was given; expected one of them")
+            raise ValueError("neither --task nor --train-file was given; expected one of them")
         if self.regression and not own:
-            raise ValueError("regression is for files of your own; a task knows its kind")
+            raise ValueError("--regression: is for files of your own; a task knows its kind")
         if own and self.regime != "all":
-            raise ValueError("regime is for tasks; use train_size with files of your own")
+            raise ValueError("--regime: is for tasks; use --train-size with files of your own")
         if self.train_size is not None and self.regime != "all":
-            raise ValueError("regime and train_size were both given; expected one of them")
+            raise ValueError("--regime and --train-size were both given; expected one of them")
+        check_regime(self.task, self.regime)
         return self

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from beftkit.tasks.labels import relabel as relabel
     from beftkit.tasks.labels import unnamed as unnamed
     from beftkit.tasks.metrics import METRIC_NAMES as METRIC_NAMES
+    from beftkit.tasks.metrics import check_metric as check_metric
     from beftkit.tasks.metrics import compute_metrics as compute_metrics
     from beftkit.tasks.metrics import higher_is_better as higher_is_better
     from beftkit.tasks.metrics import load_metric as load_metric
@@ -38,7 +39,7 @@ _NAMES = {
     "deviations": "standard_errors",
     "encoding": "Batch Encoded encode",
     "labels": "LabelMisfit match_labels read_label_map relabel unnamed",
-    "metrics": "METRIC_NAMES compute_metrics higher_is_better load_metric",
+    "metrics": "METRIC_NAMES check_metric compute_metrics higher_is_better load_metric",
     "own_files": "load_files text_columns",
     "sources": "load_task",
     "streams": "Rows stream_file",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, option
 from beftkit.tasks.data import Split
 
 if TYPE_CHECKING:
@@ -270,9 +270,11 @@ def _tokenise(
     try:
         rows = tokenizer(*texts, truncation="longest_first", max_length=max_length, **options)
     except Exception as error:  # a Rust panic of tokenizers has no better class
-        raise BeftError(f"max_length {max_length}: the tokenizer refuses ({error})") from None
+        place = option("max_length", max_length)
+        raise BeftError(f"{place}: the tokenizer refuses ({error})") from None
     if max(map(len, rows["input_ids"])) > max_length:
-        raise BeftError(f"max_length {max_length} leaves no room beside the special tokens")
+        place = option("max_length", max_length)
+        raise BeftError(f"{place} leaves no room beside the special tokens")
     if tokenizer.is_fast:
         return rows, sum(bool(row.overflowing) for row in rows.encodings)
     whole = tokenizer(*texts, truncation=False, **options)["input_ids"]

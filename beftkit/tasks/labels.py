@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, UsageError, option
 from beftkit.tasks.data import Data, Split
 from beftkit.tasks.table import listed
 
@@ -63,7 +63,8 @@ def match_labels(
     for key, name in (label_map or {}).items():
         at, i = _nearest(key, found), _nearest(name, names)
         if i is None:
-            raise BeftError(f"--label-map {key}={name}: the head's classes are {listed(names)}")
+            place = option("label_map", f"{key}={name}")
+            raise BeftError(f"{place}: the head's classes are {listed(names)}")
         if at is not None:
             given[found[at]] = i
     by_name = {label: _by_name(label, names) for label in found if label not in given}
@@ -78,14 +79,14 @@ def match_labels(
         which = "none fits" if len(misfits) == len(found) else f"no class for {listed(misfits, 4)}"
         raise LabelMisfit(
             f"{where}: labels {listed(found, 4)}, the head's {listed(names, 4)}: {which}{test}; say"
-            f" which, as --label-map {_example(misfits, free)}"
+            f" which, as {option('label_map', _example(misfits, free))}"
         )
     for label, i in chosen.items():
         rivals = [repr(other) for other, j in chosen.items() if j == i]
         if len(rivals) > 1:
             raise BeftError(
                 f"{where}: labels {' and '.join(rivals)} would both be the head's {names[i]!r}; say"
-                f" which, as --label-map {_example([label], names[i:])}"
+                f" which, as {option('label_map', _example([label], names[i:]))}"
             )
     matched = {label: given.get(label, chosen.get(label, -1)) for label in found}
     numbers = list(matched.values())
@@ -153,9 +154,9 @@ def read_label_map(text: str) -> dict[str, str]:
     pairs = [pair.partition("=") for pair in text.split(",")]
     labels = [label.strip() for label, _, _ in pairs]
     if not all(label and name.strip() for label, (_, _, name) in zip(labels, pairs, strict=True)):
-        raise BeftError(f"--label-map {text!r}: expected LABEL=NAME,LABEL=NAME,...")
+        raise UsageError(f"{option('label_map', text)}: expected LABEL=NAME,LABEL=NAME,...")
     if len({*labels}) < len(labels):
-        raise BeftError(f"--label-map {text!r}: a label twice")
+        raise UsageError(f"{option('label_map', text)}: a label twice")
     return {label: name.strip() for label, (_, _, name) in zip(labels, pairs, strict=True)}
 
 

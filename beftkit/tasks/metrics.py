@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, UsageError, option
+from beftkit.spelling import meant
 
 if TYPE_CHECKING:
     import evaluate
@@ -54,8 +55,8 @@ def compute_metrics(
         name = given if isinstance(given, str) else given.name
         if given in _OF_CLASSES and "f" in (predicted.dtype.kind, expected.dtype.kind):
             raise BeftError(  # evaluate would cut the fractions off
-                f"metric {name}: is for classes, and these are values; use pearson, spearman, mse"
-                " or mae"
+                f"{option('metric', name)}: is for classes, and these are values; use pearson,"
+                " spearman, mse or mae"
             )
         try:
             if isinstance(given, str) and given in METRIC_NAMES:
@@ -64,7 +65,7 @@ def compute_metrics(
                 metric = load_metric(given) if isinstance(given, str) else given
                 found = metric.compute(predictions=predicted, references=expected)
         except Exception as error:  # code of others may raise anything
-            raise BeftError(f"metric {name}: {_line(error)}") from error
+            raise BeftError(f"{option('metric', name)}: {_line(error)}") from error
         result |= _numbers(name, found)
     return result
 
@@ -98,26 +99,43 @@ def load_metric(name: str, *, trust_remote_code: bool = False) -> evaluate.Evalu
         from beftkit.tasks.formulas import evaluate_metric
 
         return evaluate_metric(name)
+    script = check_metric(name, trust_remote_code=trust_remote_code)
+    import evaluate
+
+    try:
+        metric = evaluate.load(script or name, keep_in_memory=True)
+    except Exception as error:  # importing the script, or its packages, may raise anything
+        place = option("metric", name)
+        raise BeftError(f"{place}: cannot be loaded ({_line(error)})") from error
+    metric.info.module_name = Path(name).stem  # what was asked for, not the name of its class
+    return metric
+
+
+def check_metric(name: str, *, trust_remote_code: bool = False) -> str | None:
+    """Refuse what is no metric; nothing is loaded.
+
+    Returns:
+        The path of its script, if it is a local one.
+
+    Raises:
+        BeftError: as `load_metric`.
+    """
+    if name in METRIC_NAMES:
+        return None
     path = Path(name)
     script = path / f"{path.name}.py" if path.is_dir() else path
     local = script.is_file() and script.suffix == ".py"
     if not local and (path.exists() or path.suffix == ".py" or name.count("/") > 1):
         raise BeftError(
-            f"metric {name}: no script there; expected FILE.py or a folder with its own"
+            f"{option('metric', name)}: no script there; expected FILE.py or a folder with its own"
         )
     if not local and not trust_remote_code:
-        raise BeftError(
-            f"metric {name}: not one of {', '.join(METRIC_NAMES)} nor a local script; a metric of"
-            " the hub is code that would be run: allow it with --trust-remote-code"
+        raise UsageError(
+            f"{option('metric', name)}: not one of {', '.join(METRIC_NAMES)} nor a local script;"
+            " a metric of the hub is code that would be run: allow it with --trust-remote-code"
+            f"{meant(name, METRIC_NAMES)}"
         )
-    import evaluate
-
-    try:
-        metric = evaluate.load(str(script) if local else name, keep_in_memory=True)
-    except Exception as error:  # importing the script, or its packages, may raise anything
-        raise BeftError(f"metric {name}: cannot be loaded ({_line(error)})") from error
-    metric.info.module_name = path.stem  # what was asked for, not the name of its class
-    return metric
+    return str(script) if local else None
 
 
 def _numbers(name: str, found: Any) -> dict[str, float]:
@@ -128,7 +146,7 @@ def _numbers(name: str, found: Any) -> dict[str, float]:
         if isinstance(value, int | float | np.number)
     }
     if not numbers:
-        raise BeftError(f"metric {name}: gives no number")
+        raise BeftError(f"{option('metric', name)}: gives no number")
     if len(numbers) == 1:
         return {name: next(iter(numbers.values()))}
     return {f"{name}_{key}": value for key, value in numbers.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, UsageError, option
 from beftkit.tasks.classes import find_classes
 from beftkit.tasks.data import Data, Split
 from beftkit.tasks.labels import match_labels, named_by
@@ -152,9 +152,8 @@ def _text_columns(
 ) -> list[str]:
     if given is not None:
         if not 1 <= len(given) <= 2 or len(set(given)) < len(given) or label in given:
-            raise BeftError(
-                f"text columns {listed(given)}: expected one or two, and not the label's"
-            )
+            place = option("text_columns", ",".join(given))
+            raise UsageError(f"{place}: expected one or two, and not the label's")
         return list(given)
     able = [set(names) for names in USUAL_TEXTS if set(names) <= {*present} - {label}]
     # ("sentence",) is no rival of ("question", "sentence"), which holds it.

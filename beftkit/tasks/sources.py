@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, UsageError, option
 from beftkit.registry import TASKS, Layout, Task
+from beftkit.spelling import meant
 from beftkit.tasks.data import Data, Split
 from beftkit.tasks.delimited import read_tsv
 from beftkit.tasks.labels import relabel
@@ -43,14 +44,16 @@ def load_task(
     """
     task = TASKS.get(name)
     if task is None:
-        raise BeftError(f"task {name!r}: expected one of {', '.join(TASKS)}")
+        known = f"expected one of {', '.join(TASKS)}{meant(name, TASKS)}"
+        raise UsageError(f"{option('task', name)}: {known}")
     if data_dir is None:
         from beftkit.tasks.hub_tables import read_hub
 
         tables, source = read_hub(task, revision or task.hub.revision, train=train)
         layout = Layout(folder="", train="", validation=(), kind="tsv")  # as the hub names things
     elif revision is not None:
-        raise BeftError(f"revision {revision}: only the hub has revisions, not {data_dir}")
+        place = option("data_revision", revision)
+        raise UsageError(f"{place}: only the hub has revisions, not {data_dir}")
     else:
         layout, tables, source = _read_folder(task, Path(data_dir), train=train)
     splits = {split: _split(task, layout, table) for split, table in tables.items()}

@@ -137,7 +137,7 @@ class Journal:
             self.accelerator.log(values, step=values.pop("step"))
         except Exception as error:  # code of others may raise anything
             raise BeftError(
-                f"a tracker failed ({named(error)}); --resume --report-to none goes on without"
+                f"a tracker failed ({named(error)}); --resume with --report-to=none goes on without"
             ) from error
         if self.path is None:
             return

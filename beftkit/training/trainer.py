@@ -169,7 +169,7 @@ class Trainer:
                 kept = f"; --resume takes up the last good state in {place}"
             raise BeftError(
                 f"the loss or its gradient is not finite at update {where}; try a lower --lr, or "
-                f"--precision fp32{kept}"
+                f"--precision=fp32{kept}"
             )
         return loss, norm
 

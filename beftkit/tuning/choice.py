@@ -11,8 +11,9 @@ from typing import Any
 
 from beftkit.biases import ROLES, Site, Tensor, bias_free, choose_tower, in_tower, is_bias
 from beftkit.checkpoints import recognise_checkpoint
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, UsageError, option
 from beftkit.models import head_names
+from beftkit.spelling import OF_ROLES, meant
 
 #: what ``--bias`` takes beside roles
 WHOLE = ("all", "none", "head", "full", "rand")
@@ -84,7 +85,7 @@ def parse_bias(bias: str) -> _Wanted:
     """Read ``v``, ``q,v``, ``all``, ``none``, ``head``, ``full``, ``rand`` or ``rand:N``.
 
     Raises:
-        BeftError: anything else.
+        UsageError: anything else.
     """
     words = [word for word in bias.replace(" ", "").split(",") if word]
     if len(words) == 1:
@@ -94,10 +95,11 @@ def parse_bias(bias: str) -> _Wanted:
     if words and all(word in ROLES for word in words):
         return _Wanted(roles=tuple(role for role in ROLES if role in words))
     if words == ["auto"]:
-        raise BeftError("bias auto: is known only after a probe; see `beftkit select`")
-    raise BeftError(
-        f"bias {bias!r}: expected roles out of {', '.join(ROLES)} (several with commas), or one of "
-        "all, none, head, full, rand, rand:N"
+        raise UsageError("--bias=auto: is known only after a probe; see `beftkit select`")
+    unknown = next((word for word in words if word not in ROLES), "")
+    raise UsageError(
+        f"{option('bias', bias)}: expected roles out of {', '.join(ROLES)} (several with commas), "
+        f"or one of all, none, head, full, rand, rand:N{meant(unknown, ROLES + WHOLE, OF_ROLES)}"
     )
 
 
@@ -107,7 +109,8 @@ def parse_layers(layers: str) -> frozenset[int]:
     for word in layers.replace(" ", "").split(","):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", word)
         if match is None or (match[2] is not None and int(match[2]) < int(match[1])):
-            raise BeftError(f"layers {layers!r}: expected numbers and ranges such as 0-5,8")
+            place = option("layers", layers)
+            raise UsageError(f"{place}: expected numbers and ranges such as 0-5,8")
         found |= set(range(int(match[1]), int(match[2] or match[1]) + 1))
     return frozenset(found)
 
@@ -148,7 +151,7 @@ def choose(
         if not chosen <= there:
             lacking = ", ".join(map(str, sorted(chosen - there)))
             raise BeftError(
-                f"layers {layers}: no layer {lacking} with a bias; this model has "
+                f"{option('layers', layers)}: no layer {lacking} with a bias; this model has "
                 f"{spans(there) or 'none'}"
             )
         sites = [site for site in sites if site.layer in chosen]
@@ -162,7 +165,7 @@ def choose(
     elif wanted.whole == "all":
         parts = _all_biases(model, names, sites, layers is None, {*head, *pooler})
         if not parts:
-            raise BeftError(f"bias all: {found}")
+            raise BeftError(f"--bias=all: {found}")
     elif wanted.whole == "full":
         inner_names = [name for name in names if name not in {*head, *pooler}]
         parts = _whole(inner_names, names, sites, kind="other")
@@ -200,11 +203,12 @@ def _check_matches(
     for role in roles:
         there = {(site.tower, site.layer) for site in sites if site.role == role}
         if not there and not (allow_partial and any(site.role in roles for site in sites)):
-            raise BeftError(f"bias {role}: this model has no such bias; {said}")
+            raise BeftError(f"{option('bias', role)}: this model has no such bias; {said}")
         if there != places and not allow_partial:
             lacking = spans({layer for _, layer in places - there})
             raise BeftError(
-                f"bias {role}: {len(there)} of {len(places)} layers have it, not {lacking}; "
+                f"{option('bias', role)}: {len(there)} of {len(places)} layers have it, not "
+                f"{lacking}; "
                 "--allow-partial trains what there is"
             )
 
@@ -265,7 +269,7 @@ def _drawn(count: int, sizes: Mapping[str, int], seed: int) -> list[Part]:
     total = sum(sizes.values())
     if not 0 < count <= total:
         raise BeftError(
-            f"bias rand:{count}: expected 1 to {total} scalars (rand alone takes as many as b_v "
+            f"--bias=rand:{count}: expected 1 to {total} scalars (rand alone takes as many as b_v "
             "has, where the model has it)"
         )
     drawn = iter(sorted(random.Random(seed).sample(range(total), count)))

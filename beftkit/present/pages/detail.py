@@ -78,7 +78,7 @@ def origin(one: Folder) -> Section:
         blocks += [Lines(["The selection:"]), Command([select_command(found, one.path)])]
         runs = {cell.folder: run_commands(found, cell, one.path) for cell in found.cells}
     except (UsageError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(getattr(error, "at_terminal", str(error)).split())
         blocks[-1] = Lines([f"Its commands are not known: {reason}"])
         return Section(one.label, blocks)
     biases = [

@@ -110,13 +110,13 @@ def _read(folder: Path) -> tuple[Selection, str, str]:
         RecursionError,
     ) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        again = f"beftkit select --output {folder} --resume writes it anew"
+        again = f"`beftkit select --output {folder} --resume` writes it anew"
         raise BeftError(f"{path}: is damaged ({reason}); {again}") from None
 
 
 def _why(folder: Path) -> str:
     if (folder / SETTINGS).is_file():
-        return f"its selection is not finished; beftkit select --output {folder} --resume"
+        return f"its selection is not finished; `beftkit select --output {folder} --resume` goes on"
     inner = sorted(str(one.parent) for one in folder.glob(f"*/{RESULT}"))
     if inner:
         return f"give its selections themselves: {' '.join(inner[:4])}"
