@@ -13,13 +13,16 @@ import pytest
 from beftkit.present.document import Picture, Section
 from beftkit.present.pages import drawing, write_report, writing
 from beftkit.present.pages.drawing import inline
+from beftkit.present.pages.figures import rankings
 from beftkit.present.pages.sections import report_sections
-from beftkit.present.pages.selections import read_folders
+from beftkit.present.pages.selections import Folder, read_folders
 from beftkit.present.plots import style
 from beftkit.present.words import MEANING
 from tests import browser
 from tests.command import tree
 from tests.selections import selection, write
+from tests.test_selection import selection as selected
+from tests.test_verdicts import cells
 
 LONG = "a-model-of-a-name-that-takes-more-room-than-any-page-has-for-it-" * 3
 
@@ -92,6 +95,16 @@ def test_a_line_s_name_has_its_colour(sections: list[Section]) -> None:
     }
     assert shown["v"] == f"var(--c{drawing.ROLE_COLOURS['v'][1:]})"
     assert shown["m3"] == f"var(--c{drawing.ROLE_COLOURS['m3'][1:]})"
+
+
+def test_bars_of_candidates_that_tie_are_whole() -> None:
+    """Points on one line left their axis a height of their own, which cut the bars."""
+    same = dict.fromkeys(("none", "q", "k", "v", "all"), 0.5)
+    [picture] = rankings(Folder("o", "a on b", "b", selected(cells(same)), "0", ""), "ranking")
+    with style(**drawing._SETTINGS):
+        [axis] = drawing._figure(picture.panels[:1], 1).axes
+    low, high = axis.get_ylim()
+    assert low < 0.47 and high > 0.53
 
 
 @pytest.fixture

@@ -55,8 +55,10 @@ def _block(block: doc.Block, folder: str) -> Iterator[str]:
             yield outer.format("".join(inner.format(_prose(item)) for item in items))
         case doc.Command(commands):
             yield from _block(doc.Code("\n".join(map(folded, commands)), "sh"), folder)
-        case doc.Code(text):
+        case doc.Code(text, language):
             lines = "\n".join(map(escape, text.split("\n")))
+            if language == "sh":  # on a narrow page a line is never broken within a flag
+                lines = re.sub(r"(?<!\S)--?[a-z][a-z-]*", r"<span>\g<0></span>", lines)
             yield f'<pre tabindex="0"><code>{lines}</code></pre>'
         case doc.Fold(summary, blocks):
             yield f"<details><summary>{escape(summary)}</summary>"

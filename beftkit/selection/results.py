@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,7 +10,7 @@ from beftkit.files import from_plain, headed, plain_of
 from beftkit.selection.cells import Cell
 from beftkit.selection.certainty import Settled
 from beftkit.selection.ranks import MethodMean, MethodTable
-from beftkit.selection.verdicts import Verdict
+from beftkit.selection.verdicts import Verdict, best_place
 from beftkit.shown import Shown
 
 
@@ -269,17 +268,13 @@ class Selection(Shown):
         they are even, there where it reached the best metric. Without verification it is the first
         group with the projection ratio's target. None where there is nothing to recommend.
         """
-        judged = [(n, group.verdict) for n, group in enumerate(self.groups) if group.verdict]
-        if not judged:
-            where = [n for n, g in enumerate(self.groups) if g.projection.target == self.target]
-            return where[0] if where and self.target else None
-        biases = [(n, verdict.recommended) for n, verdict in judged if verdict.recommended]
-        if not biases:
-            return None
-        bias = Counter(bias for _, bias in biases).most_common(1)[0][0]
-        sign = 1 if self.higher_is_better else -1
-        where = [n for n, one in biases if one == bias]
-        return max(where, key=lambda n: sign * (self.groups[n].reached(bias) or 0.0))
+        if any(group.verdict for group in self.groups):
+            sign = 1.0 if self.higher_is_better else -1.0
+            told = [(g.verdict.recommended if g.verdict else None, g) for g in self.groups]
+            reached = [(bias, sign * (g.reached(bias) or 0.0) if bias else 0.0) for bias, g in told]
+            return best_place(reached)
+        where = [n for n, group in enumerate(self.groups) if group.projection.target == self.target]
+        return where[0] if where and self.target else None
 
     @property
     def recommended(self) -> str | None:

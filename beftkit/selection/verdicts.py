@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
@@ -130,6 +131,20 @@ def contrast(alone: Alone, first: str, second: str, higher: bool) -> Contrast:
         over = "examples" if all(single) else "seeds and examples" if any(single) else "seeds"
     apart = error is not None and abs(value) > APART * error + _SAME
     return Contrast(first, second, value, error, over, len(one), apart)
+
+
+def best_place(recommended: Sequence[tuple[str | None, float]]) -> int | None:
+    """Of the bias that most places recommend the place where it did best.
+
+    Args:
+        recommended: of each place the bias and what it reached there, more being better.
+    """
+    counts = Counter(bias for bias, _ in recommended if bias is not None)
+    if not counts:
+        return None
+    bias = counts.most_common(1)[0][0]
+    where = [n for n, (one, _) in enumerate(recommended) if one == bias]
+    return max(where, key=lambda n: recommended[n][1])
 
 
 def _values(alone: Alone, bias: str) -> dict[int, float]:

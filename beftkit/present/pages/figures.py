@@ -61,7 +61,9 @@ def _ranking(found: Selection, group: GroupResult, method: str) -> Panel:
         tau = group.tau_of(method)
         shown = f"{TITLES[method]}, tau {'-' if tau is None else f'{tau:.2f}'}"
         axes.frame(axis, "rank among all biases", str(found.metric), shown, group.label)
-        axes.level(axis, [row.best for row in rows.values() if row.best is not None])
+        points = [row.best for row in rows.values() if row.best is not None]
+        points += [word.y + sign * word.spread for word in words for sign in (-1, 1)]
+        axes.level(axis, points)
 
         def finish() -> None:
             around(axis, words, 7.5, [word.y for word in ends])

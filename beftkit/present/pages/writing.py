@@ -19,7 +19,7 @@ from beftkit.present.pages.selections import Folder, read_folders
 from beftkit.runs import manifest
 
 PAGES = {".md": markdown_page, ".html": html_page}
-ROLES, GROUPS, DOCUMENT = "roles.csv", "groups.csv", "report.json"
+ROLES, GROUPS, DOCUMENT = "roles.csv", "groups.csv", "data.json"
 _NUMBERS = (
     (ROLES, "a row for each selection, place of its grid and role: scores, ranks"),
     (GROUPS, "a row for each selection and place of its grid: targets, margins, verdicts, tau"),
