@@ -87,9 +87,15 @@ def test_what_is_in_it(whole: Path, answering: Path) -> None:
     assert alone == beftkit.evaluate(adapter=answering / "run", **given).evaluation.metrics
 
 
-@pytest.mark.parametrize("form", ["beft", "lora"])
-@pytest.mark.parametrize(("stored", "wanted"), [("float32", None), ("bfloat16", None),
-                                                ("float32", "bfloat16")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("form", "stored", "wanted"),
+    [
+        ("beft", "float32", None),
+        ("lora", "bfloat16", None),
+        ("beft", "bfloat16", None),
+        ("beft", "float32", "bfloat16"),
+    ],
+)
 def test_equal_to_peft_s_merge(
     form: str, stored: str, wanted: str | None, answering: Path, tmp_path: Path
 ) -> None:
