@@ -33,5 +33,5 @@ def base_digest(reference: str, revision: str | None) -> str | None:
             return vectors_digest(open_checkpoint(reference))
         at = cached_commit(reference, revision) or revision
         return vectors_digest(open_checkpoint(f"hf://{reference}" + (f"@{at}" if at else "")))
-    except BeftError:  # a form that transformers alone reads
+    except (BeftError, OSError, MemoryError):  # a form that transformers alone reads
         return None

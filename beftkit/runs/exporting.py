@@ -192,13 +192,14 @@ def _put(work: Path, folder: Path, overwrite: bool) -> None:
     if not folder.exists():
         work.rename(folder)
         return
-    with _folder_beside(folder) as former:
-        folder.rename(former / "former")
-        try:
-            work.rename(folder)
-        except OSError:
-            (former / "former").rename(folder)
-            raise
+    aside = work.with_name(f"{work.name}-former")
+    folder.rename(aside)
+    try:
+        work.rename(folder)
+    except OSError:
+        aside.rename(folder)  # where this fails as well, it stays under the other name
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _card(found: Named[Any], objective: Objective, length: int) -> str:

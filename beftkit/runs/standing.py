@@ -102,10 +102,11 @@ def header(ready: Prepared, settings: TrainSettings, files: Sequence[str]) -> di
     data, config = ready.data, ready.model.config
     columns = data.source.get("text_columns") or ()  # a task knows its own
     layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    size = f"{ready.model.num_parameters():,} parameters"
     base = {
         "given": settings.model,
         "digest": base_digest(settings.model, settings.revision),
-        "is": f"{config.model_type}, {layers} layers, {ready.model.num_parameters():,} parameters",
+        "is": f"{config.model_type}, {f'{layers} layers, ' if layers else ''}{size}",
     }
     return {
         _KIND: data.kind,
