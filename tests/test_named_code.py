@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tests.command import Beftkit
+from tests.copied import next_commands
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +68,10 @@ def test_an_adapter_names_no_code(metric: str, script: Path, beftkit: Beftkit) -
 def test_the_user_names_code(script: Path, beftkit: Beftkit) -> None:
     ran = beftkit("train", *RUN, "-o", "out", "--metric", "mine.py")
     assert ran.code == 0 and Path("RAN").exists(), ran
+    # What is recommended names it again: it is the user's own command.
+    assert next_commands(ran.out)[0] == [
+        "evaluate", "--adapter", "out/adapter", "--metric", "mine.py"
+    ]  # fmt: skip
     Path("RAN").unlink()
     again = beftkit("train", "-o", "out", "--resume")
     assert again.code == 2 and "--metric mine.py" in again.err, again

@@ -117,7 +117,11 @@ def evaluate(
     quiet: LateQuiet = False,
     **flags: Any,
 ) -> None:
-    """Evaluate a fine-tuned model, or an adapter over its base, on a task's validation split."""
+    """Evaluate a fine-tuned model, or an adapter over its base, on a task's validation split.
+
+    Whatever is not given is as in the run that made it; what is given, and was another there, is
+    said.
+    """
     from beftkit.present.evaluation import evaluation_document
     from beftkit.runs import evaluate as run
 

@@ -58,15 +58,17 @@ def next_command(found: Selection, group: GroupResult, target: str) -> str:
 def after_training(result: TrainResult) -> list[str]:
     """Commands for what a run made (of several seeds, the last one's); none: it made nothing.
 
-    What its evaluation had is found beside it; leave to run code has to be given again.
+    What its evaluation had is found beside it; leave to run code, and what is the machine's, has to
+    be given again.
     """
     s, run = result.settings, result.runs[-1]
     if run.adapter is None or run.folder is None:
         return []
     place = f"{run.folder}/{run.adapter}"
-    code = ["--trust-remote-code"] if s.trust_remote_code else []
+    again = ["--trust-remote-code"] if s.trust_remote_code else []
+    again += ["--device-map", s.device_map] if s.device_map else []
     if any(name not in METRIC_NAMES for name in s.metric):
-        code += [word for name in s.metric for word in ("--metric", name)]
+        again += [word for name in s.metric for word in ("--metric", name)]
     if run.adapter == ADAPTER:
         evaluate, score = ["--adapter", place], [place]
     else:
@@ -74,7 +76,7 @@ def after_training(result: TrainResult) -> list[str]:
         evaluate, score = [place], [s.model if here else f"{s.model}@{s.revision}", place]
     commands = [["score", *score]]
     if run.last is not None:
-        commands.insert(0, ["evaluate", *evaluate, *code])
+        commands.insert(0, ["evaluate", *evaluate, *again])
     return [shlex.join(["beftkit", *words]) for words in commands]
 
 
