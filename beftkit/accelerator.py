@@ -71,8 +71,8 @@ def make_accelerator(
             os.environ["ACCELERATE_TORCH_DEVICE"] = before
     if found.num_processes != world:
         raise BeftError(
-            f"device {device or 'auto'}: {world} processes were started, and Accelerate connects "
-            f"{found.num_processes} of them there; give --device cpu, or start one"
+            f"{option('device', device or 'auto')}: {world} processes were started, and Accelerate "
+            f"connects {found.num_processes} of them there; give --device=cpu, or start one"
         )
     if precision != "fp32" and not found.native_amp:  # on CPUs it takes fp16 and ignores it
         kind = UsageError if wanted == "cpu" else BeftError  # both typed; or what is here

@@ -51,8 +51,16 @@ def made_of(kinds: list[Any]) -> list[type]:
         if not (inspect.isclass(kind) and is_dataclass(kind)) or kind in found:
             continue
         found[kind] = None
-        waiting += [*get_type_hints(kind).values(), *kind.__subclasses__()]
+        waiting += [*_held(kind), *kind.__subclasses__()]
     return [*found]
+
+
+def _held(kind: type) -> list[Any]:
+    """Types of a dataclass's fields; nothing of one that holds other libraries' live objects."""
+    try:
+        return [*get_type_hints(kind).values()]
+    except NameError:
+        return []
 
 
 def returned(function: Any) -> list[Any]:

@@ -148,7 +148,7 @@ def test_rows_of_any_length_beside_each_other(kind: str, tmp_path: Path) -> None
 def test_what_has_no_trained_head_is_refused(answering: Path, tmp_path: Path) -> None:
     with pytest.raises(BeftError, match=r"holds no trained classifier\.bias.*by lot"):
         beftkit.load(answering / "base")
-    with pytest.raises(BeftError, match="neither a model nor an adapter was given"):
+    with pytest.raises(BeftError, match="neither a model nor adapter was given"):
         beftkit.load()
     several = write_classifier(tmp_path / "several", "bert")
     config = json.loads((several / "config.json").read_text())

@@ -57,7 +57,10 @@ def test_all_that_is_printed_and_written(
     assert beftkit("report", "selected", "-o", "page.html").code == 0
     made = written(workplace)
     assert {"run/all_results.json", "run/trainer_state.json", "selected/select.json"} < {*made}
-    assert any(name.endswith("cell.json") for name in made) and "page_files/report.json" in made
+    assert (
+        any(name.endswith("cell.json") for name in made)
+        and "page.html_files/page-data.json" in made
+    )
     assert [name for name, values in made.items() if not has_head(values)] == []
 
     # What was finished under version 1 is taken up, not repeated.
@@ -90,7 +93,7 @@ def test_version_one_comes_back(tmp_path: Path, beftkit: Beftkit) -> None:
     (selected / "select.yaml").write_text(settings, encoding="utf-8")
     ran = beftkit("report", selected, "-o", tmp_path / "page.md")
     assert ran.code == 0, ran
-    data = json.loads((tmp_path / "page_files" / "report.json").read_text("utf-8"))
+    data = json.loads((tmp_path / "page.md_files" / "page-data.json").read_text("utf-8"))
     assert has_head(data) and data["folders"][0]["schema_version"] == 2
     assert data["folders"][0]["beftkit_version"] == "0.0.9", "who found it"
     assert data["folders"][0]["groups"][0]["gap"] == 0.25

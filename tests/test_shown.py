@@ -26,7 +26,14 @@ from beftkit.runs.results import Run, TrainResult
 from beftkit.scores import FisherFacts, Identity, Scores
 from beftkit.selection.planning import CellPlan, SelectPlan
 from beftkit.selection.results import CellResult
-from beftkit.settings import EvaluateSettings, FisherSettings, SelectSettings, TrainSettings
+from beftkit.settings import (
+    EvaluateSettings,
+    ExportSettings,
+    FisherSettings,
+    PredictSettings,
+    SelectSettings,
+    TrainSettings,
+)
 from beftkit.shown import Shown
 from beftkit.training.evaluation import Evaluated, Evaluation
 from beftkit.tuning import Choice
@@ -166,7 +173,8 @@ def test_scores_draw_themselves(scores: Scores, tmp_path: Path) -> None:
 FUNCTIONS: dict[str, tuple[type[Any], tuple[str, ...]]] = {
     "train": (TrainSettings, ()), "evaluate": (EvaluateSettings, ()),
     "fisher": (FisherSettings, ()), "fisher_all": (FisherSettings, ()),
-    "select": (SelectSettings, SelectSettings.CELLWISE),
+    "select": (SelectSettings, SelectSettings.CELLWISE), "load": (PredictSettings, ()),
+    "predict": (PredictSettings, ()), "export": (ExportSettings, ()),
 }  # fmt: skip
 
 
@@ -182,7 +190,9 @@ def test_help_says_what_can_be_set(name: str) -> None:
     assert not any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     doc = inspect.getdoc(function) or ""
     given = doc.partition("Settings:\n")[2]
-    assert doc.startswith(("Fine-tune", "Evaluate", "Empirical", "The Fisher", "Choose"))
+    assert doc.startswith(
+        ("Fine-tune", "Evaluate", "Empirical", "The Fisher", "Choose", "Load", "Answer", "Merge")
+    )
     for key, field in settings.model_fields.items():
         if key in left_out and f"  {key}: " not in doc:
             assert key not in parameters

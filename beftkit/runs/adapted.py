@@ -64,7 +64,7 @@ def named(settings: Settings) -> Named[Settings]:
             )
     if s.adapter is None:
         if not s.model:
-            raise UsageError("neither a model nor an adapter was given; expected one of them")
+            raise UsageError("neither a model nor --adapter was given; expected one of them")
         return Named(s, None, Standing(), EvaluateSettings(), None, ())
     info = adapter_info(s.adapter)
     standing = Standing.of(info)

@@ -23,6 +23,7 @@ from beftkit.runs.adapted import Named, named, put_on
 from beftkit.runs.said import hub_id
 from beftkit.settings.predict import ExportSettings
 from beftkit.settings.resolve import resolve
+from beftkit.settings.signatures import documented
 from beftkit.shown import Shown
 
 CARD = "README.md"
@@ -62,6 +63,7 @@ class ExportResult(Shown):
         return headed({**vars(self), **lists})
 
 
+@documented(ExportSettings)
 def export(
     adapter: str | Path, output: str | Path, *, overwrite: bool = False, **settings: Any
 ) -> ExportResult:

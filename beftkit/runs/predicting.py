@@ -14,13 +14,15 @@ from typing import IO, Any, Literal, get_args
 from beftkit.errors import BeftError, UsageError
 from beftkit.files import check_writable, headed, plain_of, same_file, whole_file
 from beftkit.objectives import Answer
+from beftkit.progress import displayed
 from beftkit.runs.asked import Source, of_file, of_texts
 from beftkit.runs.predictor import Answered, Predictor, Text, load_with
 from beftkit.runs.rows import Row, Streamed, Writer, open_writer, plain
 from beftkit.settings.predict import PredictSettings
 from beftkit.settings.resolve import resolve
+from beftkit.settings.signatures import documented
 from beftkit.shown import Shown
-from beftkit.watching import Unwatched, Watcher
+from beftkit.watching import Unwatched, Watcher, never
 
 #: rows that are answered together: their batches are of like length
 CHUNK = 4096
@@ -82,6 +84,7 @@ class PredictionResult(Shown):
         return headed({**said, **lists, "counts": dict(self.counts), "predictions": rows})
 
 
+@documented(PredictSettings)
 def predict(
     model: str | Path | None = None,
     *,
@@ -93,13 +96,15 @@ def predict(
     all_probabilities: bool | None = None,
     sink: IO[bytes] | None = None,
     watcher: Watcher | None = None,
-    asked_to_stop: Callable[[], int] = lambda: 0,
+    progress: bool = False,
+    asked_to_stop: Callable[[], int] | None = None,
     **settings: Any,
 ) -> PredictionResult:
     """Answer every row of a file, or some texts, and write the answers beside them.
 
     Args:
-        model, adapter: as of `beftkit.load`.
+        model: a model, an adapter, or a run's folder, as of `beftkit.load`.
+        adapter: the same as there.
         texts: texts, or tuples of two; may be endless.
         file: .csv, .tsv, .jsonl, .json or .parquet instead; text also as .gz. No labels are needed,
             and its other columns are kept.
@@ -109,6 +114,7 @@ def predict(
         all_probabilities: each label's, not the answer's alone; None: in JSON.
         sink: where CSV or JSON lines go instead of to a file.
         watcher: told how it goes.
+        progress: show that on stderr instead.
         asked_to_stop: the number of a signal once one came.
         settings: as of `beftkit.load`; ``text_columns``, ``quotes`` of the file.
 
@@ -130,8 +136,9 @@ def predict(
     if predictor.accelerator.num_processes > 1:
         raise UsageError("predict: answers in one process, and several were started; start one")
     source = of_file(predictor, Path(file)) if file is not None else of_texts(predictor, texts)
-    journey = _Journey(predictor, source, form, all_probabilities, watcher, asked_to_stop)
-    return journey.run(output, sink)
+    with displayed(progress, watcher) as looking:
+        how = form, all_probabilities, looking, asked_to_stop or never
+        return _Journey(predictor, source, *how).run(output, sink)
 
 
 def format_of(output: str | Path | None, format: str | None) -> Format:

@@ -16,6 +16,7 @@ from beftkit.runs.adapted import named, put_on
 from beftkit.runs.standing import Standing
 from beftkit.settings.predict import PredictSettings
 from beftkit.settings.resolve import resolve
+from beftkit.settings.signatures import documented
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -211,11 +212,12 @@ class Predictor:
             if not one.finite:
                 raise BeftError(
                     f"{where}, example {at + 1}: the model's answer is no number (NaN or infinity);"
-                    " use --precision fp32 and --dtype float32"
+                    " use --precision=fp32 and --dtype=float32"
                 )
         return found
 
 
+@documented(PredictSettings)
 def load(
     model: str | Path | None = None, *, adapter: str | Path | None = None, **settings: Any
 ) -> Predictor:

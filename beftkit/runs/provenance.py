@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from beftkit import __version__
 from beftkit.errors import BeftError
-from beftkit.files import from_plain, write_whole
+from beftkit.files import from_plain, headed, read_headed, write_whole
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -138,7 +138,7 @@ def begun(folder: Path, now: Provenance, *, resume: bool) -> tuple[Provenance, l
         first = {name: getattr(former, name) for name in ("started", "command", "directory")}
         chosen = now.chosen or former.chosen
         now = replace(now, **first, chosen=chosen, resumed=former.resumed + 1)
-    write_whole(folder / NAME, (json.dumps(asdict(now), indent=2) + "\n").encode())
+    write_whole(folder / NAME, (json.dumps(headed(asdict(now)), indent=2) + "\n").encode())
     return now, notes
 
 
@@ -150,8 +150,7 @@ def ended(one: Provenance, accelerator: Accelerator) -> Provenance:
 def kept(folder: Path) -> Provenance | None:
     """What a run's folder says; None: an older version's, or damaged."""
     try:
-        held = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        return from_plain(Provenance, held)
+        return from_plain(Provenance, read_headed(folder / NAME))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, BeftError):
         return None
 

@@ -174,7 +174,7 @@ class _Repetition:
     def done(self) -> Repeated:
         s, had, own = self.given, self.had, self.own
         if {"task", "validation_file"} <= own:
-            raise UsageError("a task and a validation file were given; expected one of them")
+            raise UsageError("--task and --validation-file were both given; expected one of them")
         filled = {n: getattr(had, n) for n in _WORDS if n in had.model_fields_set - own}
         filled |= self.source() | self.tokenizer()
         if had.label_map and "label_map" not in own and not (self.other and "task" in own):
@@ -214,7 +214,7 @@ class _Repetition:
             ours = self.said.bias is not None
             why = "; the run was on files of its own, and what lies here does not say where"
             raise UsageError(
-                "neither a task nor a validation file was given; expected one of them"
+                "neither --task nor --validation-file was given; expected one of them"
                 + (why if ours else "")
             )
         if run.settings.validation_file is None:

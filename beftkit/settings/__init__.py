@@ -2,7 +2,15 @@
 
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.fisher import FisherSettings
+from beftkit.settings.predict import ExportSettings, PredictSettings
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings
 
-__all__ = ["EvaluateSettings", "FisherSettings", "SelectSettings", "TrainSettings"]
+__all__ = [
+    "EvaluateSettings",
+    "ExportSettings",
+    "FisherSettings",
+    "PredictSettings",
+    "SelectSettings",
+    "TrainSettings",
+]
