@@ -31,10 +31,10 @@ def test_a_standard_error_is_that_of_scipy_s_bootstrap(name: str) -> None:
     [found] = standard_errors([name], predicted, expected).values()
     judge = stats.bootstrap(
         (predicted, expected), lambda p, e: compute_metrics([name], p, e)[name],
-        n_resamples=600 if name in CLASSES else 1200, paired=True, vectorized=False, rng=1,
+        n_resamples=250 if name in CLASSES else 800, paired=True, vectorized=False, rng=1,
         method="percentile",
     )  # fmt: skip
-    assert found == pytest.approx(judge.standard_error, rel=0.15), name
+    assert found == pytest.approx(judge.standard_error, rel=0.2), name
 
 
 def test_an_accuracy_s_is_binomial() -> None:
