@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 from beftkit.app.common import CONVENTIONS
 from beftkit.settings.parts import OUTPUT
+from beftkit.settings.resolve import flag_of
 
 
 class TopicCommand(TyperCommand):
@@ -80,7 +81,7 @@ def with_settings(
 
 def _option(name: str, field: FieldInfo) -> Any:
     extra: Any = field.json_schema_extra or {}
-    dashed = f"--{name.replace('_', '-')}"
+    dashed = flag_of(name)
     kind, metavar = _plain(field.annotation)
     text = field.description or ""
     if kind is bool:

@@ -18,7 +18,15 @@ from beftkit.tasks import Data
 if TYPE_CHECKING:
     from beftkit.settings.resolve import Loading
 
-__all__ = ["Objective", "held_labels", "make_objective", "objective_of"]
+__all__ = [
+    "Objective",
+    "has_head",
+    "held_labels",
+    "kind_of",
+    "kind_said",
+    "make_objective",
+    "objective_of",
+]
 
 
 def make_objective(
@@ -33,6 +41,29 @@ def make_objective(
     make = import_module(f"beftkit.objectives.{kind}").make
     made: Objective = make(tuple(labels), tuple(own_ids))
     return made
+
+
+def kind_of(settings: Loading) -> tuple[Kind | None, tuple[str, ...]]:
+    """`beftkit.objectives.kinds.kind_of`, imported when it is asked for."""
+    from beftkit.objectives.kinds import kind_of as found
+
+    return found(settings)
+
+
+def kind_said(word: str | None, task_type: str | None) -> str | None:
+    """How an adapter's task met its model, of the two ways that may both be open.
+
+    Args:
+        word: what the header of an adapter of ours says; those of older ones say nothing.
+        task_type: PEFT's, which tells for all others.
+    """
+    by_type = {"SEQ_CLS": "classes", "CAUSAL_LM": "choice"}.get(task_type or "")
+    return word if word in ("choice", "classes") else by_type
+
+
+def has_head(kind: Kind | None) -> bool:
+    """Whether models of this kind have a head over a whole text, as those of all files have."""
+    return kind in (None, "classes", "values")
 
 
 def held_labels(settings: Loading) -> tuple[str, ...] | None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from beftkit.models import Loaded
+    from beftkit.registry import Task
     from beftkit.settings.resolve import Loading
     from beftkit.tasks import Batch, Encoded, Split
 
@@ -36,6 +37,10 @@ class Objective(ABC):
     def heads(self) -> tuple[str, ...]:
         """Ends of the names of modules that PEFT saves whole for such a task."""
         return SAVED_BY_TASK.get(self.task_type, ())
+
+    def settings(self, task: Task | None) -> Mapping[str, Any]:
+        """A run's settings where nobody gave them and they are not the encoder's."""
+        return {}
 
     @abstractmethod
     def load(self, settings: Loading, seed: int) -> Loaded:

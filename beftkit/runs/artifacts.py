@@ -87,6 +87,7 @@ def _metadata(settings: TrainSettings, data: Data) -> dict[str, str]:
     return {
         "format": "pt",
         "beftkit.task": settings.task or "",
+        "beftkit.as": data.kind,
         "beftkit.labels": json.dumps(list(data.labels)),
         "beftkit.metrics": json.dumps(list(settings.metric or data.metrics)),
         "beftkit.bias": settings.bias,

@@ -17,6 +17,7 @@ from beftkit.objectives import Objective
 from beftkit.registry import TASKS, Task
 from beftkit.runs.folders import FREE
 from beftkit.runs.results import Run, TrainResult, run_metrics
+from beftkit.settings.resolve import flag_of
 from beftkit.settings.train import TrainSettings
 
 TAGS = ("beft", "beftkit", "bias-tuning")
@@ -55,7 +56,7 @@ def train_command(settings: TrainSettings, seed: int) -> list[str]:
         value = getattr(settings, name)
         if name in ("model", "seeds", *FREE) or value in (field.default, own.get(name)):
             continue
-        flag = f"--{name.replace('_', '-')}"
+        flag = flag_of(name)
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{flag[2:]}")
             continue

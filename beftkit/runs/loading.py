@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from beftkit.errors import BeftError
 from beftkit.models import code_of
-from beftkit.objectives import held_labels
-from beftkit.registry import ENCODED, REGIMES, TASKS, Task
+from beftkit.objectives import has_head, held_labels, kind_of
+from beftkit.registry import ENCODED, REGIMES, TASKS, Kind, Task
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.resolve import Loading
 from beftkit.settings.train import TrainSettings
@@ -42,8 +42,9 @@ def load_data(
             data can meet.
     """
     s = settings
+    kind, how = kind_of(s)
     if s.task:
-        check_task(s)
+        check_task(s, kind)
     given = None if s.label_map is None else read_label_map(s.label_map)
     columns = s.text_columns
 
@@ -57,6 +58,7 @@ def load_data(
                 train=train,
                 labels=names,
                 label_map=label_map,
+                kind=kind,
             )
         return load_files(
             s.train_file,
@@ -68,10 +70,10 @@ def load_data(
             quotes=s.quotes,
         )
 
-    data = _met(read, s, labels)
+    data = _met(read, s, labels, kind)
     files = code_of(s.model, s.revision) if s.trust_remote_code else ()
     note = f"{s.model}: its own code is run (--trust-remote-code): {', '.join(files)}"
-    return replace(data, notes=(*data.notes, note)) if files else data
+    return replace(data, notes=(*how, *data.notes, *((note,) if files else ())))
 
 
 def planned_data(settings: Loading) -> Data:
@@ -79,20 +81,25 @@ def planned_data(settings: Loading) -> Data:
     s = settings
     if not s.task:
         return load_data(s)
-    task = check_task(s)
-    bare = Data(task.name, task.kind, task.labels, task.metrics, None, {}, {})
+    found, how = kind_of(s)
+    task = check_task(s, found)
+    kind = found or task.kind
+    bare = Data(task.name, kind, task.labels, task.metrics_as(kind), None, {}, {}, how)
     given = None if s.label_map is None else read_label_map(s.label_map)
-    return _met(lambda names: relabel(bare, names, given) if names else bare, s, None)
+    return _met(lambda names: relabel(bare, names, given) if names else bare, s, None, found)
 
 
 def _met(
     read: Callable[[Sequence[str] | None], Data],
     settings: Loading,
     labels: Sequence[str] | None,
+    kind: Kind | None,
 ) -> Data:
     """What ``read`` gives for the names of the head: ``labels``, or those of the checkpoint."""
     s = settings
-    names = held_labels(s) if labels is None else labels
+    names = None
+    if has_head(kind):
+        names = held_labels(s) if labels is None else labels
     may_be_fresh = not isinstance(s, EvaluateSettings)
     if not names and may_be_fresh:  # a head of one output is refused by its shape, if by anything
         names = None
@@ -111,8 +118,11 @@ def _met(
         raise BeftError(f"{error}{hint}") from None
 
 
-def check_task(settings: Loading) -> Task:
+def check_task(settings: Loading, kind: Kind | None) -> Task:
     """The task of the registry that settings name.
+
+    Args:
+        kind: how it meets the model; None: in its own manner.
 
     Raises:
         BeftError: there is no such task, or it has no such regime.
@@ -126,10 +136,10 @@ def check_task(settings: Loading) -> Task:
             f" yet; for a model with a head: {', '.join(ENCODED)}"
         )
     regime = settings.regime if isinstance(settings, TrainSettings) else "all"
-    if regime in REGIMES and regime not in task.sizes:
+    sizes = task.sizes_as(kind or task.kind)
+    if regime in REGIMES and regime not in sizes:
         raise BeftError(
-            f"regime {regime}: {task.name} has {', '.join(task.sizes)}; --train-size N takes any "
-            "number"
+            f"regime {regime}: {task.name} has {', '.join(sizes)}; --train-size N takes any number"
         )
     return task
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beftkit.errors import UsageError
+from beftkit.objectives import kind_said
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.tasks import METRIC_NAMES
 from beftkit.weights import AdapterInfo
@@ -17,6 +18,7 @@ class Said:
     """What an adapter of ours says of the run that made it: words alone, never code to run."""
 
     task: str | None = None
+    as_: str | None = None
     labels: tuple[str, ...] | None = None
     metrics: tuple[str, ...] = ()
     max_length: int | None = None
@@ -39,6 +41,7 @@ class Said:
         foreign = [name for name in named if name not in METRIC_NAMES]
         return cls(
             said.get("beftkit.task") or None,
+            None if info is None else kind_said(said.get("beftkit.as"), info.task_type),
             tuple(map(str, labels)) if isinstance(labels, list) else None,
             tuple(name for name in named if name in METRIC_NAMES),
             length if isinstance(length, int) else None,
@@ -65,6 +68,11 @@ class Said:
             filled["label_column"] = s.label_column or self.label_column
         else:
             filled["task"] = s.task or self.task
+            filled["as_"] = self.as_ or s.as_
+            if s.as_ is not None and s.as_ != filled["as_"]:
+                raise UsageError(
+                    f"--as {s.as_}: the adapter was trained as {self.as_}; leave --as out"
+                )
             if filled["task"] is None:
                 raise UsageError(
                     "neither a task nor a validation file was given; expected one of them"

@@ -14,7 +14,7 @@ from beftkit.runs import folders
 from beftkit.runs.artifacts import check_output, write_output
 from beftkit.runs.inputs import check_runs, inputs_of
 from beftkit.runs.loading import class_notes, load_data
-from beftkit.runs.prepare import Prepared, choose_parts, fill_settings, prepare
+from beftkit.runs.prepare import Prepared, choose_parts, prepare
 from beftkit.runs.publishing import check_wanted, hand_over
 from beftkit.runs.results import Run, TrainResult
 from beftkit.runs.trackers import tracked
@@ -67,7 +67,7 @@ class _Journey:
             "revision": first.loaded.commit or s.revision,
             "data_revision": data.source.get("revision", s.data_revision),
         }
-        s = self.settings = fill_settings(s, first.model.config).model_copy(update=known)
+        s = self.settings = first.filled(s).model_copy(update=known)
         # A typo, or a metric that does not fit the labels, is found out before the training.
         self.metrics = load_metrics(metrics, s.trust_remote_code)
         for split in data.validation.values():
@@ -279,7 +279,7 @@ class _Journey:
 
 
 def _updates(settings: TrainSettings, ready: Prepared) -> int:
-    batches = -(-len(ready.train) // settings.batch_size)
+    batches = -(-len(ready.train) // settings.examples_a_batch)
     return -(-batches // settings.accumulation)
 
 

@@ -75,7 +75,7 @@ def select_for_run(run: TrainSettings) -> SelectSettings:
     given: dict[str, Any] = {"probe_steps": run.max_steps}
     given |= {name: one for name in names if (one := getattr(run, name)) not in (None, ())}
     if run.task is not None and run.train_size is None:
-        given["regimes"] = (run.regime,)
+        given["regimes"] = (run.regime or "all",)
     if run.lr is not None:
         given["lrs"] = (run.lr,)
     if run.epochs is not None:
@@ -179,6 +179,11 @@ def settings_yaml(settings: TrainSettings) -> str:
     return str(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
 
 
+def flag_of(name: str) -> str:
+    """A setting's flag; one that would be a word of Python's has a line behind its name."""
+    return f"--{name.rstrip('_').replace('_', '-')}"
+
+
 def flags_of(settings: Part, names: Iterable[str]) -> list[str]:
     """The flags of those settings that are not their default, and what trains in any case."""
     words: list[str] = []
@@ -186,7 +191,7 @@ def flags_of(settings: Part, names: Iterable[str]) -> list[str]:
         field, value = type(settings).model_fields[name], getattr(settings, name)
         if value is None or (value == field.default and name != "bias"):
             continue
-        flag = f"--{name.replace('_', '-')}"
+        flag = flag_of(name)
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{flag[2:]}")
         elif isinstance(value, tuple) and get_args(field.annotation)[0] is str:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from beftkit.errors import BeftError
-from beftkit.registry import TASKS, Layout, Task
+from beftkit.registry import TASKS, Kind, Layout, Task
 from beftkit.tasks.data import Data, Split
 from beftkit.tasks.delimited import read_tsv
 from beftkit.tasks.labels import relabel
+from beftkit.tasks.prompts import prompted
 from beftkit.tasks.records import read_json
-from beftkit.tasks.table import Table, class_ids, listed, needed, texts, values
+from beftkit.tasks.table import Table, class_ids, listed, needed, text_column, texts, values
 from beftkit.tasks.text_files import plain_or_gzip
 
 
@@ -25,6 +26,7 @@ def load_task(
     train: bool = True,
     labels: Sequence[str] | None = None,
     label_map: Mapping[str, str] | None = None,
+    kind: Kind | None = None,
 ) -> Data:
     """Load a task's training and validation splits.
 
@@ -37,6 +39,8 @@ def load_task(
         train: False: the validation splits alone.
         labels: names of a kept head's classes in id order: see `relabel`. None: the task's own.
         label_map: label of the task -> one of ``labels``, where names alone do not tell.
+        kind: how the task meets the model; that of its prompt: examples as `Split.asked`. None:
+            its own.
 
     Raises:
         BeftError: an unknown task, data that cannot be had, or bad data, with file and line.
@@ -53,12 +57,13 @@ def load_task(
         raise BeftError(f"revision {revision}: only the hub has revisions, not {data_dir}")
     else:
         layout, tables, source = _read_folder(task, Path(data_dir), train=train)
-    splits = {split: _split(task, layout, table) for split, table in tables.items()}
+    kind = kind or task.kind
+    splits = {split: _split(task, layout, table, kind) for split, table in tables.items()}
     data = Data(
         name=name,
-        kind=task.kind,
+        kind=kind,
         labels=task.labels,
-        metrics=task.metrics,
+        metrics=task.metrics_as(kind),
         train=splits.pop("train", None),
         validation=splits,
         source={**source, "examples": {split: len(table) for split, table in tables.items()}},
@@ -69,11 +74,27 @@ def load_task(
     return relabel(data, labels, label_map) if labels else data
 
 
-def _split(task: Task, layout: Layout, table: Table) -> Split:
+def _split(task: Task, layout: Layout, table: Table, kind: Kind) -> Split:
+    if task.asked(kind):
+        return _asked(task, layout, table)
     fields = tuple(texts(table, field, layout.renamed) for field in task.fields)
     if task.kind == "values":
         return Split(fields, values(table, layout.label))
     return Split(fields, class_ids(table, layout.label, task.labels, layout.raw_labels))
+
+
+def _asked(task: Task, layout: Layout, table: Table) -> Split:
+    """The examples as prompts; a label's id is the number of its answer."""
+    assert task.prompt is not None
+    columns = {
+        name: text_column(table, layout.renamed.get(name, name)) for name in task.prompt.needs
+    }
+    targets = class_ids(table, layout.label, task.labels, layout.raw_labels)
+    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    asked = (
+        prompted(task.name, row, label) for row, label in zip(rows, targets.tolist(), strict=True)
+    )
+    return Split((), targets, tuple(asked))
 
 
 def _read_folder(

@@ -51,10 +51,12 @@ class Trainer:
         self.job, s = job, job.settings
         self.progress = Progress()
         self.meter = Meter(job.accelerator.device)
-        per_epoch = math.ceil(math.ceil(len(job.train) / s.batch_size) / s.accumulation)
+        per_epoch = math.ceil(math.ceil(len(job.train) / s.examples_a_batch) / s.accumulation)
         self.total_steps = per_epoch * (s.epochs or 0)
         if s.max_steps is not None:
             self.total_steps = min(self.total_steps, s.max_steps)
+        if not job.tuner.values:  # a model that is as it was all the time is evaluated once
+            self.total_steps = 0
         self.steps_per_epoch = per_epoch
         self.stepper: Stepper = EagerStepper(job, self.total_steps)
         self.best_values: dict[str, torch.Tensor] = {}
@@ -96,7 +98,7 @@ class Trainer:
         s = self.job.settings
         place = {"seed": self.job.seed, "epoch": self.progress.epoch}
         lengths = self.job.train.lengths
-        batches = plan(lengths, s.batch_size, **place, grouped=s.group_by_length)
+        batches = plan(lengths, s.examples_a_batch, **place, grouped=s.group_by_length)
         for begin in range(self.progress.update * s.accumulation, len(batches), s.accumulation):
             yield batches[begin : begin + s.accumulation]
 
