@@ -8,7 +8,7 @@ from dataclasses import replace
 from beftkit.errors import BeftError
 from beftkit.models import code_of
 from beftkit.objectives import held_labels
-from beftkit.registry import REGIMES, TASKS, Task
+from beftkit.registry import ENCODED, REGIMES, TASKS, Task
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.resolve import Loading
 from beftkit.settings.train import TrainSettings
@@ -119,7 +119,12 @@ def check_task(settings: Loading) -> Task:
     """
     task = TASKS.get(settings.task or "")
     if task is None:
-        raise BeftError(f"task {settings.task!r}: expected one of {', '.join(TASKS)}")
+        raise BeftError(f"task {settings.task!r}: expected one of {', '.join(ENCODED)}")
+    if task.name not in ENCODED:
+        raise BeftError(
+            f"task {task.name}: a prompt for a causal language model, which cannot be trained here"
+            f" yet; for a model with a head: {', '.join(ENCODED)}"
+        )
     regime = settings.regime if isinstance(settings, TrainSettings) else "all"
     if regime in REGIMES and regime not in task.sizes:
         raise BeftError(

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from beftkit.registry import MAX_LENGTH, TASKS
+from beftkit.registry import ENCODED, MAX_LENGTH
 
 MODEL, WHAT, DATA = "Model", "What trains", "Data"
 OPTIMISATION, DEVICE = "Optimisation", "Precision and device"
@@ -21,8 +21,7 @@ EVALUATION, OUTPUT = "Evaluation and logging", "Output"
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Regimes = Literal["low", "medium", "high", "all"]
-_NAMES = list(TASKS)
-_TASKS = f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}."
+_TASKS = f"{', '.join(ENCODED[:-1])} or {ENCODED[-1]}."
 
 
 def described(default: Any, panel: str, description: str, **rules: Any) -> Any:
