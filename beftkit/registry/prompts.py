@@ -39,6 +39,7 @@ MULTIRC = Prompt(
         " Yes or No?\n"
     ),
     answers=_NO_YES,
+    metrics=("accuracy", "multirc_f1a", "multirc_em"),
 )
 COPA = Prompt(
     text="{premise} {conjunction}",
@@ -62,6 +63,7 @@ SQUAD = Prompt(
     rule="squad",
     columns=("title", "context", "question", "answers"),
     kind="generation",
+    metrics=("token_f1", "exact_match"),
 )
 DROP = Prompt(
     text="Passage: {passage}\nQuestion: {question}\nAnswer:",
@@ -69,4 +71,5 @@ DROP = Prompt(
     rule="drop",
     columns=("passage", "question", "answers"),
     kind="generation",
+    metrics=("token_f1", "drop_f1", "drop_em"),
 )

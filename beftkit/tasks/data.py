@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from beftkit.errors import BeftError
 from beftkit.registry import Kind
+from beftkit.tasks.prompts import Prompted
 
 Targets = npt.NDArray[np.int64] | npt.NDArray[np.float32]
 
@@ -21,11 +22,15 @@ class Split:
 
     Attributes:
         texts: for each text field (one or two) its N strings.
-        targets: [N], class ids as int64, or values as float32.
+        targets: [N], class ids as int64, or values as float32. Of prompts int64: the (first) right
+            answer's number, or the example's where an answer is to be written.
+        prompts: what a causal model is asked, N of them; then there are no ``texts``. Empty where
+            an encoder reads the texts.
     """
 
     texts: tuple[list[str], ...]
     targets: Targets
+    prompts: Sequence[Prompted] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -34,7 +39,8 @@ class Split:
         """The examples of these numbers, in this order."""
         chosen = np.asarray(indices, dtype=np.int64)
         texts = tuple([column[i] for i in chosen.tolist()] for column in self.texts)
-        return Split(texts, self.targets[chosen])
+        prompts = tuple(self.prompts[i] for i in chosen.tolist()) if self.prompts else ()
+        return Split(texts, self.targets[chosen], prompts)
 
 
 @dataclass(frozen=True, eq=False)
