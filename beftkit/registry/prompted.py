@@ -37,7 +37,8 @@ def _super_glue(
 
 ROWS = (
     Task(
-        # "fixed": spans that are no part of their sentence are mended; as published.
+        # "fixed", as published: spans that are no part of their sentence are mended; the reader of
+        # the original files does the same.
         **_super_glue("wsc", "WSC", config="wsc.fixed", nested="wsc"),
         **_asked(prompts.WSC, 554),
         labels=_FALSE_TRUE,

@@ -102,9 +102,22 @@ def _each(record: Any, name: str, kind: type, where: str = "") -> Iterator[tuple
 
 
 def _wsc(record: Mapping[str, Any]) -> Rows:
-    target = _get(record, "target", dict)
-    spans = {name: _get(target, name, str, "target") for name in ("span1_text", "span2_text")}
-    yield "", {"text": _get(record, "text", str), **spans, "label": record["label"]}
+    text, target = _get(record, "text", str), _get(record, "target", dict)
+    spans = {}
+    for name in ("span1", "span2"):
+        span = _get(target, f"{name}_text", str, "target")
+        spans[f"{name}_text"] = _mended(span, text, _get(target, f"{name}_index", int, "target"))
+    yield "", {"text": text, **spans, "label": record["label"]}
+
+
+def _mended(span: str, text: str, index: int) -> str:
+    """A span as its text has it, in case, full stop and blanks: so does the hub's ``wsc.fixed``."""
+    word = text.split()[index : index + 1]
+    if span in text or not word:
+        return span
+    first = span[:1].lower() if word[0][0].islower() else span[:1].upper()
+    mended = (first + span[1:]).rstrip(".").replace("\n", " ")
+    return mended if mended in text else span
 
 
 def _multirc(record: Mapping[str, Any]) -> Rows:

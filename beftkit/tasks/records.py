@@ -55,8 +55,9 @@ def read_document(path: Path) -> Any:
     """
     text = read_text(path)
     value, end = _decoded(path, 1, text, _after_blanks(text, 0), _DOCUMENT)
-    if _after_blanks(text, end) < len(text):
-        raise _no_json(path, 1 + text.count("\n", 0, end), _DOCUMENT)
+    rest = _after_blanks(text, end)
+    if rest < len(text):
+        raise _no_json(path, 1 + text.count("\n", 0, rest), _DOCUMENT)
     return value
 
 
