@@ -196,7 +196,7 @@ def write_local(root: Path, task: str) -> Path:
 def refused(message: str, task: str, folder: Path | None = None) -> str:
     """Loading the task fails with one line that holds the message."""
     with pytest.raises(BeftError) as caught:
-        tasks.load_task(task, data_dir=folder, prompts=True)
+        tasks.load_task(task, data_dir=folder)
     text = str(caught.value)
     assert message in text
     assert "\n" not in text

@@ -92,7 +92,7 @@ def test_damaged_records(case: str, tmp_path: Path) -> None:
     damage(records)
     write_records(place / prompt_files.FILES.get(task, ("train.jsonl",))[0], records)
     assert str(place) in refused(message, task, tmp_path)
-    assert tasks.load_task(task, data_dir=tmp_path, train=False, prompts=True).validation
+    assert tasks.load_task(task, data_dir=tmp_path, train=False).validation
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from beftkit import registry, tasks
 from beftkit.errors import BeftError
-from beftkit.registry import SUPER_GLUE, TASKS
+from beftkit.registry import SUPER_GLUE, TASKS, Kind
 from beftkit.registry.prompted import SQUAD
 from beftkit.tasks.own_prompts import load_written
 from beftkit.tasks.prompts import Prompted, prompted
@@ -65,7 +65,7 @@ def same(data: tasks.Data, task: str) -> None:
     assert list(data.validation) == ["validation"]
     for name, split in {"train": data.train, **data.validation}.items():
         asked = wanted(task, name)
-        assert list(split.prompts) == asked
+        assert list(split.asked) == asked
         numbers = range(len(asked)) if asked[0].gold else [one.right[0] for one in asked]
         assert split.targets.tolist() == [*numbers]
         assert (split.targets.dtype, len(split), split.texts) == (np.int64, len(asked), ())
@@ -79,32 +79,33 @@ def same(data: tasks.Data, task: str) -> None:
 @pytest.mark.parametrize("task", ONLY_ASKED)
 def test_the_original_files(task: str, tmp_path: Path) -> None:
     place = write_local(tmp_path, task)
-    data = tasks.load_task(task, data_dir=tmp_path, prompts=True)
+    data = tasks.load_task(task, data_dir=tmp_path)
     same(data, task)
     source = json.loads(json.dumps(data.source))
     assert source["kind"] == "folder"
     assert source["examples"] == {n: len(wanted(task, n)) for n in ("train", "validation")}
-    own = tasks.load_task(task, data_dir=place, train=False, prompts=True)
+    own = tasks.load_task(task, data_dir=place, train=False)
     assert own.train is None
-    assert own.validation["validation"].prompts == data.validation["validation"].prompts
+    assert own.validation["validation"].asked == data.validation["validation"].asked
 
 
 @pytest.mark.parametrize("task", [name for name in ASKED if name in registry.ENCODED])
 def test_tasks_of_both_kinds(task: str, tmp_path: Path) -> None:
     """The same files give an encoder's texts and a causal model's prompts."""
     task_files.write_folder(tmp_path, task)
-    asked = tasks.load_task(task, data_dir=tmp_path, prompts=True)
+    asked = tasks.load_task(task, data_dir=tmp_path, kind="choice")
     read = tasks.load_task(task, data_dir=tmp_path)
-    assert (asked.kind, asked.metrics, read.kind) == ("choice", ("accuracy",), "classes")
+    metrics = ("accuracy", "macro_f1") if task == "cb" else ("accuracy",)
+    assert (asked.kind, asked.metrics, read.kind) == ("choice", metrics, "classes")
     assert (asked.labels, asked.counts) == (read.labels, read.counts)
     for name, split in {"train": asked.train, **asked.validation}.items():
         assert split is not None
         rows = task_files.splits(task)[name]
-        assert list(split.prompts) == [prompted(task, row, row["label"]) for row in rows]
+        assert list(split.asked) == [prompted(task, row, row["label"]) for row in rows]
         assert split.targets.tolist() == [row["label"] for row in rows]
     for split in (read.train, *read.validation.values()):
         assert split is not None
-        assert (split.prompts, len(split.texts)) == ((), len(TASKS[task].fields))
+        assert (split.asked, len(split.texts)) == ((), len(TASKS[task].fields))
 
 
 def test_rte_as_super_glue_ships_it(tmp_path: Path) -> None:
@@ -113,9 +114,9 @@ def test_rte_as_super_glue_ships_it(tmp_path: Path) -> None:
     for split, file in (("train", "train"), ("validation", "val")):
         path = tmp_path / "RTE" / f"{file}.jsonl"
         task_files.write_jsonl(path, "rte", task_files.splits("rte")[split], names)
-    found = tasks.load_task("rte", data_dir=tmp_path, prompts=True).validation["validation"]
+    found = tasks.load_task("rte", data_dir=tmp_path, kind="choice").validation["validation"]
     rows = task_files.splits("rte")["validation"]
-    assert list(found.prompts) == [prompted("rte", row, row["label"]) for row in rows]
+    assert list(found.asked) == [prompted("rte", row, row["label"]) for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,7 @@ def repos(tmp_path_factory: pytest.TempPathFactory) -> Repos:
 
 @pytest.mark.parametrize("task", ONLY_ASKED)
 def test_the_hub(task: str, data_hub: DataHub) -> None:
-    data = tasks.load_task(task, prompts=True)
+    data = tasks.load_task(task)
     same(data, task)
     source = json.loads(json.dumps(data.source))
     assert source["repo"] in data_hub.repos
@@ -156,7 +157,7 @@ def test_validated_answers_as_objects(data_hub: DataHub, tmp_path: Path) -> None
             dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)
         ]
     publish(data_hub, "EleutherAI/drop", write_hub(tmp_path, "default", rows), "2" * 40)
-    same(tasks.load_task("drop", prompts=True), "drop")
+    same(tasks.load_task("drop"), "drop")
     rows["validation"][0]["validated_answers"] = [
         {**rows["validation"][0]["answer"], "spans": None}
     ]
@@ -170,11 +171,13 @@ def test_validated_answers_as_objects(data_hub: DataHub, tmp_path: Path) -> None
 def test_an_encoder_is_refused(tmp_path: Path) -> None:
     for task in ONLY_ASKED:
         with pytest.raises(BeftError, match=f"^task {task}: a prompt for a causal language model"):
-            tasks.load_task(task, data_dir=tmp_path)
-    with pytest.raises(BeftError, match="task 'cola': no prompt for a causal model"):
-        tasks.load_task("cola", data_dir=tmp_path, prompts=True)
+            tasks.load_task(task, data_dir=tmp_path, kind="classes")
+    with pytest.raises(BeftError, match="task sst2: no generation; expected classes or choice"):
+        tasks.load_task("sst2", data_dir=tmp_path, kind="generation")
+    with pytest.raises(BeftError, match="task cola: no choice; expected classes"):
+        tasks.load_task("cola", data_dir=tmp_path, kind="choice")
     with pytest.raises(BeftError, match="task sst2: a prompt's answers are its own"):
-        tasks.load_task("sst2", data_dir=tmp_path, prompts=True, labels=("a", "b"))
+        tasks.load_task("sst2", data_dir=tmp_path, kind="choice", labels=("a", "b"))
 
 
 @pytest.mark.parametrize("command", ["train", "select", "fisher", "evaluate"])
@@ -190,9 +193,9 @@ def test_queries_without_a_right_entity_are_left_out_and_said(tmp_path: Path) ->
     records = copy.deepcopy(prompt_files.local_records("record", "train"))
     records[0]["qas"][0]["answers"][0]["text"] = "Cy"
     write_records(place / "train.jsonl", records)
-    data = tasks.load_task("record", data_dir=tmp_path, prompts=True)
+    data = tasks.load_task("record", data_dir=tmp_path)
     assert data.train is not None
-    assert list(data.train.prompts) == wanted("record", "train")[1:]
+    assert list(data.train.asked) == wanted("record", "train")[1:]
     assert data.source["examples"] == {"train": 1, "validation": 1}
     (note,) = data.notes
     assert note == (
@@ -202,10 +205,10 @@ def test_queries_without_a_right_entity_are_left_out_and_said(tmp_path: Path) ->
 
 def test_a_draw_takes_its_prompts_along(tmp_path: Path) -> None:
     write_local(tmp_path, "multirc")
-    split = tasks.load_task("multirc", data_dir=tmp_path, prompts=True).train
+    split = tasks.load_task("multirc", data_dir=tmp_path).train
     assert split is not None
     drawn = tasks.subsample(split, 3, 0)
-    numbers = [split.prompts.index(one) for one in drawn.prompts]
+    numbers = [split.asked.index(one) for one in drawn.asked]
     assert len({*numbers}) == 3
     assert drawn.targets.tolist() == [split.targets[i] for i in numbers]
 
@@ -223,11 +226,12 @@ COUNTS = {
 def test_the_real_files_whole(task: str) -> None:
     suite, train, validation = COUNTS[task]
     root = Path(REAL or "") / "data" / suite
-    data = tasks.load_task(task, data_dir=root, train=train is not None, prompts=True)
+    kind: Kind = "generation" if task == "squad" else "choice"
+    data = tasks.load_task(task, data_dir=root, train=train is not None, kind=kind)
     counts = {"validation": validation} if train is None else {"train": train}
     assert data.source["examples"] == {**counts, "validation": validation}
     assert data.notes == ()
-    asked = data.validation["validation"].prompts
+    asked = data.validation["validation"].asked
     assert all(one.right and one.prompt and not one.prompt.endswith(" ") for one in asked)
     assert all(answer.strip() for one in asked for answer in one.answers)
     if task == "squad":
@@ -248,7 +252,7 @@ def test_the_real_files_whole(task: str) -> None:
 def test_the_unofficial_drop_file() -> None:
     path = Path(REAL or "") / "data" / "drop" / "drop_v0_dev.jsonl.gz"
     data = load_written(validation=path)
-    asked = data.validation["validation"].prompts
+    asked = data.validation["validation"].asked
     assert data.source["examples"] == {"validation": 9536}
     assert (data.name, data.kind, data.metrics) == (
         "drop_v0_dev", "generation", ("token_f1", "exact_match"),
@@ -266,13 +270,13 @@ def test_files_of_whole_prompts(tmp_path: Path) -> None:
     options: dict[str, Any] = {"prompt_column": "q", "answers_column": "a"}
     data = load_written(path, **options)
     assert data.train is not None
-    assert list(data.train.prompts) == [
+    assert list(data.train.asked) == [
         Prompted("Who {0}? \n", (" Bob\n",), (0,), ("Bob", "Ann")),
         Prompted("Where?", (" a\n",), (0,), ("a", "b")),
     ]
     assert (data.train.targets.tolist(), data.validation) == ([0, 1], {})
     whole = load_written(None, path, separator="", **options).validation["validation"]
-    assert whole.prompts[1].gold == ("a|b",)
+    assert whole.asked[1].gold == ("a|b",)
     with pytest.raises(BeftError, match=r"own\.jsonl: no column 'context'; it has q, a"):
         load_written(path)
     with pytest.raises(BeftError, match="column 'q': for prompts and answers"):

@@ -14,6 +14,7 @@ RTE = Prompt(
 CB = Prompt(
     text='Suppose {premise} Can we infer that "{hypothesis}"? Yes, No, or Maybe?\n',
     answers=("Yes", "No", "Maybe"),
+    metrics=("accuracy", "macro_f1"),
     lr=1e-2,
 )
 BOOLQ = Prompt(text="{passage} {question}\n", answers=_NO_YES, rule="boolq")

@@ -161,6 +161,20 @@ class Task:
         """The hub's columns that the fields are made of, in the order of their first use."""
         return tuple(dict.fromkeys(chain.from_iterable(map(columns_of, self.fields))))
 
+    def asked(self, kind: Kind) -> bool:
+        """Whether a model that meets the task in this manner is asked its prompt."""
+        return self.prompt is not None and kind == self.prompt.kind
+
+    def sizes_as(self, kind: Kind) -> Mapping[Regime, int]:
+        """Training examples per regime; of prompts one size is published."""
+        if self.prompt is None or not self.asked(kind) or not self.fields:
+            return self.sizes
+        return {"low": self.prompt.examples}
+
+    def metrics_as(self, kind: Kind) -> tuple[str, ...]:
+        """Metrics, the first of which picks the best epoch."""
+        return self.prompt.metrics if self.prompt and self.asked(kind) else self.metrics
+
     @property
     def labelled(self) -> bool:
         """Whether an example has a label; else its answers are among its columns."""

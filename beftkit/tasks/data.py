@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +24,13 @@ class Split:
         texts: for each text field (one or two) its N strings.
         targets: [N], class ids as int64, or values as float32. Of prompts int64: the (first) right
             answer's number, or the example's where an answer is to be written.
-        prompts: what a causal model is asked, N of them; then there are no ``texts``. Empty where
-            an encoder reads the texts.
+        asked: the N examples as a causal model is asked; then there are no ``texts``. Empty where
+            a head reads the texts.
     """
 
     texts: tuple[list[str], ...]
     targets: Targets
-    prompts: Sequence[Prompted] = ()
+    asked: tuple[Prompted, ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -39,8 +39,8 @@ class Split:
         """The examples of these numbers, in this order."""
         chosen = np.asarray(indices, dtype=np.int64)
         texts = tuple([column[i] for i in chosen.tolist()] for column in self.texts)
-        prompts = tuple(self.prompts[i] for i in chosen.tolist()) if self.prompts else ()
-        return Split(texts, self.targets[chosen], prompts)
+        asked = tuple(self.asked[i] for i in chosen.tolist()) if self.asked else ()
+        return Split(texts, self.targets[chosen], asked)
 
 
 @dataclass(frozen=True, eq=False)

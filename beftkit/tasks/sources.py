@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from beftkit.errors import BeftError
-from beftkit.registry import ENCODED, TASKS, Layout, Task
+from beftkit.registry import ENCODED, TASKS, Kind, Layout, Task
 from beftkit.tasks.asked import asked_split
 from beftkit.tasks.data import Data, Split
 from beftkit.tasks.delimited import read_tsv
 from beftkit.tasks.labels import relabel
 from beftkit.tasks.nested import NESTED, read_nested
-from beftkit.tasks.prompts import asked_task, prompt_of
+from beftkit.tasks.prompts import prompt_of
 from beftkit.tasks.records import read_json
 from beftkit.tasks.table import Table, class_ids, listed, needed, texts, values
 from beftkit.tasks.text_files import plain_or_gzip
@@ -27,9 +27,9 @@ def load_task(
     data_dir: str | os.PathLike[str] | None = None,
     revision: str | None = None,
     train: bool = True,
-    prompts: bool = False,
     labels: Sequence[str] | None = None,
     label_map: Mapping[str, str] | None = None,
+    kind: Kind | None = None,
 ) -> Data:
     """Load a task's training and validation splits.
 
@@ -40,14 +40,20 @@ def load_task(
             HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and its cache.
         revision: another commit, tag or branch of the dataset on the hub than the pinned one.
         train: False: the validation splits alone.
-        prompts: what a causal model is asked, instead of an encoder's texts.
         labels: names of a kept head's classes in id order: see `relabel`. None: the task's own.
         label_map: label of the task -> one of ``labels``, where names alone do not tell.
+        kind: how the task meets the model; that of its prompt: examples as `Split.asked`. None: its
+            own.
 
     Raises:
         BeftError: an unknown task, data that cannot be had, or bad data, with file and line.
     """
-    task = (asked_task if prompts else encoded_task)(name)
+    task = TASKS.get(name) or encoded_task(name)
+    kind = kind or task.kind
+    prompts = task.asked(kind)
+    if not prompts and kind != encoded_task(name).kind:
+        able = [task.kind, *((prompt_of(task).kind,) if task.prompt else ())]
+        raise BeftError(f"task {name}: no {kind}; expected {' or '.join(able)}")
     if prompts and (labels or label_map):
         raise BeftError(f"task {name}: a prompt's answers are its own; no labels of a head fit it")
     if data_dir is None:
@@ -67,12 +73,11 @@ def load_task(
     }
     splits = {split: found for split, (found, _) in made.items()}
     notes = (*(table.notes for table in tables.values()), *(notes for _, notes in made.values()))
-    met = task.prompt if prompts and task.prompt else task
     data = Data(
         name=name,
-        kind=met.kind,
+        kind=kind,
         labels=task.labels,
-        metrics=met.metrics,
+        metrics=task.metrics_as(kind),
         train=splits.get("train"),
         validation={split: found for split, found in splits.items() if split != "train"},
         source={**source, "examples": {split: len(found) for split, found in splits.items()}},
