@@ -89,6 +89,16 @@ def test_the_published_settings() -> None:
             assert (task.kind, task.max_length) == (task.prompt.kind, 2048)
 
 
+def test_a_task_of_both_kinds_has_settings_of_both() -> None:
+    task = TASKS["cb"]
+    assert (task.asked("choice"), task.asked("classes")) == (True, False)
+    assert (task.sizes_as("choice"), task.sizes_as("classes")) == ({"low": 1000}, {"low": 250})
+    assert task.metrics_as("choice") == ("accuracy", "macro_f1")
+    assert task.metrics_as("classes") == ("macro_f1", "accuracy")
+    assert TASKS["copa"].sizes_as("choice") == {"low": 400}
+    assert not TASKS["cola"].asked("choice")
+
+
 def test_gold_answers() -> None:
     squad = prompted("squad", CASES["squad"][0])
     assert (squad.gold, squad.bags) == (("Denver", "the Broncos"), ())

@@ -14,6 +14,7 @@ RTE = Prompt(
 CB = Prompt(
     text='Suppose {premise} Can we infer that "{hypothesis}"? Yes, No, or Maybe?\n',
     answers=("Yes", "No", "Maybe"),
+    metrics=("accuracy", "macro_f1"),
     lr=1e-2,
 )
 BOOLQ = Prompt(text="{passage} {question}\n", answers=_NO_YES, rule="boolq")
@@ -39,6 +40,7 @@ MULTIRC = Prompt(
         " Yes or No?\n"
     ),
     answers=_NO_YES,
+    metrics=("accuracy", "multirc_f1a", "multirc_em"),
 )
 COPA = Prompt(
     text="{premise} {conjunction}",
@@ -62,6 +64,7 @@ SQUAD = Prompt(
     rule="squad",
     columns=("title", "context", "question", "answers"),
     kind="generation",
+    metrics=("token_f1", "exact_match"),
 )
 DROP = Prompt(
     text="Passage: {passage}\nQuestion: {question}\nAnswer:",
@@ -69,4 +72,5 @@ DROP = Prompt(
     rule="drop",
     columns=("passage", "question", "answers"),
     kind="generation",
+    metrics=("token_f1", "drop_f1", "drop_em"),
 )

@@ -25,15 +25,17 @@ class HubSource:
 
     Attributes:
         repo: owner/name of the dataset.
-        config: configuration of that dataset.
+        config: configuration of that dataset; empty: the only one.
         revision: the commit that is read unless another is asked for.
         train: name of the training split.
+        nested: as in `Layout`.
     """
 
     repo: str
     config: str
     revision: str
     train: str = "train"
+    nested: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +48,15 @@ class Layout:
         validation: one file for each of the task's validation splits.
         kind: ``tsv`` (nothing is quoted), ``jsonl``, or one ``json`` document.
         renamed: columns of the hub that have another name in the file.
-        label: column of the label; empty where there is none.
+        label: column of the label.
         header: column names of a file that has no header line.
         raw_labels: how the file writes the labels, in id order; empty: as the hub names them.
         skip_short: leave rows out that lack columns. Only QQP: some of its questions hold a line
             break, and everyone drops these rows.
         held_out: file that lists, as values of the columns ``held_out_by``, which rows of the
             training file are the validation set.
-        nested: which function of `beftkit.tasks.nested` makes the rows, where the file's objects
-            are no rows; empty: they are.
+        nested: which of `beftkit.tasks.nested` makes a prompt's rows, where the records are no rows
+            of texts; empty: they are.
     """
 
     folder: str
@@ -84,6 +86,7 @@ class Prompt:
         rule: function of `beftkit.tasks.prompts` that changes the columns first; empty: none.
         columns: what an example must have, where that is more than what the templates use.
         kind: ``choice`` among the answers, or ``generation`` of one.
+        metrics: names of `beftkit.tasks`' metrics; the first one picks the best epoch.
         loss: of a choice: cross entropy over the ``answers``' mean log-likelihoods, or the token
             loss of the ``right`` answer.
         lr: learning rate, decayed linearly.
@@ -98,6 +101,7 @@ class Prompt:
     rule: str = ""
     columns: tuple[str, ...] = ()
     kind: Literal["choice", "generation"] = "choice"
+    metrics: tuple[str, ...] = ("accuracy",)
     loss: Literal["answers", "right"] = "answers"
     lr: float = 1e-3
     epochs: int = 5
@@ -168,10 +172,13 @@ class Task:
         return {"low": self.prompt.examples}
 
     def metrics_as(self, kind: Kind) -> tuple[str, ...]:
-        """Metrics, the first of which picks the best epoch; of prompts that is the accuracy."""
-        if not self.asked(kind) or not self.fields:
-            return self.metrics
-        return tuple(dict.fromkeys(("accuracy", *self.metrics)))
+        """Metrics, the first of which picks the best epoch."""
+        return self.prompt.metrics if self.prompt and self.asked(kind) else self.metrics
+
+    @property
+    def labelled(self) -> bool:
+        """Whether an example has a label; else its answers are among its columns."""
+        return bool(self.labels) or self.kind == "values"
 
     def settings(self, *, large: bool) -> tuple[float, int]:
         """Learning rate and epochs; ``large`` for the geometry of BERT-large, and for RoBERTa."""

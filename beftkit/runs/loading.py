@@ -8,7 +8,7 @@ from dataclasses import replace
 from beftkit.errors import BeftError
 from beftkit.models import code_of
 from beftkit.objectives import has_head, held_labels, kind_of
-from beftkit.registry import ENCODED, REGIMES, TASKS, Kind, Task
+from beftkit.registry import REGIMES, Kind, Task
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.resolve import Loading
 from beftkit.settings.train import TrainSettings
@@ -21,6 +21,7 @@ from beftkit.tasks import (
     relabel,
     unnamed,
 )
+from beftkit.tasks.sources import encoded_task
 from beftkit.tasks.table import listed
 
 #: classes that are named one by one in a note
@@ -127,14 +128,7 @@ def check_task(settings: Loading, kind: Kind | None) -> Task:
     Raises:
         BeftError: there is no such task, or it has no such regime.
     """
-    task = TASKS.get(settings.task or "")
-    if task is None:
-        raise BeftError(f"task {settings.task!r}: expected one of {', '.join(ENCODED)}")
-    if task.name not in ENCODED:
-        raise BeftError(
-            f"task {task.name}: a prompt for a causal language model, which cannot be trained here"
-            f" yet; for a model with a head: {', '.join(ENCODED)}"
-        )
+    task = encoded_task(settings.task or "")
     regime = settings.regime if isinstance(settings, TrainSettings) else "all"
     sizes = task.sizes_as(kind or task.kind)
     if regime in REGIMES and regime not in sizes:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from beftkit.errors import BeftError
 from beftkit.registry import Kind
-
-if TYPE_CHECKING:
-    from beftkit.tasks.prompts import Prompted
+from beftkit.tasks.prompts import Prompted
 
 Targets = npt.NDArray[np.int64] | npt.NDArray[np.float32]
 
@@ -24,8 +22,10 @@ class Split:
 
     Attributes:
         texts: for each text field (one or two) its N strings.
-        targets: [N], class ids as int64, or values as float32.
-        asked: the N examples as a causal model is asked; empty where a head reads the texts.
+        targets: [N], class ids as int64, or values as float32. Of prompts int64: the (first) right
+            answer's number, or the example's where an answer is to be written.
+        asked: the N examples as a causal model is asked; then there are no ``texts``. Empty where
+            a head reads the texts.
     """
 
     texts: tuple[list[str], ...]

@@ -8,7 +8,7 @@ from string import Formatter
 from typing import Any
 
 from beftkit.errors import BeftError
-from beftkit.registry import TASKS, Prompt
+from beftkit.registry import TASKS, Prompt, Task
 
 Row = Mapping[str, Any]
 
@@ -24,6 +24,7 @@ class Prompted:
         right: which of ``answers`` are right: one, several for ReCoRD, none where unknown.
         gold: of a generation: all right answers, as the data have them; for DROP each span alone.
         bags: for DROP: its right answers, each with its spans.
+        group: which examples are judged together: those of one question of MultiRC.
     """
 
     prompt: str
@@ -31,6 +32,7 @@ class Prompted:
     right: tuple[int, ...]
     gold: tuple[str, ...] = ()
     bags: tuple[tuple[str, ...], ...] = ()
+    group: str = ""
 
 
 def prompted(task: str, row: Row, label: int | None = None) -> Prompted:
@@ -39,17 +41,33 @@ def prompted(task: str, row: Row, label: int | None = None) -> Prompted:
     Args:
         task: one of `beftkit.registry.TASKS` that has a prompt.
         row: its columns, of the hub's names: texts; and lists of texts ``entities``, ``answers``
-            of ReCoRD, ``answers`` of SQuAD; ``answers`` of DROP are lists of their spans.
+            of ReCoRD, ``answers`` of SQuAD; ``answers`` of DROP are lists of their spans. MultiRC's
+            may have a ``group``.
         label: id of the right answer; None: unknown. ReCoRD, SQuAD and DROP need none.
 
     Raises:
         BeftError: no such prompt, or a row that does not fit it.
     """
-    known = TASKS.get(task)
-    if known is None or known.prompt is None:
+    return render(prompt_of(asked_task(task)), row, label)
+
+
+def asked_task(name: str) -> Task:
+    """A task that a causal model can be asked.
+
+    Raises:
+        BeftError: there is none of that name.
+    """
+    task = TASKS.get(name)
+    if task is None or task.prompt is None:
         able = ", ".join(name for name, one in TASKS.items() if one.prompt)
-        raise BeftError(f"task {task!r}: no prompt for a causal model; expected one of {able}")
-    return render(known.prompt, row, label)
+        raise BeftError(f"task {name!r}: no prompt for a causal model; expected one of {able}")
+    return task
+
+
+def prompt_of(task: Task) -> Prompt:
+    """The prompt that a task has."""
+    assert task.prompt is not None
+    return task.prompt
 
 
 def render(prompt: Prompt, row: Row, label: int | None = None) -> Prompted:
@@ -67,7 +85,8 @@ def render(prompt: Prompt, row: Row, label: int | None = None) -> Prompted:
     answers = tuple(fill(one, columns) for one in prompt.answers)
     if label is not None and not 0 <= label < len(answers):
         raise BeftError(f"label {label}: expected one of 0 to {len(answers) - 1}")
-    return Prompted(text, answers, () if label is None else (label,))
+    right = () if label is None else (label,)
+    return Prompted(text, answers, right, group=columns.get("group", ""))
 
 
 def fill(template: str, columns: Row) -> str:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from beftkit.errors import BeftError
-from beftkit.registry import TASKS, Kind, Layout, Task
+from beftkit.registry import ENCODED, TASKS, Kind, Layout, Task
+from beftkit.tasks.asked import asked_split
 from beftkit.tasks.data import Data, Split
 from beftkit.tasks.delimited import read_tsv
 from beftkit.tasks.labels import relabel
-from beftkit.tasks.prompts import prompted
+from beftkit.tasks.nested import NESTED, read_nested
+from beftkit.tasks.prompts import prompt_of
 from beftkit.tasks.records import read_json
-from beftkit.tasks.table import Table, class_ids, listed, needed, text_column, texts, values
+from beftkit.tasks.table import Table, class_ids, listed, needed, texts, values
 from beftkit.tasks.text_files import plain_or_gzip
 
 
@@ -39,66 +42,87 @@ def load_task(
         train: False: the validation splits alone.
         labels: names of a kept head's classes in id order: see `relabel`. None: the task's own.
         label_map: label of the task -> one of ``labels``, where names alone do not tell.
-        kind: how the task meets the model; that of its prompt: examples as `Split.asked`. None:
-            its own.
+        kind: how the task meets the model; that of its prompt: examples as `Split.asked`. None: its
+            own.
 
     Raises:
         BeftError: an unknown task, data that cannot be had, or bad data, with file and line.
     """
-    task = TASKS.get(name)
-    if task is None:
-        raise BeftError(f"task {name!r}: expected one of {', '.join(TASKS)}")
+    task = TASKS.get(name) or encoded_task(name)
+    kind = kind or task.kind
+    prompts = task.asked(kind)
+    if not prompts and kind != encoded_task(name).kind:
+        able = [task.kind, *((prompt_of(task).kind,) if task.prompt else ())]
+        raise BeftError(f"task {name}: no {kind}; expected {' or '.join(able)}")
+    if prompts and (labels or label_map):
+        raise BeftError(f"task {name}: a prompt's answers are its own; no labels of a head fit it")
     if data_dir is None:
         from beftkit.tasks.hub_tables import read_hub
 
-        tables, source = read_hub(task, revision or task.hub.revision, train=train)
-        layout = Layout(folder="", train="", validation=(), kind="tsv")  # as the hub names things
+        # As the hub names things.
+        layout = Layout(folder="", train="", validation=(), kind="tsv", nested=task.hub.nested)
+        columns = _columns(task, layout, prompts)
+        tables, source = read_hub(task, revision or task.hub.revision, columns, train=train)
     elif revision is not None:
         raise BeftError(f"revision {revision}: only the hub has revisions, not {data_dir}")
     else:
-        layout, tables, source = _read_folder(task, Path(data_dir), train=train)
-    kind = kind or task.kind
-    splits = {split: _split(task, layout, table, kind) for split, table in tables.items()}
+        layout, tables, source = _read_folder(task, Path(data_dir), prompts, train=train)
+    made = {
+        split: asked_split(task, layout, table) if prompts else (_split(task, layout, table), ())
+        for split, table in tables.items()
+    }
+    splits = {split: found for split, (found, _) in made.items()}
+    notes = (*(table.notes for table in tables.values()), *(notes for _, notes in made.values()))
     data = Data(
         name=name,
         kind=kind,
         labels=task.labels,
         metrics=task.metrics_as(kind),
-        train=splits.pop("train", None),
-        validation=splits,
-        source={**source, "examples": {split: len(table) for split, table in tables.items()}},
-        notes=tuple(dict.fromkeys(note for table in tables.values() for note in table.notes)),
+        train=splits.get("train"),
+        validation={split: found for split, found in splits.items() if split != "train"},
+        source={**source, "examples": {split: len(found) for split, found in splits.items()}},
+        notes=tuple(dict.fromkeys(chain.from_iterable(notes))),
     )
     if label_map and not labels:
         raise BeftError("--label-map: only onto the classes of a head that is kept")
     return relabel(data, labels, label_map) if labels else data
 
 
-def _split(task: Task, layout: Layout, table: Table, kind: Kind) -> Split:
-    if task.asked(kind):
-        return _asked(task, layout, table)
+def encoded_task(name: str) -> Task:
+    """A task that an encoder reads.
+
+    Raises:
+        BeftError: there is no such task, or it is a prompt for a causal model.
+    """
+    task = TASKS.get(name)
+    if task is None:
+        raise BeftError(f"task {name!r}: expected one of {', '.join(ENCODED)}")
+    if name not in ENCODED:
+        raise BeftError(
+            f"task {name}: a prompt for a causal language model, which cannot be trained here yet;"
+            f" for a model with a head: {', '.join(ENCODED)}"
+        )
+    return task
+
+
+def _columns(task: Task, layout: Layout, prompts: bool) -> tuple[str, ...]:
+    """The columns to read, as the file or the hub calls them."""
+    if prompts and layout.nested:
+        return NESTED[layout.nested].columns
+    own = prompt_of(task).needs if prompts else task.columns
+    label = (layout.label,) if task.labelled else ()
+    return (*(layout.renamed.get(name, name) for name in own), *label)
+
+
+def _split(task: Task, layout: Layout, table: Table) -> Split:
     fields = tuple(texts(table, field, layout.renamed) for field in task.fields)
     if task.kind == "values":
         return Split(fields, values(table, layout.label))
     return Split(fields, class_ids(table, layout.label, task.labels, layout.raw_labels))
 
 
-def _asked(task: Task, layout: Layout, table: Table) -> Split:
-    """The examples as prompts; a label's id is the number of its answer."""
-    assert task.prompt is not None
-    columns = {
-        name: text_column(table, layout.renamed.get(name, name)) for name in task.prompt.needs
-    }
-    targets = class_ids(table, layout.label, task.labels, layout.raw_labels)
-    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-    asked = (
-        prompted(task.name, row, label) for row, label in zip(rows, targets.tolist(), strict=True)
-    )
-    return Split((), targets, tuple(asked))
-
-
 def _read_folder(
-    task: Task, root: Path, *, train: bool
+    task: Task, root: Path, prompts: bool, *, train: bool
 ) -> tuple[Layout, dict[str, Table], dict[str, Any]]:
     folder, layout = _find(task, root)
     files = dict(zip(task.validation, layout.validation, strict=True))
@@ -107,9 +131,11 @@ def _read_folder(
     paths = {split: plain_or_gzip(folder / file) for split, file in files.items()}
     tables: dict[str, Table] = {}
     for split, path in paths.items():
-        columns = (layout.renamed.get(column, column) for column in task.columns)
-        choose = needed(str(path), (*columns, layout.label, *layout.held_out_by))
-        if layout.kind == "tsv":
+        columns = _columns(task, layout, prompts)
+        choose = needed(str(path), (*columns, *layout.held_out_by))
+        if layout.kind == "json":
+            table = read_nested(path, NESTED[layout.nested])
+        elif layout.kind == "tsv":
             table = read_tsv(path, choose, header=layout.header, skip_short=layout.skip_short)
         else:
             table = read_json(path, choose)
