@@ -142,10 +142,13 @@ class _Card:
         s, base, result, run = self.settings, self.base, self.result, self.run
         link = f"[{base}](https://huggingface.co/{base})" if base else "a local folder"
         at = f" at revision `{s.revision}`" if base and s.revision else ""
+        head = ""
+        if result.head_scalars:
+            head = f", and {result.head_scalars:,} of the classification head"
         yield (
             f"Bias terms (`--bias {s.bias}`) of {link}{at}, fine-tuned by beftkit: "
-            f"{result.scalars:,} scalars, {result.percent:.4f} % of the model, and "
-            f"{result.head_scalars:,} of the classification head. Nothing else was trained."
+            f"{result.scalars:,} scalars, {result.percent:.4f} % of the model{head}. Nothing else "
+            "was trained."
         )
         yield ""
         data = "files of our own"
