@@ -156,7 +156,9 @@ def test_the_adapter_says_how_the_task_was_met(here: Path) -> None:
         assert tuple(config[k] for k in ("task_type", "peft_type", "modules_to_save")) == wanted
         with safe_open(folder / WEIGHTS_NAME, framework="np") as file:
             assert file.metadata()["beftkit.as"] == "choice"
-        assert "AutoPeftModelForCausalLM" in (folder / "README.md").read_text()
+        card = (folder / "README.md").read_text()
+        assert "AutoPeftModelForCausalLM" in card and "--as choice" in card
+        assert "pipeline_tag: text-generation" in card and "classification" not in card
 
 
 @pytest.mark.parametrize("family", FAMILIES)

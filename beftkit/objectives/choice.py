@@ -76,8 +76,8 @@ def _side_by_side(scores: Tensor, batch: Batch, most: int) -> Tensor:
         return scores.unsqueeze(1)
     rows, examples = len(scores), batch.examples
     index = batch.index.to(scores.device)
-    counts = torch.zeros_like(batch.targets).index_add(0, index, torch.ones_like(index))
-    place = torch.arange(rows, device=scores.device) - (counts.cumsum(0) - counts)[index]
+    counts = index.new_zeros(examples).index_add(0, index, torch.ones_like(index))
+    place = torch.arange(rows, device=index.device) - (counts.cumsum(0) - counts)[index]
     # Each example has a row at least, so none has more than the rest; the device is not asked.
     made = scores.new_full((examples, most or rows - examples + 1), float("-inf"))
     return made.index_put((index, place), scores)
