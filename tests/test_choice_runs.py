@@ -134,6 +134,15 @@ def test_a_bias_that_is_not_there(here: Path, beftkit: Beftkit, tmp_path: Path) 
     refused(beftkit("train", "opt", *RUN, "--bias", "head", "-o", "out"), "has no classifier")
 
 
+def test_prompts_that_are_cut_are_counted(here: Path, beftkit: Beftkit) -> None:
+    given = ("opt", "--task", "sst2", "--data-dir", "data", "--max-length")
+    whole, cut, least = (evaluated(beftkit, *given, length) for length in ("64", "6", "3"))
+    assert whole["truncated"] == {"validation": 0}
+    assert 0 < cut["truncated"]["validation"] < least["truncated"]["validation"] == 60
+    ran = beftkit("evaluate", *given, "2", "--device", "cpu", "--quiet")
+    refused(ran, "example 1 of 60: its longest answer leaves no room for the prompt within 2 tokens")
+
+
 def test_a_classifier_stays_possible(here: Path, beftkit: Beftkit) -> None:
     ran = beftkit("train", "gpt2", *RUN, "--as", "classes", "--epochs", "1", "-o", "classes")
     assert ran.code == 0, ran
