@@ -140,7 +140,9 @@ def test_prompts_that_are_cut_are_counted(here: Path, beftkit: Beftkit) -> None:
     assert whole["truncated"] == {"validation": 0}
     assert 0 < cut["truncated"]["validation"] < least["truncated"]["validation"] == 60
     ran = beftkit("evaluate", *given, "2", "--device", "cpu", "--quiet")
-    refused(ran, "example 1 of 60: its longest answer leaves no room for the prompt within 2 tokens")
+    refused(
+        ran, "example 1 of 60: its longest answer leaves no room for the prompt within 2 tokens"
+    )
 
 
 def test_a_classifier_stays_possible(here: Path, beftkit: Beftkit) -> None:
