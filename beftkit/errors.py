@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from keyword import iskeyword
 
 #: options that take no value: ``--resume`` is ``resume=True``; a test holds this to what there is
 SWITCHES = frozenset(
@@ -75,7 +76,7 @@ def option(field: str, value: object) -> str:
     text = text if len(text) <= 120 else f"{text[:117]}..."
     if value is not None and not isinstance(value, int | float):
         text = "'{}'".format(text.replace("'", "'\"'\"'"))
-    return f"--{field.replace('_', '-')}={text}"
+    return f"--{field.rstrip('_').replace('_', '-')}={text}"
 
 
 def _typed(found: re.Match[str]) -> str:
@@ -102,4 +103,5 @@ def _value(text: str) -> str:
 
 
 def _field(name: str) -> str:
-    return name.replace("-", "_")
+    """The setting of an option; one that would be a word of Python's has a line behind it."""
+    return f"{name}_" if iskeyword(name) else name.replace("-", "_")

@@ -144,7 +144,12 @@ def head_misfit(
 
 
 def head_names(model: Any) -> list[str]:
-    """Parameters of the classifier: all outside the base model that belong to no pooler."""
+    """Parameters of the classifier: all outside the base model that belong to no pooler.
+
+    A language model's own head is none: it is no part of a task's.
+    """
+    if model.get_output_embeddings() is not None:
+        return []
     prefix = str(getattr(model, "base_model_prefix", ""))
     if not prefix or not hasattr(model, prefix):
         return []
@@ -175,6 +180,19 @@ def _config(reference: str, revision: str | None, trust_remote_code: bool) -> An
     return AutoConfig.from_pretrained(
         reference, revision=revision, trust_remote_code=trust_remote_code
     )
+
+
+def load_config(
+    reference: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> Any:
+    """The configuration of a model.
+
+    Raises:
+        BeftError: not there, or none.
+    """
+    _check_reference(reference)
+    with quiet(), one_line(reference, "model"):
+        return _config(reference, revision, trust_remote_code)
 
 
 def code_of(reference: str, revision: str | None = None) -> tuple[str, ...]:

@@ -97,9 +97,9 @@ def meant(
 
 
 def flag_of(meant: str) -> str:
-    """``--eval-steps`` of ``eval_steps``, ``--precision=fp16`` of ``precision=fp16``."""
+    """``--eval-steps`` of ``eval_steps``, ``--as=choice`` of ``as_=choice``."""
     name, equals, value = meant.partition("=")
-    return f"--{name.replace('_', '-')}{equals}{value}"
+    return f"--{name.rstrip('_').replace('_', '-')}{equals}{value}"
 
 
 def _plain(name: str) -> str:

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 import beftkit as package
 from beftkit.settings.train import TrainSettings
+from beftkit.spelling import flag_of
 from tests.command import Beftkit, Ran, misused, refused
 
 Train = Callable[..., Ran]
@@ -259,6 +260,6 @@ def test_help_has_topics(beftkit: Beftkit) -> None:
         assert f"\n{topic}\n" in out
     assert out.index("Model:") < out.index("What trains:") < out.index("Output:")
     for name in TrainSettings.model_fields:
-        assert f"--{name.replace('_', '-')}" in out or name == "model", name
+        assert flag_of(name) in out or name == "model", name
     assert beftkit("evaluate", "--help").code == 0
     assert beftkit("train").code == 2

@@ -22,7 +22,7 @@ OPTIONS = {
         output seed
     """,
     "train": """
-        accumulation adapter-format allow-partial batch-size beta1 beta2 bias config data-dir
+        accumulation adapter-format allow-partial as batch-size beta1 beta2 bias config data-dir
         data-revision device device-map dry-run dtype early-stopping epochs eps eval-batch-size
         eval-steps format freeze-head gradient-checkpointing group-by-length keep label-column
         label-map layers log-steps lr max-grad-norm max-length max-steps metric new-head
@@ -33,7 +33,7 @@ OPTIONS = {
         train-size trust-remote-code validation-file validation-size warmup weight-decay
     """,
     "evaluate": """
-        adapter batch-size data-dir data-revision device device-map dtype eval-batch-size format
+        adapter as batch-size data-dir data-revision device device-map dtype eval-batch-size format
         label-column label-map max-length metric no-quotes no-trust-remote-code output precision
         quiet quotes revision task text-columns tokenizer trust-remote-code validation-file
         validation-size
@@ -48,7 +48,7 @@ OPTIONS = {
         trust-remote-code
     """,
     "fisher": """
-        allow-inert batch-size buffer-mib candidates data-dir data-revision device device-map
+        allow-inert as batch-size buffer-mib candidates data-dir data-revision device device-map
         dry-run dtype examples format gradient-checkpointing head-seeds label-column label-map
         max-length new-head no-allow-inert no-gradient-checkpointing no-new-head no-quotes
         no-regression no-trust-remote-code output precision quiet quotes reduce regression revision
@@ -56,7 +56,7 @@ OPTIONS = {
         trust-remote-code variant
     """,
     "select": """
-        accumulation allow-inert batch-size beta1 beta2 candidates config data-dir data-revision
+        accumulation allow-inert as batch-size beta1 beta2 candidates config data-dir data-revision
         device device-map dry-run dtype early-stopping epochs eps eval-batch-size eval-steps fisher
         format gradient-checkpointing group-by-length label-column label-map log-steps lr lrs
         max-grad-norm max-length metric new-head no-allow-inert no-fisher no-gradient-checkpointing

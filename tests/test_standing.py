@@ -202,7 +202,7 @@ def test_a_kind_of_a_later_version_is_named(answering: Path, tmp_path: Path) -> 
     from safetensors import safe_open
 
     with safe_open(path, "np") as file:
-        said = {**file.metadata(), "beftkit.kind": "os.system"}
+        said = {**file.metadata(), "beftkit.as": "os.system"}
     save_file(load_file(path), path, said)
     with pytest.raises(BeftError, match=r"of kind 'os\.system', which this version does not know"):
         beftkit.load(folder)

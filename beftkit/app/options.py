@@ -16,6 +16,7 @@ from beftkit.app.common import CONVENTIONS
 from beftkit.app.help import HelpfulCommand
 from beftkit.settings.names import former_names
 from beftkit.settings.parts import OUTPUT
+from beftkit.spelling import flag_of
 
 
 def late_command(name: str, function: Callable[..., None], short_help: str, **options: Any) -> Any:
@@ -69,7 +70,7 @@ def with_settings(
 
 def _option(name: str, field: FieldInfo, *, hidden: bool = False) -> Any:
     extra: Any = field.json_schema_extra or {}
-    dashed = f"--{name.replace('_', '-')}"
+    dashed = flag_of(name)
     kind, metavar = _plain(field.annotation)
     text = field.description or ""
     if kind is bool:

@@ -18,13 +18,16 @@ from beftkit.registry import Kind
 from beftkit.tasks import Data
 
 if TYPE_CHECKING:
-    from beftkit.settings.resolve import Opening
+    from beftkit.settings.resolve import Loading, Opening
 
 __all__ = [
     "Answer",
     "Objective",
     "Use",
+    "has_head",
     "held_labels",
+    "kind_of",
+    "kind_said",
     "make_objective",
     "objective_of",
     "objective_told",
@@ -43,6 +46,32 @@ def make_objective(
     make = import_module(f"beftkit.objectives.{kind}").make
     made: Objective = make(tuple(labels), tuple(own_ids))
     return made
+
+
+def kind_of(settings: Loading) -> tuple[Kind | None, tuple[str, ...]]:
+    """`beftkit.objectives.kinds.kind_of`, imported when it is asked for."""
+    from beftkit.objectives.kinds import kind_of as found
+
+    return found(settings)
+
+
+def kind_said(word: str | None, task_type: str | None) -> Kind | None:
+    """How an adapter's task met its model; None: nobody says.
+
+    Args:
+        word: what the header of an adapter of ours says; those of older ones say nothing.
+        task_type: PEFT's, which tells for all others which of the two ways it is that may both be
+            open.
+    """
+    if word in get_args(Kind):
+        return cast("Kind", word)
+    by_type: dict[str, Kind] = {"SEQ_CLS": "classes", "CAUSAL_LM": "choice"}
+    return by_type.get(task_type or "")
+
+
+def has_head(kind: Kind | None) -> bool:
+    """Whether models of this kind have a head over a whole text, as those of all files have."""
+    return kind in (None, "classes", "values")
 
 
 def held_labels(settings: Opening, *, alone: bool = False) -> tuple[str, ...] | None:
@@ -66,6 +95,11 @@ def objective_told(settings: Opening, kind: str | None, labels: Sequence[str] | 
     """
     if kind is not None and kind not in get_args(Kind):
         raise BeftError(f"made for a task of kind {kind!r}, which this version does not know")
+    if labels is None and not has_head(cast("Kind | None", kind)):
+        raise BeftError(
+            f"made for a language model's own answers ({kind}), and its header does not name them; "
+            "expected an adapter of beftkit's"
+        )
     names = (held_labels(settings, alone=True) if labels is None else labels) or ()
     if len({*names}) < len(names):
         raise BeftError(f"labels {', '.join(names)}: one of them twice, so answers would mix")

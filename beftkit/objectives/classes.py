@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch.nn import functional
 
 from beftkit.objectives.answers import Answer
 from beftkit.objectives.heads import HeadObjective
+from beftkit.objectives.measured import commonest, labelled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -33,13 +33,7 @@ class Classes(HeadObjective):
         return self.logits(model, batch)
 
     def answers(self, outputs: Any) -> list[Answer]:
-        logits = outputs.cpu()  # Apple's devices have no float64
-        rows = logits.double().softmax(-1).tolist()
-        best = self.predictions(logits).tolist()
-        return [
-            Answer(self.labels[at], row[at], None, dict(zip(self.labels, row, strict=True)))
-            for at, row in zip(best, rows, strict=True)
-        ]
+        return labelled(outputs, self.labels)
 
     def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
         logits = self.outputs(model, batch)
@@ -51,8 +45,7 @@ class Classes(HeadObjective):
         return ids
 
     def guess(self, targets: Any) -> int:
-        """The commonest class, of several the first."""
-        return int(np.bincount(np.asarray(targets)).argmax())
+        return commonest(targets)
 
     def described(self) -> str:
         named = ", ".join(f"{number} {label}" for number, label in enumerate(self.labels))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from beftkit.checkpoints import open_checkpoint
@@ -24,8 +22,9 @@ from beftkit.models import (
     quiet,
 )
 from beftkit.objectives.fits import settle_padding
-from beftkit.objectives.objective import Objective, Use
-from beftkit.tasks import Batch, Encoded, Split, compute_metrics, encode, standard_errors
+from beftkit.objectives.measured import Measured
+from beftkit.objectives.objective import Use
+from beftkit.tasks import Batch, Encoded, Split, encode
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -33,12 +32,11 @@ if TYPE_CHECKING:
     from beftkit.settings.resolve import Opening
 
 
-class HeadObjective(Objective):
+class HeadObjective(Measured):
     """One row an example, and a head whose outputs [B, `width`] are compared with the targets."""
 
     task_type = "SEQ_CLS"
     pipeline_tag = "text-classification"
-    own_ids: tuple[int, ...] = ()
 
     @property
     def width(self) -> int:
@@ -84,34 +82,6 @@ class HeadObjective(Objective):
             options["device"] = model.device
         with quiet():
             return pipeline("text-classification", model, tokenizer=tokenizer, **options)
-
-    def measure(
-        self, metrics: Sequence[Any], predictions: Any, targets: Any
-    ) -> Mapping[str, float]:
-        return compute_metrics(metrics, self._own(predictions), self._own(targets))
-
-    def standard_errors(
-        self, metrics: Sequence[Any], predictions: Any, targets: Any
-    ) -> Mapping[str, float]:
-        return standard_errors(metrics, self._own(predictions), self._own(targets))
-
-    @abstractmethod
-    def guess(self, targets: Any) -> float | int:
-        """The target that suits all of these [N] best."""
-
-    def baseline(self, metrics: Sequence[Any], targets: Any) -> Mapping[str, float]:
-        found: dict[str, float] = {}
-        same = np.full(len(targets), self.guess(targets))
-        for metric in metrics:
-            try:
-                found |= self.measure([metric], same, targets)
-            except BeftError:  # code of others that cannot bear constants
-                continue
-        return found
-
-    def _own(self, ids: Any) -> Any:
-        """The numbers of the task's own list instead of ours, where it has one."""
-        return np.array(self.own_ids)[np.asarray(ids)] if self.own_ids else ids
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """The head's outputs, float32 [B, `width`]."""

@@ -7,16 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from beftkit.adapters import SAVED_BY_TASK
 from beftkit.errors import BeftError
 from beftkit.objectives.answers import Answer
+from beftkit.tasks import Split
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from beftkit.models import Loaded
+    from beftkit.registry import Task
     from beftkit.settings.resolve import Opening
-    from beftkit.tasks import Batch, Encoded, Split
+    from beftkit.tasks import Batch, Encoded
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,10 @@ class Objective(ABC):
         """Ends of the names of modules that PEFT saves whole for such a task."""
         return SAVED_BY_TASK.get(self.task_type, ())
 
+    def settings(self, task: Task | None) -> Mapping[str, Any]:
+        """A run's settings where nobody gave them and they are not the encoder's."""
+        return {}
+
     @abstractmethod
     def load(self, settings: Opening, seed: int) -> Loaded:
         """The model and its tokenizer; whatever the checkpoint lacks is drawn by the seed.
@@ -82,6 +90,18 @@ class Objective(ABC):
         Raises:
             BeftError: not there, no model of this kind, or a head of another size, as `load` does.
         """
+
+    def posed(self, texts: Sequence[list[str]], task: Task | None) -> Split:
+        """N examples that there are no targets for; what stands for these means nothing.
+
+        Args:
+            texts: for each text of an example its N strings, in the order of `Task.texts_as`.
+            task: whose texts they are; None: not known.
+
+        Raises:
+            BeftError: without the task it is not known what to ask.
+        """
+        return Split(tuple(texts), np.zeros(len(texts[0]), np.int64))
 
     @abstractmethod
     def encode(

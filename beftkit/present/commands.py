@@ -14,7 +14,7 @@ from beftkit.selection.results import CellResult, GroupResult, Selection
 from beftkit.settings.resolve import flags_of, resolve_select
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings
-from beftkit.tasks import METRIC_NAMES
+from beftkit.tasks import OUR_METRICS
 
 
 def select_command(found: Selection, folder: str) -> str:
@@ -67,7 +67,7 @@ def after_training(result: TrainResult) -> list[str]:
     place = f"{run.folder}/{run.adapter}"
     again = ["--trust-remote-code"] if s.trust_remote_code else []
     again += ["--device-map", s.device_map] if s.device_map else []
-    if any(name not in METRIC_NAMES for name in s.metric):
+    if any(name not in OUR_METRICS for name in s.metric):
         again += [word for name in s.metric for word in ("--metric", name)]
     if run.adapter == ADAPTER:
         evaluate, score = ["--adapter", place], [place]

@@ -33,7 +33,7 @@ _NUMBER = re.compile(r"\d+")
 def run_plan_document(planned: RunPlan) -> Document:
     """A run: where, on what, how long, what trains, and a row for what trains in all layers."""
     s, choice, course = planned.settings, planned.choice, planned.course
-    regime = _regime(s.regime, planned)
+    regime = _regime(s.regime or "all", planned)
     drawn = planned.examples != planned.rows.get("train")
     updates = "unknown, as the number of examples is"
     if course is not None:

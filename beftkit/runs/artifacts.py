@@ -92,6 +92,7 @@ def _metadata(settings: TrainSettings, ready: Prepared) -> dict[str, str]:
     return {
         "format": "pt",
         **words_of_run(settings),
+        "beftkit.as": ready.data.kind,
         "beftkit.labels": json.dumps(list(ready.data.labels)),
         "beftkit.examples": validation_digest(ready),
     }

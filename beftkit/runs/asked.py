@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from beftkit.errors import BeftError
+from beftkit.registry import Kind
 from beftkit.runs.predictor import Predictor
 from beftkit.runs.rows import Row
 
@@ -77,8 +78,11 @@ class _Columns:
         from beftkit.tasks import text_columns
 
         task, known = self.standing.task, self.standing.columns
-        if self.given is None and task is not None and {*task.columns} <= {*present}:
-            self.names, self.templates = task.columns, task.fields
+        needed = (
+            () if task is None else task.columns_as(cast("Kind", self.standing.kind or task.kind))
+        )
+        if self.given is None and needed and {*needed} <= {*present}:
+            self.names, self.templates = needed, self.standing.templates
             return self.names
         usual = [*known] if self.given is None and {*known} <= {*present} else []
         self.names = text_columns(self.where, present, self.given or usual or None)
@@ -115,7 +119,7 @@ def of_texts(predictor: Predictor, texts: Any) -> Source:
     count = predictor.standing.texts or len(names) or 1
     if first and not isinstance(first[0][1], str):
         count = len(first[0][1])
-    names = names or (["text"] if count == 1 else ["text1", "text2"])
+    names = names or (["text"] if count == 1 else [f"text{n + 1}" for n in range(count)])
     predictor.check_texts(len(names), "the texts")
     rows = (_row(number, text, names) for number, text in chain(first, numbered))
     return Source(
@@ -131,7 +135,8 @@ def of_texts(predictor: Predictor, texts: Any) -> Source:
 def _row(number: int, text: Any, names: Sequence[str]) -> Row:
     parts = [*text] if not isinstance(text, str) else text.split("\t") if names[1:] else [text]
     if len(parts) != len(names):
-        expected = "two texts, with a tab between them" if names[1:] else "one text"
+        several = f"{'two' if len(names) == 2 else len(names)} texts, with a tab between them"
+        expected = several if names[1:] else "one text"
         raise BeftError(f"text {number}: expected {expected}; given {str(text)[:40]!r}")
     for part in parts:
         try:

@@ -15,7 +15,7 @@ from beftkit.registry import MAX_LENGTH
 from beftkit.runs.results import Run
 from beftkit.runs.said import hub_id
 from beftkit.settings.train import TrainSettings
-from beftkit.tasks import METRIC_NAMES
+from beftkit.tasks import OUR_METRICS
 
 #: formats that PEFT reads
 PEFT_FORMATS = ("beft", "lora")
@@ -68,7 +68,7 @@ class CardUse:
             yield from ("--tokenizer", _TOKENIZER)
         if s.trust_remote_code:
             yield "--trust-remote-code"
-        if any(name not in METRIC_NAMES for name in s.metric):
+        if any(name not in OUR_METRICS for name in s.metric):
             for name in s.metric:
                 yield from ("--metric", bare(name))
 

@@ -17,6 +17,7 @@ from beftkit.runs.folders import FREE
 from beftkit.runs.results import Run, TrainResult, run_evaluated, run_metrics
 from beftkit.runs.said import hub_id
 from beftkit.settings.train import TrainSettings
+from beftkit.spelling import flag_of
 from beftkit.training.evaluation import Evaluated
 
 TAGS = ("beft", "beftkit", "bias-tuning")
@@ -47,7 +48,7 @@ def train_command(settings: TrainSettings, seed: int) -> list[str]:
         value = getattr(settings, name)
         if name in ("model", "seeds", *FREE) or value in (field.default, own.get(name)):
             continue
-        flag = f"--{name.replace('_', '-')}"
+        flag = flag_of(name)
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{flag[2:]}")
             continue
@@ -136,10 +137,13 @@ class _Card:
         s, base, result, run = self.settings, self.base, self.result, self.run
         link = f"[{base}](https://huggingface.co/{base})" if base else "a local folder"
         at = f" at revision `{s.revision}`" if base and s.revision else ""
+        head = ""
+        if result.head_scalars:
+            head = f", and {result.head_scalars:,} of the classification head"
         yield (
             f"Bias terms (`--bias {s.bias}`) of {link}{at}, fine-tuned by beftkit: "
-            f"{result.scalars:,} scalars, {result.percent:.4f} % of the model, and "
-            f"{result.head_scalars:,} of the classification head. Nothing else was trained."
+            f"{result.scalars:,} scalars, {result.percent:.4f} % of the model{head}. Nothing else "
+            "was trained."
         )
         yield ""
         data = "files of our own"

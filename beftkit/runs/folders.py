@@ -259,12 +259,12 @@ def check_code(saved: Path, given: Mapping[str, Any]) -> None:
     Raises:
         UsageError: a metric that is not ours, or the leave to run code, not given here as well.
     """
-    from beftkit.tasks import METRIC_NAMES
+    from beftkit.tasks import OUR_METRICS
 
     held = read_yaml(saved)
     names = held.get("metric") or ()
     for name in names if isinstance(names, list) else (names,):
-        if name and name not in METRIC_NAMES and not given.get("metric"):
+        if name and name not in OUR_METRICS and not given.get("metric"):
             raise UsageError(
                 f"{saved}: names the metric {name!r}, which is code to run; give it here as well: "
                 f"{option('metric', name)}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from beftkit.errors import BeftError, Unreachable, option
+from beftkit.errors import BeftError, Unreachable, UsageError, option
 from beftkit.models import code_of
-from beftkit.objectives import held_labels
-from beftkit.registry import TASKS, Task
+from beftkit.objectives import has_head, held_labels, kind_of
+from beftkit.registry import Kind, Task
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.fisher import FisherSettings
+from beftkit.settings.names import check_regime
 from beftkit.settings.resolve import Loading
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import (
@@ -23,6 +24,7 @@ from beftkit.tasks import (
     relabel,
     unnamed,
 )
+from beftkit.tasks.sources import encoded_task
 from beftkit.tasks.table import listed
 from beftkit.tuning.choice import parse_bias, parse_layers
 
@@ -46,8 +48,9 @@ def load_data(
     """
     s = settings
     check_words(s)
+    kind, how = kind_of(s)
     if s.task:
-        check_task(s)
+        check_task(s, kind)
     given = None if s.label_map is None else read_label_map(s.label_map)
     columns = s.text_columns
 
@@ -61,6 +64,7 @@ def load_data(
                 train=train,
                 labels=names,
                 label_map=label_map,
+                kind=kind,
             )
         return load_files(
             s.train_file,
@@ -72,10 +76,12 @@ def load_data(
             quotes=s.quotes,
         )
 
-    data = _met(read, s, labels)
+    data = _met(read, s, labels, kind)
+    if s.as_ not in (None, data.kind):
+        raise UsageError(f"{option('as', s.as_)}: {data.name} has {data.kind}; leave it out")
     files = code_of(s.model, s.revision) if s.trust_remote_code else ()
     note = f"{s.model}: its own code is run (--trust-remote-code): {', '.join(files)}"
-    return replace(data, notes=(*data.notes, note)) if files else data
+    return replace(data, notes=(*how, *data.notes, *((note,) if files else ())))
 
 
 def planned_data(settings: Loading) -> tuple[Data, str]:
@@ -89,21 +95,26 @@ def planned_data(settings: Loading) -> tuple[Data, str]:
         return load_data(s), ""
     except Unreachable as error:
         reason = str(error)
-    task = check_task(s)
-    bare = Data(task.name, task.kind, task.labels, task.metrics, None, {}, {})
+    found, how = kind_of(s)
+    task = check_task(s, found)
+    kind = found or task.kind
+    bare = Data(task.name, kind, task.labels, task.metrics_as(kind), None, {}, {}, how)
     given = None if s.label_map is None else read_label_map(s.label_map)
-    found = _met(lambda names: relabel(bare, names, given) if names else bare, s, None)
-    return found, reason
+    data = _met(lambda names: relabel(bare, names, given) if names else bare, s, None, found)
+    return data, reason
 
 
 def _met(
     read: Callable[[Sequence[str] | None], Data],
     settings: Loading,
     labels: Sequence[str] | None,
+    kind: Kind | None,
 ) -> Data:
     """What ``read`` gives for the names of the head: ``labels``, or those of the checkpoint."""
     s = settings
-    names = held_labels(s) if labels is None else labels
+    names = None
+    if has_head(kind):
+        names = held_labels(s) if labels is None else labels
     may_be_fresh = not isinstance(s, EvaluateSettings)
     if not names and may_be_fresh:  # a head of one output is refused by its shape, if by anything
         names = None
@@ -122,16 +133,21 @@ def _met(
         raise BeftError(f"{error.told}{hint}") from None
 
 
-def check_task(settings: Loading) -> Task:
+def check_task(settings: Loading, kind: Kind | None) -> Task:
     """The task of the registry that settings name.
 
+    Args:
+        kind: how it meets the model; None: in its own manner.
+
     Raises:
-        BeftError: there is no such task, which can only be an adapter's word.
+        UsageError: there is no such task or regime, or no model with a head reads it.
     """
-    task = TASKS.get(settings.task or "")
-    if task is None:
-        place = option("task", settings.task)
-        raise BeftError(f"{place}: the adapter names it; expected one of {', '.join(TASKS)}")
+    task = encoded_task(settings.task or "")
+    if isinstance(settings, TrainSettings):
+        try:
+            check_regime(task.name, settings.regime, kind)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
     return task
 
 

@@ -64,7 +64,7 @@ def run_pace(ready: Prepared, settings: TrainSettings, what: str) -> Measured:
     train, s = ready.train, settings  # encoded before the clock runs
     splits = list(ready.validation.values())
     began = time.perf_counter()
-    update = s.batch_size * s.accumulation
+    update = s.examples_a_batch * s.accumulation
     short: dict[str, Any] = {"epochs": TIMED, "eval_steps": None, "early_stopping": None}
     short |= {
         "save_steps": None,
@@ -97,7 +97,7 @@ def run_pace(ready: Prepared, settings: TrainSettings, what: str) -> Measured:
             return watch.seconds_a_step
 
         updates(longest(train, update), 1)
-        width = mean_width(train, plan(train.lengths, s.batch_size, seed=ready.seed, epoch=0,
+        width = mean_width(train, plan(train.lengths, s.examples_a_batch, seed=ready.seed, epoch=0,
                                        grouped=s.group_by_length))  # fmt: skip
         seconds = updates(nearest(train, width, TIMED * update), TIMED)
         tuner.load_state(before)

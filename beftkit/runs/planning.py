@@ -184,15 +184,18 @@ def outline(settings: Loading, given: Part | None = None) -> Outline:
     trackers = (s.report_to, s.output or ".") if isinstance(s, TrainSettings) else ()
     accelerator = make_accelerator(s.device, s.precision, *trackers)
     data, unread = planned_data(s)
-    model = objective_of(data).skeleton(s)
+    objective = objective_of(data)
+    model = objective.skeleton(s)
+    wanted = most_wanted(s, objective)
+    drawn = fill_settings(s, model.config, data) if isinstance(s, TrainSettings) else s
     own = None if s.tokenizer else s.revision
     trusted = s.trust_remote_code
     tokenizer = load_tokenizer(s.tokenizer or s.model, revision=own, trust_remote_code=trusted)
-    length = most_tokens(Loaded(model, tokenizer, (), s.model), most_wanted(s))
+    length = most_tokens(Loaded(model, tokenizer, (), s.model), wanted)
     notes = [*data.notes]
     if unread and data.labels:
         notes.append(f"classes: {', '.join(data.labels)}")
-    if length < most_wanted(s):
+    if length < wanted:
         notes.append(f"the model holds {length} tokens, so --max-length is lowered to it")
     splits = {"train": data.train, **data.validation}
     plan = Plan(
@@ -203,7 +206,7 @@ def outline(settings: Loading, given: Part | None = None) -> Outline:
         rows={name: len(split) for name, split in splits.items() if split is not None},
         classes=data.counts,
         unread=unread,
-        validation={name: len(one) for name, one in validation_examples(s, data).items()},
+        validation={name: len(one) for name, one in validation_examples(drawn, data).items()},
         max_length=length,
         differs=differing(given or s),
         notes=(*notes, *class_notes(data)),
@@ -225,18 +228,18 @@ def plan_run(settings: TrainSettings, *, resume: bool = False, overwrite: bool =
     check_wanted(s)
     found = outline(s)
     data, plan = found.data, found.plan
-    filled = fill_settings(s, found.model.config)
+    filled = fill_settings(s, found.model.config, data)
     metrics = tuple(s.metric) or data.metrics
     check_metrics(metrics, objective_of(data), data, s.trust_remote_code)
     filled = filled.model_copy(update={"metric": metrics})
     choice = choose_parts(filled, found.model, filled.seeds[0])
-    examples = count_examples(s, data, found.unread)
+    examples = count_examples(filled, data, found.unread)
     return RunPlan(
         **{**plan.common(), "notes": (*choice.notes, *plan.notes)},
         settings=filled,
         choice=choice,
         examples=examples,
-        course=planned_course(filled, examples, data, found.unread),
+        course=planned_course(filled, examples, data, found.unread, trains=bool(choice.parts)),
         folder=_fate(s, resume, overwrite),
     )
 
@@ -284,18 +287,18 @@ def count_examples(settings: Loading, data: Data, unread: str) -> int | None:
         return len(training_examples(settings, data, 0))
     if isinstance(settings, TrainSettings):
         if settings.regime in REGIMES:
-            return TASKS[data.name].sizes[settings.regime]
+            return TASKS[data.name].sizes_as(data.kind)[settings.regime]
         return settings.train_size
     return settings.train_size if isinstance(settings, FisherSettings) else None
 
 
 def planned_course(
-    settings: TrainSettings, examples: int | None, data: Data, unread: str
+    settings: TrainSettings, examples: int | None, data: Data, unread: str, *, trains: bool
 ) -> Course | None:
     """The course of a run on so many examples; no evaluations where nothing can be evaluated."""
     if examples is None:
         return None
-    course = course_of(settings, examples)
+    course = course_of(settings, examples, trains=trains)
     if data.validation or unread:
         return course
     return Course(course.per_epoch, course.updates, 0)

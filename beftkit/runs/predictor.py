@@ -108,7 +108,8 @@ class Predictor:
         rows = [(example,) if isinstance(example, str) else example for example in examples]
         for number, row in enumerate(rows, 1):
             fits = isinstance(row, tuple) and all(isinstance(text, str) for text in row)
-            if not fits or len(row) not in (1, 2) or len(row) != len(rows[0]):
+            known = {self.standing.texts} if self.standing.texts else {1, 2}
+            if not fits or len(row) not in {1, 2, *known} or len(row) != len(rows[0]):
                 raise BeftError(
                     f"example {number}: expected a text as all others, or a tuple of two; given "
                     f"{str(examples[number - 1])[:40]!r}"
@@ -143,17 +144,13 @@ class Predictor:
         Raises:
             BeftError: an example that the model cannot read, or answers that are no numbers.
         """
-        import numpy as np
-
-        from beftkit.tasks import Split
-
         count = len(texts[0])
         there = [n for n in range(count) if all(field[n] is not None for field in texts)]
         answers = [Answer()] * count
         if not there:
             return Answered(answers, unanswered=count)
         fields = tuple([str(field[n]) for n in there] for field in texts)
-        split = Split(fields, np.zeros(len(there), np.int64))
+        split = self.objective.posed(fields, self.standing.task)
         encoded = self._encoded(split, allow_empty=True)
         lengths = encoded.lengths.tolist()
         if 0 in lengths:
@@ -165,7 +162,7 @@ class Predictor:
             encoded = self._encoded(split)
         for n, answer in zip(there, self._answers(encoded, where), strict=True):
             answers[n] = answer
-        empty = sum(not any(text.strip() for text in row) for row in zip(*split.texts, strict=True))
+        empty = sum(not any(str(field[n]).strip() for field in texts) for n in there)
         shown = [one.above(self.settings.threshold) for one in answers]
         below = sum(a is not b for a, b in zip(answers, shown, strict=True))
         return Answered(shown, encoded.truncated, empty, count - len(there), below)

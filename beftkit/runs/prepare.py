@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from beftkit.accelerator import make_accelerator
 from beftkit.errors import BeftError
 from beftkit.models import Loaded
-from beftkit.objectives import Objective, objective_of
+from beftkit.objectives import Objective, kind_of, make_objective, objective_of
 from beftkit.objectives.fits import fitted, most_tokens
 from beftkit.registry import MAX_LENGTH, REGIMES, TASKS
 from beftkit.runs.loading import load_data
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.fisher import FisherSettings
+from beftkit.settings.parts import BATCH
 from beftkit.settings.resolve import Loading
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data, Encoded, Split, subsample
@@ -38,7 +39,7 @@ class Prepared:
     """What a run works on. Examples are encoded when they are first asked for.
 
     Attributes:
-        settings: as given.
+        settings: as given; of a run with everything filled in.
         seed: of the head, and of the draw of the training examples.
         accelerator: device, precision, processes.
         data: whole splits.
@@ -82,6 +83,10 @@ class Prepared:
             return []
         return [f"{count} of {len(encoded)} examples cut to {self.length} tokens (--max-length)"]
 
+    def filled(self, settings: TrainSettings) -> TrainSettings:
+        """Another run's settings on the same data and model, with everything filled in."""
+        return fill_settings(settings, self.model.config, self.data)
+
     def place(self) -> None:
         """Put the model on its device, unless a device map did."""
         if self.settings.device_map is None:
@@ -115,7 +120,9 @@ def prepare(
     data = data or load_data(s, train=not isinstance(s, EvaluateSettings))
     objective = objective_of(data)
     loaded = objective.load(s, seed)
-    length = most_tokens(loaded, most_wanted(s))
+    length = most_tokens(loaded, most_wanted(s, objective))
+    if isinstance(s, TrainSettings):
+        s = fill_settings(s, loaded.model.config, data)
     return Prepared(s, seed, accelerator, data, objective, loaded, length)
 
 
@@ -137,7 +144,7 @@ def training_examples(settings: Loading, data: Data, seed: int) -> Split:
         return train
     count = s.train_size
     if s.regime in REGIMES and s.task:
-        count = min(TASKS[s.task].sizes[s.regime], len(train))
+        count = min(TASKS[s.task].sizes_as(data.kind)[s.regime], len(train))
     return train if count is None else subsample(train, count, seed)
 
 
@@ -162,25 +169,46 @@ def check_metrics(names: Sequence[str], objective: Objective, data: Data, trust:
     return metrics
 
 
-def most_wanted(settings: Loading) -> int:
+def most_wanted(settings: Loading, objective: Objective) -> int:
     """Tokens that a row may have, unless the model holds fewer."""
     task = TASKS.get(settings.task or "")
-    return settings.max_length or (task.max_length if task else MAX_LENGTH)
+    own = settings.max_length or objective.settings(task).get("max_length")
+    return own or (task.max_length if task else MAX_LENGTH)
 
 
-def fill_settings(settings: TrainSettings, config: Any) -> TrainSettings:
-    """Fill in what is None from the task's published settings, for this size of model."""
+def fill_settings(settings: TrainSettings, config: Any, data: Data) -> TrainSettings:
+    """Fill in what is None from the task's published settings, for this kind and size of model."""
     task = TASKS.get(settings.task or "")
     lr, epochs = task.settings(large=_is_large(config)) if task else (OWN_LR, OWN_EPOCHS)
     filled: dict[str, Any] = {
-        "lr": FULL_LR if settings.bias == "full" else lr,
+        "lr": lr,
         "epochs": epochs,
         "max_length": task.max_length if task else MAX_LENGTH,
+        "batch_size": BATCH,
+        "schedule": "constant",
+        "regime": "all",
+        **objective_of(data).settings(task),
     }
+    if settings.bias == "full":
+        filled["lr"] = FULL_LR
+    if settings.train_size is not None:  # a size of its own is none of the paper's
+        filled["regime"] = "all"
     if task and not settings.metric:
-        filled["metric"] = task.metrics
+        filled["metric"] = data.metrics
+    if task and data.kind != task.kind:
+        filled["as_"] = data.kind
     missing = {key: value for key, value in filled.items() if getattr(settings, key) in (None, ())}
     return settings.model_copy(update=missing)
+
+
+def with_regime(settings: TrainSettings) -> TrainSettings:
+    """The settings, with the regime that `fill_settings` would give a task of the registry."""
+    s = settings
+    task = TASKS.get(s.task or "")
+    if task is None or s.regime is not None or s.train_size is not None:
+        return s
+    usual = make_objective(kind_of(s)[0] or task.kind).settings(task)
+    return s.model_copy(update={"regime": usual.get("regime", "all")})
 
 
 def _is_large(config: Any) -> bool:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from beftkit.errors import BeftError, UsageError
+from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import same_file
+from beftkit.objectives import kind_said
 from beftkit.registry import TASKS
 from beftkit.runs.folders import ADAPTER, MODEL, SETTINGS
 from beftkit.runs.provenance import kept
@@ -147,6 +148,8 @@ class _Repetition:
             self.notes.append(f"left out: {error}")
         if self.run is not None:
             words = self.agreed(self.run, words)
+        if info is not None and (kind := kind_said(words.get("beftkit.as"), info.task_type)):
+            words["beftkit.as"] = kind  # of an adapter of others PEFT's type tells
         self.said = Said.of(words)
         self.had = self.said.evaluation
         self.other = self.said_so = False
@@ -177,6 +180,7 @@ class _Repetition:
             raise UsageError("--task and --validation-file were both given; expected one of them")
         filled = {n: getattr(had, n) for n in _WORDS if n in had.model_fields_set - own}
         filled |= self.source() | self.tokenizer()
+        filled |= self.met(filled.get("task", s.task))
         if had.label_map and "label_map" not in own and not (self.other and "task" in own):
             filled["label_map"] = had.label_map
         if had.validation_size and "validation_size" not in own:
@@ -235,6 +239,21 @@ class _Repetition:
         found = run.needed("data_dir", advice)
         self.notes.append(f"evaluated on {found}, as {run.file} says")
         return {"data_dir": found}
+
+    def met(self, task: str | None) -> dict[str, Any]:
+        """How the task meets the model: as it did in the run.
+
+        Raises:
+            UsageError: otherwise is asked for, which the adapter was not trained for.
+        """
+        s, was = self.given, self.had.as_
+        if s.as_ is not None:
+            if was is not None and s.as_ != was:
+                raise UsageError(f"{option('as', s.as_)}: it was trained as {was}; leave it out")
+            return {}
+        known = TASKS.get(task or "")
+        both = known is not None and known.prompt is not None and bool(known.fields)
+        return {"as_": was} if was is not None and both else {}
 
     def tokenizer(self) -> dict[str, Any]:
         """The run's, where it was not the model's own."""

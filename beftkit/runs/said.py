@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from beftkit.errors import BeftError
+from beftkit.registry import TASKS
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.resolve import checked
 from beftkit.settings.train import TrainSettings
-from beftkit.tasks import METRIC_NAMES
+from beftkit.tasks import OUR_METRICS
 
 _KEY = "beftkit."
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
@@ -42,6 +43,8 @@ def words_of_run(settings: TrainSettings) -> dict[str, str]:
         "precision": s.precision,
         "dtype": s.dtype,
     }
+    if (task := TASKS.get(s.task or "")) is not None:  # of files the data say it
+        said["as"] = s.as_ or task.kind
     if s.tokenizer is None or hub_id(s.tokenizer):  # else what it was is not said
         said["tokenizer"] = s.tokenizer
     return {f"{_KEY}{name}": "" if one is None else str(one) for name, one in said.items()}
@@ -63,6 +66,11 @@ def _number(text: str) -> int | None:
     return int(text) if text else None
 
 
+def _kind(text: str) -> str | None:
+    """The ways that may both be open; of the others no setting is."""
+    return None if text in ("", "values") else text
+
+
 def _text(text: str) -> str | None:
     return text or None
 
@@ -72,6 +80,7 @@ _READ: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("task", "text_columns", "label_column", "label_map"), _text),
     **dict.fromkeys(("max_length", "validation_size"), _number),
     **dict.fromkeys(("precision", "dtype"), str),
+    "as_": _kind,
     "quotes": json.loads,
     "data_revision": _commit,
     "tokenizer": _of_hub,
@@ -112,24 +121,25 @@ class Said:
         found: dict[str, Any] = {}
         notes = []
         for name, read in _READ.items():
-            text = metadata.get(f"{_KEY}{name}")
+            text = metadata.get(f"{_KEY}{name.rstrip('_')}")
             if text is None:
                 continue
             try:
                 value = read(text)
                 checked(EvaluateSettings, {name: value})
             except (ValueError, RecursionError, BeftError):
-                notes.append(f"the adapter names as {name} {text[:60]!r}, which is left out")
+                what = "kind" if name == "as_" else name
+                notes.append(f"the adapter names as {what} {text[:60]!r}, which is left out")
                 continue
             found[name] = value
         labels, metrics = listed("labels"), listed("metrics") or []
         if metrics:
-            found["metric"] = tuple(name for name in metrics if name in METRIC_NAMES)
+            found["metric"] = tuple(name for name in metrics if name in OUR_METRICS)
         return cls(
             EvaluateSettings(**found),
             None if labels is None else tuple(labels),
             metadata.get(f"{_KEY}bias") or None,
             metadata.get(f"{_KEY}examples") or None,
-            tuple(name for name in metrics if name not in METRIC_NAMES),
+            tuple(name for name in metrics if name not in OUR_METRICS),
             tuple(notes),
         )

@@ -13,20 +13,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from beftkit.checkpoints import base_digest
 from beftkit.errors import BeftError
 from beftkit.models import load_tokenizer, quiet
-from beftkit.registry import TASKS, Task
+from beftkit.objectives import has_head, kind_said
+from beftkit.registry import TASKS, Kind, Task
 from beftkit.runs.manifest import HALF, move_files
 from beftkit.runs.prepare import Prepared
 from beftkit.settings.train import TrainSettings
 from beftkit.weights import AdapterInfo
 
-_KIND, _COLUMNS, _BASE, _TOKENIZER = (
-    f"beftkit.{name}" for name in ("kind", "columns", "base", "tokenizer_files")
-)
+_COLUMNS, _BASE, _TOKENIZER = (f"beftkit.{name}" for name in ("columns", "base", "tokenizer_files"))
 #: examples that a saved tokenizer is tried on
 _TRIED = 64
 #: what no tokenizer's file may be called beside an adapter: a ``config.json`` there makes
@@ -59,7 +58,13 @@ class Standing:
     @property
     def texts(self) -> int | None:
         """How many texts an example has; None: not known."""
-        return (len(self.task.fields) if self.task else len(self.columns)) or None
+        return len(self.templates or self.columns) or None
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The task's texts of an example, over its columns; empty without a task."""
+        task = self.task
+        return task.texts_as(cast("Kind", self.kind or task.kind)) if task else ()
 
     @classmethod
     def of(cls, info: AdapterInfo | None) -> Standing:
@@ -78,8 +83,10 @@ class Standing:
         columns, files = read(_COLUMNS), read(_TOKENIZER)
         task = TASKS.get(said.get("beftkit.task") or "")
         named = tuple(map(str, columns))[:2] if isinstance(columns, list) else ()
+        word = said.get("beftkit.as")
+        told = kind_said(word, None if info is None else info.task_type)
         return cls(
-            kind=said.get(_KIND) or (task.kind if task else None),
+            kind=word or (None if has_head(told) else told) or (task.kind if task else None),
             task=task,
             columns=named,
             base_given=texts.get("given"),
@@ -99,8 +106,8 @@ def header(ready: Prepared, settings: TrainSettings, files: Sequence[str]) -> di
         settings: its settings.
         files: the tokenizer's, beside the adapter.
     """
-    data, config = ready.data, ready.model.config
-    columns = data.source.get("text_columns") or ()  # a task knows its own
+    config = ready.model.config
+    columns = ready.data.source.get("text_columns") or ()  # a task knows its own
     layers = getattr(config.get_text_config(), "num_hidden_layers", None)
     size = f"{ready.model.num_parameters():,} parameters"
     base = {
@@ -109,7 +116,6 @@ def header(ready: Prepared, settings: TrainSettings, files: Sequence[str]) -> di
         "is": f"{config.model_type}, {f'{layers} layers, ' if layers else ''}{size}",
     }
     return {
-        _KIND: data.kind,
         _COLUMNS: json.dumps(list(columns)),
         _BASE: json.dumps(base),
         _TOKENIZER: json.dumps(list(files)),
@@ -184,7 +190,8 @@ def _save(ready: Prepared, work: Path) -> str | None:
         return f"it has {len(tokenizer)} tokens, the model {rows}, which PEFT would make grow"
     again = load_tokenizer(str(work))
     split = ready.data.train or next(iter(ready.data.validation.values()))
-    texts = [field[:_TRIED] for field in split.texts]
+    prompts = [one.prompt for one in split.asked[:_TRIED]]
+    texts = [prompts] if prompts else [field[:_TRIED] for field in split.texts]
     ours, theirs = (one(*texts, verbose=False)["input_ids"] for one in (tokenizer, again))
     same = ours == theirs and tokenizer.pad_token_id == again.pad_token_id
     return None if same else "saved and read back it gives other tokens"

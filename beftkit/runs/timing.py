@@ -12,7 +12,7 @@ from beftkit.accelerator import make_accelerator
 from beftkit.files import headed, plain_of
 from beftkit.runs.loading import load_data
 from beftkit.runs.pace import Measured, Pace, fisher_pace, peak_bytes, reset_peak, run_pace
-from beftkit.runs.prepare import Prepared, check_metrics, fill_settings, prepare
+from beftkit.runs.prepare import Prepared, check_metrics, choose_parts, prepare
 from beftkit.settings.fisher import FisherSettings
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings
@@ -112,9 +112,10 @@ def time_run(settings: TrainSettings) -> Timing:
     reset_peak(accelerator.device)
     pace = run_pace(ready, s, f"bias {s.bias}")
     loading = time.perf_counter() - began - pace.spent
-    course = course_of(s, len(ready.train))
+    trains = bool(choose_parts(s, ready.model, ready.seed).parts)
+    course = course_of(s, len(ready.train), trains=trains)
     runs = tuple(run_time(f"seed {seed}", course, pace, loading) for seed in s.seeds)
-    return timing("train", ready, s, s.batch_size, [pace.pace], runs)
+    return timing("train", ready, s, s.examples_a_batch, [pace.pace], runs)
 
 
 def time_fisher(settings: FisherSettings) -> Timing:
@@ -147,7 +148,7 @@ def time_fisher(settings: FisherSettings) -> Timing:
 
 def filled(ready: Prepared, settings: TrainSettings) -> TrainSettings:
     """The settings as a run has them; its metrics are checked."""
-    s = fill_settings(settings, ready.model.config)
+    s = ready.filled(settings)
     metrics = tuple(s.metric) or ready.data.metrics
     check_metrics(metrics, ready.objective, ready.data, s.trust_remote_code)
     return s.model_copy(update={"metric": metrics})

@@ -15,7 +15,7 @@ from beftkit.runs import folders
 from beftkit.runs.artifacts import check_output, write_output
 from beftkit.runs.inputs import check_runs, inputs_of
 from beftkit.runs.loading import class_notes, load_data
-from beftkit.runs.prepare import Prepared, check_metrics, choose_parts, fill_settings, prepare
+from beftkit.runs.prepare import Prepared, check_metrics, choose_parts, prepare
 from beftkit.runs.provenance import Chosen, begun, ended, provenance_of
 from beftkit.runs.publishing import check_wanted, hand_over
 from beftkit.runs.results import Run, TrainResult
@@ -80,7 +80,7 @@ class _Journey:
             "revision": first.loaded.commit or s.revision,
             "data_revision": data.source.get("revision", s.data_revision),
         }
-        s = self.settings = fill_settings(s, first.model.config).model_copy(update=known)
+        s = self.settings = first.filled(s).model_copy(update=known)
         self.metrics = check_metrics(metrics, first.objective, data, s.trust_remote_code)
         choice = choose_parts(s, first.model, s.seeds[0])
         if self.folder is not None:
@@ -100,7 +100,8 @@ class _Journey:
         for number, seed in enumerate(s.seeds):
             ready, held = held or self.prepared(data, seed), None
             if len(s.seeds) > 1:
-                updates = course_of(s, len(ready.train)).updates
+                trains = bool(choice.parts)
+                updates = course_of(s, len(ready.train), trains=trains).updates
                 behind, steps = updates * number, updates * len(s.seeds)
                 self.watcher.reached(number + 1, len(s.seeds), behind, steps)
             runs.append(self.one(ready, resume))

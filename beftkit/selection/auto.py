@@ -9,6 +9,7 @@ from pathlib import Path
 from beftkit.errors import BeftError, UsageError
 from beftkit.runs import folders
 from beftkit.runs.locks import LOCK, occupied
+from beftkit.runs.prepare import with_regime
 from beftkit.runs.provenance import Chosen
 from beftkit.selection.cells import PROBE
 from beftkit.selection.journey import select_with
@@ -53,7 +54,7 @@ def choose_bias(
         raise BeftError(f"{folder}: cannot be made ({error.strerror})") from None
     with occupied(folder):
         found = select_with(
-            select_for_run(settings),
+            select_for_run(with_regime(settings)),
             output=folder / folders.SELECT,
             resume=resume,
             overwrite=overwrite,

@@ -206,7 +206,7 @@ class _Journey:
         plans = [run_settings(self.settings, cell, PROBE, None) for _, cell in there]
         ready = prepare(plans[0], plans[0].seeds[0], data=self.data)
         runs = [
-            (folder, replace(ready, settings=plan, seed=cell.seed))
+            (folder, replace(ready, settings=ready.filled(plan), seed=cell.seed))
             for (folder, cell), plan in zip(there, plans, strict=True)
         ]
         notes: list[str] = []

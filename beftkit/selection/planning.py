@@ -167,11 +167,20 @@ def plan_cells(
     found = []
     for cell in grid(s):
         plans = {run: run_settings(s, cell, run, None) for run in (PROBE, *biases)}
-        plans = {run: fill_settings(one, model.config) for run, one in plans.items()}
+        plans = {run: fill_settings(one, model.config, data) for run, one in plans.items()}
         probe = plans[PROBE]
         examples = count_examples(probe, data, unread)
-        runs = {run: planned_course(one, examples, data, unread) for run, one in plans.items()}
-        batches = None if examples is None else math.ceil(examples / s.batch_size)
+        runs = {
+            run: planned_course(
+                one,
+                examples,
+                data,
+                unread,
+                trains=run != "none" or bool(choose_parts(one, model, cell.seed).parts),
+            )
+            for run, one in plans.items()
+        }
+        batches = None if examples is None else math.ceil(examples / probe.examples_a_batch)
         passes = batches if s.fisher else 0
         place = probe.lr or 0.0, probe.epochs or 0
         found.append(CellPlan(cell, *place, examples, runs, passes))

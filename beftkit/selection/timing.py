@@ -41,13 +41,14 @@ def time_select(settings: SelectSettings) -> Timing:
     _ = ready.train, ready.validation  # tokenised now, as each run does it
     loading = time.perf_counter() - began
     cells = plan_cells(s, data, ready.model)
+    size = filled(ready, probe).examples_a_batch
     reset_peak(accelerator.device)
     paces = {
         run: run_pace(ready, filled(ready, run_settings(s, first, run, None)), run)
         for run in cells[0].runs
     }
     if s.fisher:
-        paces["fisher"] = fisher_pace(ready, sites_of(ready.model).names, s.batch_size)
+        paces["fisher"] = fisher_pace(ready, sites_of(ready.model).names, size)
     runs = []
     for cell in cells:
         for run, course in cell.runs.items():
@@ -57,4 +58,4 @@ def time_select(settings: SelectSettings) -> Timing:
             steps, pace = cell.fisher_batches or 0, paces["fisher"].pace
             seconds = steps * pace.step_seconds
             runs.append(RunTime(f"{cell.name}, fisher", "fisher", steps, seconds, 0, 0.0, loading))
-    return timing("select", ready, s, s.batch_size, [one.pace for one in paces.values()], runs)
+    return timing("select", ready, s, size, [one.pace for one in paces.values()], runs)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from beftkit.errors import UsageError, option
-from beftkit.registry import REGIMES, TASKS
+from beftkit.registry import ENCODED, REGIMES, TASKS, Kind
 from beftkit.spelling import meant
 
 
@@ -42,18 +42,26 @@ def check_task(task: str) -> str:
         ValueError: it is none.
     """
     if task not in TASKS:
-        raise ValueError(f"expected one of {', '.join(TASKS)}{meant(task, TASKS)}")
+        raise ValueError(f"expected one of {', '.join(ENCODED)}{meant(task, ENCODED)}")
     return task
 
 
-def check_regime(task: str | None, regime: str) -> None:
+def check_regime(task: str | None, regime: str | None, kind: Kind | None = None) -> None:
     """Refuse a regime that a task has not.
+
+    Args:
+        task: its name; another is not looked at.
+        regime: the same.
+        kind: how the task meets the model; None: in its own manner.
 
     Raises:
         ValueError: naming those it has.
     """
-    if task in TASKS and regime in REGIMES and regime not in TASKS[task].sizes:
-        has = ", ".join(TASKS[task].sizes)
+    if task not in TASKS or regime not in REGIMES:
+        return
+    sizes = TASKS[task].sizes_as(kind or TASKS[task].kind)
+    if regime not in sizes:
+        has = ", ".join(sizes)
         raise ValueError(
             f"{option('regime', regime)}: {task} has {has}; --train-size=N takes any number"
         )

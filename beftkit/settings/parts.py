@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from beftkit.registry import MAX_LENGTH, TASKS
+from beftkit.registry import ENCODED, MAX_LENGTH
 from beftkit.settings.names import check_task, renamed
 
 MODEL, WHAT, DATA = "Model", "What trains", "Data"
@@ -22,8 +22,9 @@ EVALUATION, OUTPUT = "Evaluation and logging", "Output"
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Regimes = Literal["low", "medium", "high", "all"]
-_NAMES = list(TASKS)
-_TASKS = f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}."
+#: examples a batch of training, where neither the user nor the task says otherwise
+BATCH = 16
+_TASKS = f"{', '.join(ENCODED[:-1])} or {ENCODED[-1]}."
 
 
 def described(default: Any, panel: str, description: str, **rules: Any) -> Any:
@@ -120,6 +121,11 @@ class TaskPart(Part):
     """A task of the registry."""
 
     task: str | None = of_data(None, _TASKS)
+    as_: Literal["choice", "classes"] | None = of_data(
+        None,
+        "How the task meets the model. choice: a prompt and its answers, by a causal language "
+        "model's own head; classes: a classifier over the text.  [by the model's architecture]",
+    )
     data_dir: str | None = of_data(
         None, "Folder of GLUE or SuperGLUE in its original layout; without it the hub."
     )
@@ -178,8 +184,10 @@ class ValuesPart(Part):
 class SamplingPart(Part):
     """How many examples."""
 
-    regime: Regimes = of_data(
-        "all", "How many training examples, as the paper has it for each task."
+    regime: Regimes | None = of_data(
+        None,
+        "How many training examples, as the paper has it for each task; of prompts low alone, "
+        "1000.  [all; prompts: low]",
     )
     train_size: int | None = of_data(
         None, "So many training examples instead, drawn by the seed.", gt=0
@@ -190,7 +198,7 @@ class ValidationSizePart(Part):
     """How many of the examples for evaluation."""
 
     validation_size: int | None = of_data(
-        None, "Evaluate on so many examples, the same for every seed.", gt=0
+        None, "Evaluate on so many examples, the same for every seed.  [all; prompts: 1000]", gt=0
     )
 
 
@@ -198,7 +206,7 @@ class LengthPart(Part):
     """How long a row may be."""
 
     max_length: int | None = of_data(
-        None, f"Tokens a row is cut to.  [by task: {MAX_LENGTH}]", gt=0
+        None, f"Tokens a row is cut to.  [by task: {MAX_LENGTH}; prompts: 2048]", gt=0
     )
 
 
@@ -213,10 +221,12 @@ class CoursePart(Part):
 class OptimisationPart(Part):
     """Batches, schedule, AdamW, seeds."""
 
-    batch_size: int = of_course(16, "Examples a batch, over all processes together.", gt=0)
+    batch_size: int | None = of_course(
+        None, f"Examples a batch, over all processes together.  [{BATCH}; prompts: 8]", gt=0
+    )
     accumulation: int = of_course(1, "Batches an update.", gt=0)
-    schedule: Literal["constant", "linear"] = of_course(
-        "constant", "Course of the learning rate after the warm-up."
+    schedule: Literal["constant", "linear"] | None = of_course(
+        None, "Course of the learning rate after the warm-up.  [constant; prompts: linear]"
     )
     warmup: float = of_course(0.0, "Updates of warm-up; below 1: a share of all updates.", ge=0)
     max_grad_norm: float = of_course(1.0, "The gradient's norm is clipped to this; 0: not.", ge=0)
@@ -234,6 +244,11 @@ class OptimisationPart(Part):
 
     _seed_words = field_validator("seeds", mode="before")(words_of)
     _seeds_fit = field_validator("seeds")(seeds_checked)
+
+    @property
+    def examples_a_batch(self) -> int:
+        """The batch size that is used."""
+        return self.batch_size or BATCH
 
 
 class DevicePart(Part):

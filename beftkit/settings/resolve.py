@@ -17,6 +17,7 @@ from beftkit.settings.predict import ExportSettings, PredictSettings
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.sentences import sentence
 from beftkit.settings.train import TrainSettings
+from beftkit.spelling import flag_of
 
 #: what loads data and a model
 Loading = TrainSettings | FisherSettings | EvaluateSettings
@@ -67,7 +68,7 @@ def resolve_select(file: str | Path | None, flags: Mapping[str, Any]) -> SelectS
         why = "is set by the selection itself, cell by cell; leave it out"
         if refused[0] not in given:
             raise BeftError(f"{file}: {refused[0]} {why}")
-        raise UsageError(f"--{refused[0].replace('_', '-')} {why}")
+        raise UsageError(f"{flag_of(refused[0])} {why}")
     found = checked(SelectSettings, {**held, **given}, file, {*held} - {*given})
     if found.train_file is None and found.train_size is None and not found.regimes:
         found = found.model_copy(update={"regimes": ("low",)})
@@ -90,7 +91,7 @@ def select_for_run(run: TrainSettings) -> SelectSettings:
     given: dict[str, Any] = {"probe_steps": run.max_steps}
     given |= {name: one for name in names if (one := getattr(run, name)) not in (None, ())}
     if run.task is not None and run.train_size is None:
-        given["regimes"] = (run.regime,)
+        given["regimes"] = (run.regime or "all",)
     if run.lr is not None:
         given["lrs"] = (run.lr,)
     if run.epochs is not None:
@@ -202,7 +203,7 @@ def flags_of(settings: Part, names: Iterable[str]) -> list[str]:
         field, value = type(settings).model_fields[name], getattr(settings, name)
         if value is None or (value == field.default and name != "bias"):
             continue
-        flag = f"--{name.replace('_', '-')}"
+        flag = flag_of(name)
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{flag[2:]}")
         elif isinstance(value, tuple) and get_args(field.annotation)[0] is str:

@@ -26,9 +26,9 @@ class TrainSettings(RunPart, CoursePart, DataPart, ChoicePart, HeadPart, ModelPa
             raise ValueError("neither --task nor --train-file was given; expected one of them")
         if self.regression and not own:
             raise ValueError("--regression: is for files of your own; a task knows its kind")
-        if own and self.regime != "all":
+        if own and self.regime not in (None, "all"):
             raise ValueError("--regime: is for tasks; use --train-size with files of your own")
-        if self.train_size is not None and self.regime != "all":
+        if self.train_size is not None and self.regime not in (None, "all"):
             raise ValueError("--regime and --train-size were both given; expected one of them")
         check_regime(self.task, self.regime)
         return self

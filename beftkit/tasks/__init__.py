@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from beftkit.tasks.answer_metrics import measure_chosen as measure_chosen
+    from beftkit.tasks.answer_metrics import measure_written as measure_written
     from beftkit.tasks.batches import plan as plan
     from beftkit.tasks.batches import plan_evaluation as plan_evaluation
     from beftkit.tasks.data import Data as Data
@@ -23,24 +25,33 @@ if TYPE_CHECKING:
     from beftkit.tasks.labels import relabel as relabel
     from beftkit.tasks.labels import unnamed as unnamed
     from beftkit.tasks.metrics import METRIC_NAMES as METRIC_NAMES
+    from beftkit.tasks.metrics import OUR_METRICS as OUR_METRICS
     from beftkit.tasks.metrics import check_metric as check_metric
     from beftkit.tasks.metrics import compute_metrics as compute_metrics
     from beftkit.tasks.metrics import higher_is_better as higher_is_better
     from beftkit.tasks.metrics import load_metric as load_metric
     from beftkit.tasks.own_files import load_files as load_files
     from beftkit.tasks.own_files import text_columns as text_columns
+    from beftkit.tasks.own_prompts import load_written as load_written
+    from beftkit.tasks.prompts import Prompted as Prompted
+    from beftkit.tasks.prompts import prompted as prompted
     from beftkit.tasks.sources import load_task as load_task
     from beftkit.tasks.streams import Rows as Rows
     from beftkit.tasks.streams import stream_file as stream_file
 
 _NAMES = {
+    "answer_metrics": "measure_chosen measure_written",
     "batches": "plan plan_evaluation",
     "data": "Data Split subsample",
     "deviations": "standard_errors",
     "encoding": "Batch Encoded encode",
     "labels": "LabelMisfit match_labels read_label_map relabel unnamed",
-    "metrics": "METRIC_NAMES check_metric compute_metrics higher_is_better load_metric",
+    "metrics": (
+        "METRIC_NAMES OUR_METRICS check_metric compute_metrics higher_is_better load_metric"
+    ),
     "own_files": "load_files text_columns",
+    "own_prompts": "load_written",
+    "prompts": "Prompted prompted",
     "sources": "load_task",
     "streams": "Rows stream_file",
 }

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from beftkit.errors import BeftError
 from beftkit.registry import Kind
+from beftkit.tasks.prompts import Prompted
 
 Targets = npt.NDArray[np.int64] | npt.NDArray[np.float32]
 
@@ -21,11 +22,15 @@ class Split:
 
     Attributes:
         texts: for each text field (one or two) its N strings.
-        targets: [N], class ids as int64, or values as float32.
+        targets: [N], class ids as int64, or values as float32. Of prompts int64: the (first) right
+            answer's number, or the example's where an answer is to be written.
+        asked: the N examples as a causal model is asked; then there are no ``texts``. Empty where
+            a head reads the texts.
     """
 
     texts: tuple[list[str], ...]
     targets: Targets
+    asked: tuple[Prompted, ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -34,7 +39,8 @@ class Split:
         """The examples of these numbers, in this order."""
         chosen = np.asarray(indices, dtype=np.int64)
         texts = tuple([column[i] for i in chosen.tolist()] for column in self.texts)
-        return Split(texts, self.targets[chosen])
+        asked = tuple(self.asked[i] for i in chosen.tolist()) if self.asked else ()
+        return Split(texts, self.targets[chosen], asked)
 
 
 @dataclass(frozen=True, eq=False)

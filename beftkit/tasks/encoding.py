@@ -28,7 +28,8 @@ class Batch:
 
     Attributes:
         inputs: ``input_ids`` and ``attention_mask``, int64 [R, T]; ``token_type_ids`` likewise
-            where the examples have them.
+            where the examples have them; ``answer_at``, int64 [R, A], where their rows end in an
+            answer: the places of its tokens in the row, -1 behind those of a shorter one.
         targets: [B], class ids as int64, or values as float32.
         index: int64 [R], which of the B examples a row belongs to; None: row i is example i.
     """
@@ -45,7 +46,7 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """N examples in R rows of tokens, back to back. One row each now; several candidates later.
+    """N examples in R rows of tokens, back to back: one row each, or one for each of its answers.
 
     Attributes:
         ids: int32 [tokens].
@@ -54,12 +55,13 @@ class Encoded:
         starts: int64 [R + 1], where rows begin in ``ids``.
         first_row: int64 [N + 1], where examples begin among the rows.
         targets: [N], class ids as int64, or values as float32.
-        truncated: rows that were cut at ``max_length``.
+        truncated: examples that were cut at ``max_length``.
         pad_id, pad_type_id: what rows are filled up with.
         padding_side: ``right`` or ``left``, the tokenizer's.
         pad_to_multiple_of: round the width of batches up; None: the longest row.
         notes: what a user should be told, one line each.
         by_length: whether evaluation puts rows of one length together, as padding would be read.
+        answers: int64 [R], how many of a row's last tokens are its answer; None: there are none.
     """
 
     ids: Tensor
@@ -74,6 +76,7 @@ class Encoded:
     pad_to_multiple_of: int | None = None
     notes: tuple[str, ...] = ()
     by_length: bool = False
+    answers: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -144,6 +147,11 @@ class Encoded:
         inputs = {"input_ids": self._padded_ids[where].long(), "attention_mask": mask.long()}
         if self._padded_types is not None:
             inputs["token_type_ids"] = self._padded_types[where].long()
+        if self.answers is not None:
+            counts = self.answers[rows].unsqueeze(1)
+            behind = width if self.padding_side == "left" else lengths.unsqueeze(1)
+            place = torch.arange(int(counts.max()))
+            inputs["answer_at"] = torch.where(place < counts, behind - counts + place, -1)
         return _moved(Batch(inputs, self.targets[examples], index), device)
 
     @cached_property

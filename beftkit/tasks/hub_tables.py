@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,21 @@ from beftkit.tasks.table import Table, filled, listed, needed, shortened
 _SHA = re.compile("[0-9a-f]{40}")
 
 
-def read_hub(task: Task, revision: str, *, train: bool) -> tuple[dict[str, Table], dict[str, Any]]:
+def read_hub(
+    task: Task, revision: str, columns: Sequence[str], *, train: bool
+) -> tuple[dict[str, Table], dict[str, Any]]:
     """The splits of a task, by name, and where they came from.
+
+    Args:
+        task: which.
+        revision: commit, tag or branch.
+        columns: what is read of them.
+        train: False: the validation splits alone.
 
     Raises:
         BeftError: they cannot be had, or are not what the task expects.
     """
-    where = f"{task.hub.repo} {task.hub.config}"
+    where = _named(task)
     found = _load(task, revision)
     commit = _commit(found) or revision
     if _SHA.fullmatch(revision) and commit != revision:  # offline, datasets takes what it has
@@ -37,7 +45,7 @@ def read_hub(task: Task, revision: str, *, train: bool) -> tuple[dict[str, Table
     for name, split in wanted.items():
         if split not in found:
             raise BeftError(f"{where}: no split {split!r}; it has {listed(list(found))}")
-        tables[name] = _table(task, f"{where} {split}", found[split])
+        tables[name] = _table(task, f"{where} {split}", found[split], columns)
     source = {"kind": "hub", "repo": task.hub.repo, "config": task.hub.config, "revision": commit}
     return tables, source
 
@@ -51,9 +59,13 @@ def _commit(found: Any) -> str | None:
     return None
 
 
-def _table(task: Task, where: str, split: Any) -> Table:
-    columns = needed(where, (*task.columns, "label"))(split.column_names)
-    names = getattr(split.features["label"], "names", None)
+def _named(task: Task) -> str:
+    return f"{task.hub.repo} {task.hub.config}".strip()
+
+
+def _table(task: Task, where: str, split: Any, wanted: Sequence[str]) -> Table:
+    columns = needed(where, wanted)(split.column_names)
+    names = getattr(split.features.get("label"), "names", None)
     if task.labels and names is not None and tuple(names) != task.labels:
         raise BeftError(f"{where}: its labels are {listed(names)}; expected {listed(task.labels)}")
     return filled(Table(where, {name: split[name][:] for name in columns}))
@@ -65,11 +77,11 @@ def _load(task: Task, revision: str) -> Any:
     from datasets.exceptions import DatasetNotFoundError
 
     hub = task.hub
-    where = f"{hub.repo} {hub.config}"
+    where = _named(task)
     instead = "give a local copy with --data-dir"
     try:
         with hub_or_cache(), _no_bars():
-            return datasets.load_dataset(hub.repo, hub.config, revision=revision)
+            return datasets.load_dataset(hub.repo, hub.config or None, revision=revision)
     except DatasetNotFoundError as error:
         if "gated" in str(error):
             raise BeftError(

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import evaluate
 
 METRIC_NAMES = ("accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "mse", "mae")
+#: of the answers to prompts: `beftkit.tasks.answer_metrics`
+ANSWER_METRICS = ("multirc_f1a", "multirc_em", "token_f1", "exact_match", "drop_f1", "drop_em")
+#: all that are ours, and no code of others
+OUR_METRICS = (*METRIC_NAMES, *ANSWER_METRICS)
 _ERRORS = ("mse", "mae")
 _OF_CLASSES = ("accuracy", "f1", "macro_f1", "matthews")
 
@@ -53,6 +57,11 @@ def compute_metrics(
     result: dict[str, float] = {}
     for given in metrics:
         name = given if isinstance(given, str) else given.name
+        if given in ANSWER_METRICS:
+            raise BeftError(
+                f"{option('metric', name)}: is for answers to other prompts; expected one of "
+                f"{', '.join(METRIC_NAMES)}"
+            )
         if given in _OF_CLASSES and "f" in (predicted.dtype.kind, expected.dtype.kind):
             raise BeftError(  # evaluate would cut the fractions off
                 f"{option('metric', name)}: is for classes, and these are values; use pearson,"
@@ -120,7 +129,7 @@ def check_metric(name: str, *, trust_remote_code: bool = False) -> str | None:
     Raises:
         BeftError: as `load_metric`.
     """
-    if name in METRIC_NAMES:
+    if name in OUR_METRICS:
         return None
     path = Path(name)
     script = path / f"{path.name}.py" if path.is_dir() else path

@@ -12,6 +12,8 @@ from beftkit.errors import BeftError
 from beftkit.tasks.table import Choose, Table, filled, listed, picked, shortened
 from beftkit.tasks.text_files import TextOnDisk, read_text, split_lines
 
+_RECORDS = "one object per line, or an array of objects"
+_DOCUMENT = "one JSON document"
 _BLANKS = re.compile(r"[ \t\r\n]*")
 
 
@@ -66,6 +68,20 @@ def _objects(
         yield number, record
 
 
+def read_document(path: Path) -> Any:
+    """Read the one JSON value that a file is.
+
+    Raises:
+        BeftError: no JSON, or a key twice.
+    """
+    text = read_text(path)
+    value, end = _decoded(path, 1, text, _after_blanks(text, 0), _DOCUMENT)
+    rest = _after_blanks(text, end)
+    if rest < len(text):
+        raise _no_json(path, 1 + text.count("\n", 0, rest), _DOCUMENT)
+    return value
+
+
 def _by_line(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -96,7 +112,9 @@ def _array(path: Path, text: str) -> Iterator[tuple[int, Any]]:
         raise _no_json(path, 1 + text.count("\n", 0, end))
 
 
-def _decoded(path: Path, number: int, text: str, at: int) -> tuple[Any, int]:
+def _decoded(
+    path: Path, number: int, text: str, at: int, expected: str = _RECORDS
+) -> tuple[Any, int]:
     """The JSON value that begins there, and where it ends."""
     try:
         record, end = _DECODER.raw_decode(text, at)
@@ -109,14 +127,12 @@ def _decoded(path: Path, number: int, text: str, at: int) -> tuple[Any, int]:
             f"{path}:{number}: half a character (a lone \\ud...); write both, or leave it out"
         ) from None
     except (ValueError, RecursionError):
-        raise _no_json(path, number) from None
+        raise _no_json(path, number, expected) from None
     return record, end
 
 
-def _no_json(path: Path, number: int) -> BeftError:
-    return BeftError(
-        f"{path}:{number}: not JSON; expected one object per line, or an array of objects"
-    )
+def _no_json(path: Path, number: int, expected: str = _RECORDS) -> BeftError:
+    return BeftError(f"{path}:{number}: not JSON; expected {expected}")
 
 
 def _after_blanks(text: str, at: int) -> int:

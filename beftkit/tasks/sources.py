@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from beftkit.errors import BeftError, UsageError, option
-from beftkit.registry import TASKS, Layout, Task
+from beftkit.registry import ENCODED, TASKS, Kind, Layout, Task
 from beftkit.spelling import meant
+from beftkit.tasks.asked import asked_split
 from beftkit.tasks.data import Data, Split
 from beftkit.tasks.delimited import read_tsv
 from beftkit.tasks.labels import relabel
+from beftkit.tasks.nested import NESTED, read_nested
+from beftkit.tasks.prompts import prompt_of
 from beftkit.tasks.records import read_json
 from beftkit.tasks.table import Table, class_ids, listed, needed, texts, values
 from beftkit.tasks.text_files import plain_or_gzip
@@ -26,6 +30,7 @@ def load_task(
     train: bool = True,
     labels: Sequence[str] | None = None,
     label_map: Mapping[str, str] | None = None,
+    kind: Kind | None = None,
 ) -> Data:
     """Load a task's training and validation splits.
 
@@ -38,38 +43,78 @@ def load_task(
         train: False: the validation splits alone.
         labels: names of a kept head's classes in id order: see `relabel`. None: the task's own.
         label_map: label of the task -> one of ``labels``, where names alone do not tell.
+        kind: how the task meets the model; that of its prompt: examples as `Split.asked`. None: its
+            own.
 
     Raises:
         BeftError: an unknown task, data that cannot be had, or bad data, with file and line.
     """
-    task = TASKS.get(name)
-    if task is None:
-        known = f"expected one of {', '.join(TASKS)}{meant(name, TASKS)}"
-        raise UsageError(f"{option('task', name)}: {known}")
+    task = TASKS.get(name) or encoded_task(name)
+    kind = kind or task.kind
+    prompts = task.asked(kind)
+    if not prompts and kind != encoded_task(name).kind:
+        able = [task.kind, *((prompt_of(task).kind,) if task.prompt else ())]
+        raise BeftError(f"task {name}: no {kind}; expected {' or '.join(able)}")
+    if prompts and (labels or label_map):
+        raise BeftError(f"task {name}: a prompt's answers are its own; no labels of a head fit it")
     if data_dir is None:
         from beftkit.tasks.hub_tables import read_hub
 
-        tables, source = read_hub(task, revision or task.hub.revision, train=train)
-        layout = Layout(folder="", train="", validation=(), kind="tsv")  # as the hub names things
+        # As the hub names things.
+        layout = Layout(folder="", train="", validation=(), kind="tsv", nested=task.hub.nested)
+        columns = _columns(task, layout, prompts)
+        tables, source = read_hub(task, revision or task.hub.revision, columns, train=train)
     elif revision is not None:
         place = option("data_revision", revision)
         raise UsageError(f"{place}: only the hub has revisions, not {data_dir}")
     else:
-        layout, tables, source = _read_folder(task, Path(data_dir), train=train)
-    splits = {split: _split(task, layout, table) for split, table in tables.items()}
+        layout, tables, source = _read_folder(task, Path(data_dir), prompts, train=train)
+    made = {
+        split: asked_split(task, layout, table) if prompts else (_split(task, layout, table), ())
+        for split, table in tables.items()
+    }
+    splits = {split: found for split, (found, _) in made.items()}
+    notes = (*(table.notes for table in tables.values()), *(notes for _, notes in made.values()))
     data = Data(
         name=name,
-        kind=task.kind,
+        kind=kind,
         labels=task.labels,
-        metrics=task.metrics,
-        train=splits.pop("train", None),
-        validation=splits,
-        source={**source, "examples": {split: len(table) for split, table in tables.items()}},
-        notes=tuple(dict.fromkeys(note for table in tables.values() for note in table.notes)),
+        metrics=task.metrics_as(kind),
+        train=splits.get("train"),
+        validation={split: found for split, found in splits.items() if split != "train"},
+        source={**source, "examples": {split: len(found) for split, found in splits.items()}},
+        notes=tuple(dict.fromkeys(chain.from_iterable(notes))),
     )
     if label_map and not labels:
         raise BeftError("--label-map: only onto the classes of a head that is kept")
     return relabel(data, labels, label_map) if labels else data
+
+
+def encoded_task(name: str) -> Task:
+    """A task that an encoder reads.
+
+    Raises:
+        UsageError: there is no such task, or it is a prompt for a causal model.
+    """
+    task = TASKS.get(name)
+    if task is None:
+        known = f"expected one of {', '.join(ENCODED)}{meant(name, ENCODED)}"
+        raise UsageError(f"{option('task', name)}: {known}")
+    if name not in ENCODED:
+        raise UsageError(
+            f"{option('task', name)}: a prompt for a causal language model, which cannot be trained"
+            f" here yet; for a model with a head: {', '.join(ENCODED)}"
+        )
+    return task
+
+
+def _columns(task: Task, layout: Layout, prompts: bool) -> tuple[str, ...]:
+    """The columns to read, as the file or the hub calls them."""
+    if prompts and layout.nested:
+        return NESTED[layout.nested].columns
+    own = prompt_of(task).needs if prompts else task.columns
+    label = (layout.label,) if task.labelled else ()
+    return (*(layout.renamed.get(name, name) for name in own), *label)
 
 
 def _split(task: Task, layout: Layout, table: Table) -> Split:
@@ -80,7 +125,7 @@ def _split(task: Task, layout: Layout, table: Table) -> Split:
 
 
 def _read_folder(
-    task: Task, root: Path, *, train: bool
+    task: Task, root: Path, prompts: bool, *, train: bool
 ) -> tuple[Layout, dict[str, Table], dict[str, Any]]:
     folder, layout = _find(task, root)
     files = dict(zip(task.validation, layout.validation, strict=True))
@@ -89,9 +134,11 @@ def _read_folder(
     paths = {split: plain_or_gzip(folder / file) for split, file in files.items()}
     tables: dict[str, Table] = {}
     for split, path in paths.items():
-        columns = (layout.renamed.get(column, column) for column in task.columns)
-        choose = needed(str(path), (*columns, layout.label, *layout.held_out_by))
-        if layout.kind == "tsv":
+        columns = _columns(task, layout, prompts)
+        choose = needed(str(path), (*columns, *layout.held_out_by))
+        if layout.kind == "json":
+            table = read_nested(path, NESTED[layout.nested])
+        elif layout.kind == "tsv":
             table = read_tsv(path, choose, header=layout.header, skip_short=layout.skip_short)
         else:
             table = read_json(path, choose)

@@ -26,14 +26,15 @@ class Table:
     Attributes:
         where: the file or split, for messages.
         columns: name -> values, all of one length.
-        lines: the line each row begins at; None where the source has no lines.
+        lines: the line each row begins at, or its path in a document; None where the source has
+            neither.
         notes: what a user should be told about the reading, one line each.
         named: column -> names of its classes in id order, where the source tells them.
     """
 
     where: str
     columns: Mapping[str, list[Any]]
-    lines: Sequence[int] | None = None
+    lines: Sequence[int | str] | None = None
     notes: tuple[str, ...] = ()
     named: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 

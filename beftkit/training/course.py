@@ -23,11 +23,17 @@ class Course:
     evaluations: int
 
 
-def course_of(settings: TrainSettings, examples: int) -> Course:
-    """The course of a run with epochs filled in, on so many training examples."""
+def course_of(settings: TrainSettings, examples: int, *, trains: bool = True) -> Course:
+    """The course of a run with epochs filled in, on so many training examples.
+
+    Args:
+        settings: of the run.
+        examples: that train.
+        trains: False: nothing does, and the model as it is is evaluated once.
+    """
     s = settings
-    per_epoch = math.ceil(math.ceil(examples / s.batch_size) / s.accumulation)
-    updates = per_epoch * (s.epochs or 0)
+    per_epoch = math.ceil(math.ceil(examples / s.examples_a_batch) / s.accumulation)
+    updates = per_epoch * (s.epochs or 0) if trains else 0
     if s.max_steps is not None:
         updates = min(updates, s.max_steps)
     # One after each epoch or so many updates, and one at the end.

@@ -103,10 +103,10 @@ def load_metrics(names: Sequence[str], trust_remote_code: bool = False) -> list[
     Raises:
         BeftError: there is no such metric, or it would be code from the hub.
     """
-    from beftkit.tasks import METRIC_NAMES, load_metric
+    from beftkit.tasks import OUR_METRICS, load_metric
 
     return [
-        name if name in METRIC_NAMES else load_metric(name, trust_remote_code=trust_remote_code)
+        name if name in OUR_METRICS else load_metric(name, trust_remote_code=trust_remote_code)
         for name in names
     ]
 

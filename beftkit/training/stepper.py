@@ -84,7 +84,7 @@ class EagerStepper:
                 fused=job.accelerator.device.type in ("cpu", "cuda"),
             )
             warmup = s.warmup if s.warmup >= 1 else s.warmup * steps
-            name = "constant_with_warmup" if s.schedule == "constant" else s.schedule
+            name = "linear" if s.schedule == "linear" else "constant_with_warmup"
             # Not prepared: Accelerate would step it once for every process.
             self.scheduler = get_scheduler(name, adam, math.ceil(warmup), steps)
             self.optimizer = job.accelerator.prepare(adam)

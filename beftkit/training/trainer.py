@@ -53,7 +53,8 @@ class Trainer:
         self.job, s = job, job.settings
         self.progress = Progress()
         self.meter = Meter(job.accelerator.device)
-        course = course_of(s, len(job.train))
+        # A model that is as it was all the time is evaluated once.
+        course = course_of(s, len(job.train), trains=bool(job.tuner.values))
         self.total_steps, self.steps_per_epoch = course.updates, course.per_epoch
         self.stepper: Stepper = EagerStepper(job, self.total_steps)
         self.best_values: dict[str, torch.Tensor] = {}
@@ -96,7 +97,7 @@ class Trainer:
         s = self.job.settings
         place = {"seed": self.job.seed, "epoch": self.progress.epoch}
         lengths = self.job.train.lengths
-        batches = plan(lengths, s.batch_size, **place, grouped=s.group_by_length)
+        batches = plan(lengths, s.examples_a_batch, **place, grouped=s.group_by_length)
         for begin in range(self.progress.update * s.accumulation, len(batches), s.accumulation):
             yield batches[begin : begin + s.accumulation]
 

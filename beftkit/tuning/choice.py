@@ -161,7 +161,7 @@ def choose(
         tracked = [site for site in sites if site.role in wanted.roles]
         _check_matches(wanted.roles, sites, allow_partial, found)
         parts = _site_parts(tracked, names)
-        notes += _inert_notes(wanted.roles, tracked)
+        notes += _inert_notes(wanted.roles, tracked, bool(head))
     elif wanted.whole == "all":
         parts = _all_biases(model, names, sites, layers is None, {*head, *pooler})
         if not parts:
@@ -175,6 +175,8 @@ def choose(
         parts = _drawn(count, inside, seed)
     else:
         tracked = []
+    if wanted.whole == "head" and not head:
+        raise BeftError("bias head: this model has no classifier; none is the model as it is")
     if not freeze_head:
         train_along = head if wanted.whole == "head" else [*head, *pooler]
         parts += [Part(name, names[name], kind="head") for name in train_along if name in names]
@@ -213,9 +215,10 @@ def _check_matches(
             )
 
 
-def _inert_notes(roles: Iterable[str], sites: Sequence[Site]) -> list[str]:
+def _inert_notes(roles: Iterable[str], sites: Sequence[Site], head: bool) -> list[str]:
+    shown = "the head alone" if head else "the model as it was"
     return [
-        f"{role} is inert here: softmax ignores it, so what the metrics show is the head alone "
+        f"{role} is inert here: softmax ignores it, so what the metrics show is {shown} "
         "(compare --bias none)"
         for role in roles
         if (mine := [site.inert for site in sites if site.role == role])

@@ -5,131 +5,28 @@ and RoBERTa-base; rows with ``published=False`` have none, and a comment says wh
 Revisions are the commits of ``nyu-mll/glue`` and ``aps/super_glue`` that hold Parquet files and no
 loading script.
 
-A row describes the examples as an encoder reads them. What a causal model needs besides (a prompt,
-the answers to choose from) would be further columns, empty where a task has none.
+A row describes the examples as an encoder reads them, and, in `Task.prompt`, what a causal model is
+asked. Tasks that no encoder reads are in `beftkit.registry.prompted`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
-from string import Formatter
-from typing import Any, Literal
+from typing import Any
 
-Regime = Literal["low", "medium", "high"]
-REGIMES: tuple[Regime, ...] = ("low", "medium", "high")
-#: how a task meets a model: a module of `beftkit.objectives` each
-Kind = Literal["classes", "values"]
-#: tokens per example, special ones included, unless a task or the user says otherwise
-MAX_LENGTH = 128
-
-GLUE = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
-SUPER_GLUE = "3de24cf8022e94f4ee4b9d55a6f539891524d646"
-
-
-@dataclass(frozen=True, kw_only=True)
-class HubSource:
-    """Where a task lies on the hub.
-
-    Attributes:
-        repo: owner/name of the dataset.
-        config: configuration of that dataset.
-        revision: the commit that is read unless another is asked for.
-        train: name of the training split.
-    """
-
-    repo: str
-    config: str
-    revision: str
-    train: str = "train"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """How a task's files lie in a folder as GLUE or SuperGLUE ships them.
-
-    Attributes:
-        folder: usual name of the task's folder; case and hyphens do not matter.
-        train: name of the training file.
-        validation: one file for each of the task's validation splits.
-        kind: ``tsv`` (nothing is quoted) or ``jsonl``.
-        renamed: columns of the hub that have another name in the file.
-        label: column of the label.
-        header: column names of a file that has no header line.
-        raw_labels: how the file writes the labels, in id order; empty: as the hub names them.
-        skip_short: leave rows out that lack columns. Only QQP: some of its questions hold a line
-            break, and everyone drops these rows.
-        held_out: file that lists, as values of the columns ``held_out_by``, which rows of the
-            training file are the validation set.
-    """
-
-    folder: str
-    train: str
-    validation: tuple[str, ...]
-    kind: Literal["tsv", "jsonl"]
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    label: str = "label"
-    header: tuple[str, ...] = ()
-    raw_labels: tuple[str, ...] = ()
-    skip_short: bool = False
-    held_out: str = ""
-    held_out_by: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One task.
-
-    Attributes:
-        name: what the user types.
-        fields: the one or two texts of an example, as templates over the hub's columns. WiC asks
-            about a word, which has to reach the encoder too: its first text is
-            ``{word}: {sentence1}``.
-        kind: how it meets a model.
-        labels: names in id order, as in the hub's ``ClassLabel``; empty where there are none.
-        metrics: names of `beftkit.tasks.metrics`; the first one picks the best epoch.
-        hub: where it lies on the hub.
-        layouts: how its files lie in a folder, most usual first.
-        validation: names of the validation splits, on the hub and in results.
-        sizes: training examples per regime; a task may have ``low`` only.
-        lr: learning rate where only biases (and the classifier) are trained.
-        epochs: for BERT-base.
-        epochs_large: for BERT-large and RoBERTa; None: the same.
-        max_length: tokens per example, special ones included.
-        published: False where the settings are ours.
-    """
-
-    name: str
-    kind: Kind = "classes"
-    fields: tuple[str, ...]
-    labels: tuple[str, ...] = ()
-    metrics: tuple[str, ...]
-    hub: HubSource
-    layouts: tuple[Layout, ...]
-    sizes: Mapping[Regime, int]
-    lr: float
-    epochs: int
-    epochs_large: int | None = None
-    validation: tuple[str, ...] = ("validation",)
-    max_length: int = MAX_LENGTH
-    published: bool = True
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The hub's columns that the fields are made of, in the order of their first use."""
-        return tuple(dict.fromkeys(chain.from_iterable(map(columns_of, self.fields))))
-
-    def settings(self, *, large: bool) -> tuple[float, int]:
-        """Learning rate and epochs; ``large`` for the geometry of BERT-large, and for RoBERTa."""
-        return self.lr, (large and self.epochs_large) or self.epochs
-
-
-def columns_of(template: str) -> tuple[str, ...]:
-    """The columns that a template such as ``{word}: {sentence1}`` uses, in order."""
-    return tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(template) if name))
-
+from beftkit.registry import prompts
+from beftkit.registry.prompted import ROWS as PROMPTED_ROWS
+from beftkit.registry.schema import GLUE as GLUE
+from beftkit.registry.schema import MAX_LENGTH as MAX_LENGTH
+from beftkit.registry.schema import REGIMES as REGIMES
+from beftkit.registry.schema import SUPER_GLUE as SUPER_GLUE
+from beftkit.registry.schema import HubSource as HubSource
+from beftkit.registry.schema import Kind as Kind
+from beftkit.registry.schema import Layout as Layout
+from beftkit.registry.schema import Prompt as Prompt
+from beftkit.registry.schema import Regime as Regime
+from beftkit.registry.schema import Task as Task
+from beftkit.registry.schema import columns_of as columns_of
 
 _tsv = partial(Layout, kind="tsv", train="train.tsv", validation=("dev.tsv",))
 _jsonl = partial(Layout, kind="jsonl", train="train.jsonl", validation=("val.jsonl",))
@@ -175,6 +72,7 @@ _ROWS = (
         metrics=("accuracy",),
         layouts=(_tsv(folder="SST-2", raw_labels=_DIGITS),),
         sizes={"low": 1000, "medium": 5000, "high": 11000},
+        prompt=prompts.SST2,
     ),
     Task(
         **_glue("mrpc", 7e-4, 60),
@@ -243,6 +141,7 @@ _ROWS = (
             _jsonl(folder="RTE", renamed={"sentence1": "premise", "sentence2": "hypothesis"}),
         ),
         sizes={"low": 300, "medium": 900, "high": 1200},
+        prompt=prompts.RTE,
     ),
     Task(
         **_glue("wnli", 1e-3, 30),
@@ -262,6 +161,7 @@ _ROWS = (
         metrics=("macro_f1", "accuracy"),
         layouts=(_jsonl(folder="CB"),),
         sizes={"low": 250},
+        prompt=prompts.CB,
     ),
     Task(
         **_super_glue("wic", 1e-3, 16, 30),
@@ -270,6 +170,7 @@ _ROWS = (
         metrics=("accuracy",),
         layouts=(_jsonl(folder="WiC"),),
         sizes={"low": 1000},  # the published number of examples is not stated
+        prompt=prompts.WIC,
     ),
     Task(
         **_super_glue("boolq", 1e-3, 16, 30),
@@ -280,6 +181,9 @@ _ROWS = (
         # Ours: QNLI's sizes (there are 9427 examples), the rest as WiC.
         sizes={"low": 1000, "medium": 5000, "high": 9000},
         published=False,
+        prompt=prompts.BOOLQ,
     ),
 )
-TASKS: dict[str, Task] = {row.name: row for row in _ROWS}
+TASKS: dict[str, Task] = {row.name: row for row in (*_ROWS, *PROMPTED_ROWS)}
+#: names of those that an encoder reads; the others are prompts for a causal model
+ENCODED = tuple(name for name, task in TASKS.items() if task.fields)

@@ -1,0 +1,113 @@
+"""Choice: a prompt and its answers, of which a causal model finds one the likeliest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from beftkit.errors import BeftError
+from beftkit.objectives.answers import Answer
+from beftkit.objectives.causal import CausalObjective, answer_log_likelihoods
+from beftkit.objectives.measured import Measured, commonest, labelled
+from beftkit.objectives.prompts import encode_prompts
+from beftkit.tasks import Split
+from beftkit.tasks.prompts import render
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from beftkit.registry import Task
+    from beftkit.tasks import Batch, Encoded
+
+
+@dataclass(frozen=True)
+class Choice(Measured, CausalObjective):
+    """Targets are numbers of answers, int64 [N]; outputs the answers' scores, float32 [B, most].
+
+    An answer's score is the mean log-likelihood of its tokens, and the loss the cross entropy over
+    an example's scores. ``most`` is the number of labels; without labels, where each example has
+    answers of its own, at least the largest number of them: behind an example's own stands -inf.
+    """
+
+    labels: tuple[str, ...]
+    own_ids: tuple[int, ...] = ()
+    constant = "majority class"
+
+    def posed(self, texts: Sequence[list[str]], task: Task | None) -> Split:
+        if task is None or task.prompt is None:
+            raise BeftError(
+                "a causal language model chooses among the answers of a task's prompt, and nothing "
+                "says of which task; give an adapter of beftkit, whose header names it"
+            )
+        names = task.columns_as(task.prompt.kind)
+        rows = (dict(zip(names, row, strict=True)) for row in zip(*texts, strict=True))
+        asked = tuple(render(task.prompt, row) for row in rows)
+        return Split((), np.zeros(len(asked), np.int64), asked)
+
+    def encode(
+        self, split: Split, tokenizer: Any, max_length: int, *, allow_empty: bool = False
+    ) -> Encoded:
+        # Whatever its texts, a prompt has words of its own.
+        return encode_prompts(split.asked, split.targets, tokenizer, max_length)
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The answers' scores, float32 [B, most]."""
+        there = batch.inputs["answer_at"] >= 0
+        scores = answer_log_likelihoods(model, batch.inputs).sum(1) / there.sum(1)
+        return _side_by_side(scores, batch, len(self.labels))
+
+    def answers(self, outputs: Any) -> list[Answer]:
+        """Each with the softmax of the scores, which the loss takes for probabilities."""
+        return labelled(outputs, self.labels)
+
+    def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
+        outputs = self.outputs(model, batch)
+        return functional.cross_entropy(outputs, batch.targets, reduction="none"), outputs
+
+    def predictions(self, outputs: Any) -> Tensor:
+        """Numbers of answers, int64 [B]."""
+        numbers: Tensor = outputs.argmax(-1)
+        return numbers
+
+    def guess(self, targets: Any) -> int:
+        return commonest(targets)
+
+    def settings(self, task: Task | None) -> Mapping[str, Any]:
+        prompt = None if task is None else task.prompt
+        if prompt is None:
+            return {}
+        return {
+            "lr": prompt.lr,
+            "epochs": prompt.epochs,
+            "batch_size": prompt.batch_size,
+            "schedule": "linear",
+            "max_length": prompt.max_length,
+            "regime": "low",
+            "validation_size": prompt.examples,
+        }
+
+    def described(self) -> str:
+        named = ", ".join(f"{number} {label}" for number, label in enumerate(self.labels))
+        return f"A prompt's likeliest answer, by the mean of its tokens: {named}"
+
+
+def _side_by_side(scores: Tensor, batch: Batch, most: int) -> Tensor:
+    """The scores [R] of a batch's rows as [B, most], an example's beside each other."""
+    if batch.index is None:
+        return scores.unsqueeze(1)
+    rows, examples = len(scores), batch.examples
+    index = batch.index.to(scores.device)
+    counts = index.new_zeros(examples).index_add(0, index, torch.ones_like(index))
+    place = torch.arange(rows, device=index.device) - (counts.cumsum(0) - counts)[index]
+    # Each example has a row at least, so none has more than the rest; the device is not asked.
+    made = scores.new_full((examples, most or rows - examples + 1), float("-inf"))
+    return made.index_put((index, place), scores)
+
+
+#: what `beftkit.objectives.make_objective` calls
+make = Choice

@@ -1,0 +1,92 @@
+"""How a task meets a model where both ways are open: by the architecture, or as the user says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from beftkit.errors import BeftError, UsageError, option
+from beftkit.models import load_config
+from beftkit.registry import TASKS, Kind, Task
+
+if TYPE_CHECKING:
+    from beftkit.settings.resolve import Loading
+
+#: types that have a causal class and see the whole text all the same, unless ``is_decoder`` is set;
+#: as do all that have a class for masked tokens
+SEEING_ALL = ("bert-generation", "cpmant", "xlnet")
+_WITH_HEAD = "ForSequenceClassification"
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
+
+
+def kind_of(settings: Loading) -> tuple[Kind | None, tuple[str, ...]]:
+    """How the examples that settings name meet their model.
+
+    Said by ``as_``, else by the architecture that the checkpoint's configuration names, else by the
+    type of the model: a decoder is asked a prompt, all others have a head over the text.
+
+    Returns:
+        None for files of the user's own and tasks without a choice: as the data have it. And notes.
+
+    Raises:
+        BeftError: a prompt for a model that is no causal one.
+        UsageError: what does not go together.
+    """
+    s = settings
+    task = TASKS.get(s.task or "")
+    if task is None or task.prompt is None:
+        if s.as_ == "choice":
+            asked = ", ".join(n for n, one in TASKS.items() if one.prompt and one.fields)
+            raise UsageError(
+                f"{option('as', s.as_)}: there are prompts for {asked}; expected one of these tasks"
+            )
+        return None, ()
+    if not task.fields:
+        return None, ()
+    if s.as_ == "classes" or (s.as_ is None and s.head == "fresh"):
+        return "classes", ()
+    if s.head == "fresh":
+        raise UsageError(
+            f"--new-head: with {option('as', s.as_)} there is no classifier; expected one of the "
+            "two"
+        )
+    config = load_config(s.model, revision=s.revision, trust_remote_code=s.trust_remote_code)
+    causal = _is_causal(config)
+    if s.as_ is None:
+        return _by_architecture(task, s.model, config, causal)
+    if not causal:
+        raise BeftError(
+            f"{option('as', s.as_)}: {s.model} ({config.model_type}) is no causal language "
+            "model, so it sees an answer before it tells how likely that is; expected a decoder"
+        )
+    return task.prompt.kind, ()
+
+
+def _by_architecture(
+    task: Task, model: str, config: Any, causal: bool
+) -> tuple[Kind | None, tuple[str, ...]]:
+    assert task.prompt is not None
+    named = tuple(config.architectures or ())
+    headed = any(name.endswith(_WITH_HEAD) for name in named)
+    if not causal:
+        return "classes", ()
+    if headed:
+        note = f"{model} has a classifier, which {task.name} trains and measures; --as choice"
+        return "classes", (f"{note} asks it as a language model",)
+    kind = task.prompt.kind
+    note = f"{model} is a causal language model: {task.name} is asked as a prompt ({kind})"
+    return kind, (f"{note}; --as classes puts a classifier on it",)
+
+
+def _is_causal(config: Any) -> bool:
+    """Whether a language model of this configuration sees of a text only what came before."""
+    from transformers.models.auto import modeling_auto as known
+
+    if config.is_encoder_decoder:
+        return False
+    kind = config.model_type
+    seeing = kind in SEEING_ALL or kind in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if seeing and not getattr(config, "is_decoder", False):
+        return False
+    own = getattr(config, "auto_map", None) or {}
+    named = any(str(one).endswith(_CAUSAL) for one in config.architectures or ())
+    return named or kind in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or "AutoModelForCausalLM" in own
