@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
+import subprocess
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +20,7 @@ import beftkit
 from beftkit.demo import MARKER, DemoResult, DemoSize, Language, make_demo_pair
 from beftkit.errors import BeftError
 from beftkit.files import umask
+from tests.command import Beftkit
 
 TINY = DemoSize(
     layers=1, hidden=16, corpus=50, pretraining_steps=4, train_examples=32, eval_examples=16,
@@ -149,3 +157,52 @@ def test_nothing_is_left_of_a_run_that_failed(
     with pytest.raises(KeyboardInterrupt):
         make_demo_pair(tmp_path / "out", size=TINY)
     assert list(tmp_path.iterdir()) == []
+
+
+TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
+BLOCK = re.compile(r"```(sh|python|text)\n(.*?)```", re.S)
+
+
+def words_of(line: str) -> list[str]:
+    """A line's words; figures differ from machine to machine, and roles change places by them."""
+    return re.sub(r"[\d.]+(e-\d+)?", "0", line.replace("─", "")).split()
+
+
+def holds(line: str, shown: str) -> bool:
+    """Whether a line printed has what is shown of it, columns left out."""
+    rest = iter(words_of(line))
+    return all(word in rest for word in words_of(shown))
+
+
+@pytest.mark.slow
+def test_the_tutorial(
+    made: DemoResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beftkit: Beftkit
+) -> None:
+    """Its blocks run as they stand, and print what it shows."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made.pre.parent, "beftkit-demo")
+    names: dict[str, Any] = {}
+    printed, blocks = "", BLOCK.findall(TUTORIAL.read_text("utf-8"))
+    assert {kind for kind, _ in blocks} == {"sh", "python", "text"}
+    for kind, text in blocks:
+        if kind == "text":
+            for shown in text.splitlines():
+                assert any(holds(line, shown) for line in printed.splitlines()), (shown, printed)
+            continue
+        printed = ""
+        if kind == "python":
+            with redirect_stdout(StringIO()) as out:
+                exec(text, names)
+            printed = out.getvalue()
+        for line in text.replace("\\\n", " ").splitlines() if kind == "sh" else ():
+            if line == "beftkit demo":
+                continue  # it was run for this file
+            if line.startswith("beftkit "):
+                ran = beftkit(*shlex.split(line)[1:])
+                assert ran.code == 0, ran
+                printed += ran.out + ran.err
+            else:
+                done = subprocess.run(["bash", "-ec", line], capture_output=True, text=True)
+                assert done.returncode == 0, done
+                printed += done.stdout
+    assert names["labels"] == ["bad", "good"] and "good" in printed

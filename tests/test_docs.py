@@ -126,3 +126,11 @@ def test_the_python_page_has_every_name(script: Any) -> None:
     row = next(line for line in text.splitlines() if line.startswith("| `lr` |"))
     assert "train" in row and "Learning rate" in row
     assert not re.search(r"(?<!`)``(?!`)|<function| at 0x|doctest|^\w+:$\n\n\n", text)
+
+
+def test_what_stands_in_columns_fits_80_letters() -> None:
+    text = re.sub(r"\]\([^)]*\)", "]", (ROOT / "README.md").read_text("utf-8"))
+    blocks = re.findall(r"^```.*?^```", text, re.M | re.S)
+    lines = [line for block in blocks for line in block.splitlines()]
+    lines += [line for line in text.splitlines() if line.startswith("|")]
+    assert [line for line in lines if len(line) > 80] == []

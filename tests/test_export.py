@@ -140,7 +140,7 @@ def test_whose_folder_it_is(whole: Path, answering: Path, tmp_path: Path) -> Non
     run, out = answering / "run", tmp_path / "out"
     shutil.copytree(whole, out)
     before = tree(out)
-    with pytest.raises(BeftError, match="holds a model that was exported; --overwrite replaces"):
+    with pytest.raises(BeftError, match="holds a model that was exported; overwrite=True replaces"):
         beftkit.export(run, out)
     (out / "mine.txt").write_text("precious")
     with pytest.raises(Refusal, match=r"mine\.txt: would go with the former export"):

@@ -61,7 +61,7 @@ def test_mistakes(fisher: Fisher, tmp_path: Path) -> None:
     (damaged / "model.safetensors").write_bytes(b"no weights")
     refused(fisher(model="damaged"), "damaged", limit=400)
     tiny_run.write_base(tmp_path / "wide", hidden_size=48)
-    ran = fisher("--snapshots", "out/snapshots", model="wide")
+    ran = fisher("--snapshots", "out/snapshots", "--quiet", model="wide")
     refused(ran, "which this BertForSequenceClassification has not; expected a snapshot", limit=400)
     ran = fisher("-o", "train.jsonl")
     assert "Traceback" not in ran.err

@@ -113,7 +113,7 @@ def test_a_bias_is_not_chosen_by_several(
     monkeypatch.chdir(place)
     monkeypatch.setenv("WORLD_SIZE", "2")
     ran = beftkit(*DATA, "--bias", "auto", "-o", "chosen")
-    assert ran.code == 2 and "bias auto is for one process; several can share out" in ran.err
+    assert ran.code == 2 and "--bias auto: is for one process; several can share out" in ran.err
     assert not Path("chosen").exists()
 
 

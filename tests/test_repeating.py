@@ -174,7 +174,7 @@ def test_what_differs_is_said(train: Train, beftkit: Beftkit) -> None:
     ran = beftkit("evaluate", "--adapter", "alone", "--device", "cpu")
     assert ran.code == 2 and "the run was on files of its own" in ran.err
     ran = beftkit("evaluate", "--adapter", "alone", *FILES[2:], "--task", "rte")
-    assert ran.code == 2 and "a task and a validation file were given" in ran.err
+    assert ran.code == 2 and "--task and --validation-file were both given" in ran.err
     given = ("evaluate", "--adapter", "alone", "--validation-size", "20", "--device", "cpu")
     ran = beftkit(*given, "--validation-file", "other.jsonl")
     assert ran.code == 0 and OTHERS not in ran.out
@@ -242,7 +242,7 @@ def test_a_header_opens_nothing(train: Train, beftkit: Beftkit) -> None:
     header |= {f"beftkit.{name}": text for name, text in evil.items()}
     save_file(tensors, "evil/adapter_model.safetensors", header)
     ran = beftkit("evaluate", "--adapter", "evil")
-    assert ran.code == 2 and "neither a task nor a validation file was given" in ran.err
+    assert ran.code == 2 and "neither --task nor --validation-file was given" in ran.err
     ran = beftkit("evaluate", "--adapter", "evil", *FILES[2:], "--format", "json")
     assert metrics(ran) == kept("out")
     told = {note.split()[4] for note in notes_of(ran) if "which is left out" in note}
@@ -251,7 +251,7 @@ def test_a_header_opens_nothing(train: Train, beftkit: Beftkit) -> None:
     shutil.rmtree("out/adapter")
     shutil.copytree("q/adapter", "out/adapter")
     ran = beftkit("evaluate", "--adapter", "out/adapter")
-    assert ran.code == 2 and "neither a task" in ran.err
+    assert ran.code == 2 and "neither --task" in ran.err
     ran = beftkit("evaluate", "--adapter", "out/adapter", *FILES[2:], "--format", "json")
     assert metrics(ran) == kept("q")
     said = "is not of the run that made this adapter (bias 'v' there, 'q' in the adapter)"

@@ -31,7 +31,8 @@ LONG = "a-model-of-a-name-that-takes-more-room-than-any-page-has-for-it-" * 3
 def sections(tmp_path_factory: pytest.TempPathFactory) -> list[Section]:
     """Of two folders: names that are long, many lines in a figure, and scores far apart."""
     folder = tmp_path_factory.mktemp("figures")
-    grid = selection(task=LONG, lrs=(1e-3, 1e-5), epochs=(2, 16), metric=LONG)
+    grid = selection(lrs=(1e-3, 1e-5), epochs=(2, 16), metric=LONG)
+    grid = replace(grid, task=LONG)
     one = write(folder / "one", replace(grid, model=LONG))
     two = write(folder / "two", selection(task="rte", swap=True))
     return report_sections(read_folders([one, two]))
@@ -151,7 +152,7 @@ def test_a_browser_cuts_nothing_off(tmp_path: Path, undrawn: None) -> None:
     program = browser.find()
     if program is None:
         pytest.skip("no headless browser")
-    long = replace(selection(task=LONG), model=LONG)
+    long = replace(selection(), model=LONG, task=LONG)
     page, _ = write_report([write(tmp_path / "one", long)], tmp_path / "report.html")
     with browser.page(program) as shown:
         for width in (400, 1600):

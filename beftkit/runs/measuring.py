@@ -144,8 +144,10 @@ class _Journey:
                 "--head-seeds"
             )
         snapshots = _expand(s.snapshots)
+        for path in snapshots:  # what is not there is refused before the work, as below
+            open_checkpoint(path)
         self.passes = len(s.head_seeds) + len(snapshots)
-        if s.candidate_roles is not None:  # refused before the work
+        if s.candidate_roles is not None:
             measured = sites_of(first.model, s.tower)
             settle_candidates(s.candidate_roles, [site.role for site in measured.sites])
         result = [self.over_heads()]
