@@ -67,6 +67,9 @@ class CausalObjective(Objective):
             trust_remote_code=settings.trust_remote_code,
         )
 
+    def check_shots(self, count: int) -> None:
+        """They may."""
+
     def snippet(self, use: Use) -> list[str]:
         name = "AutoModelForCausalLM"
         peft = [
