@@ -133,13 +133,32 @@ def test_what_says_no_task_is_refused(here: Path, tmp_path: Path, beftkit: Beftk
     ran = beftkit("predict", "--adapter", plain, "x", "--device", "cpu")
     refused(ran, "made for a language model's own answers (choice)")
     ran = beftkit("predict", "opt", "x", "--device", "cpu")
-    refused(ran, "holds no trained")
+    refused(ran, "give --task, whose prompt it is asked: one of sst2, rte", code=2)
+    ran = beftkit("predict", "out", "x", "--task", "rte", "--device", "cpu")
+    refused(ran, "--task rte: it was trained on sst2; leave it out", code=2)
+    ran = beftkit("predict", "out", "x", "--task", "sst2", "--as", "classes", "--device", "cpu")
+    refused(ran, "--as classes: it was trained as choice", code=2)
+    ours, told = package.load("out", device="cpu"), {"task": "sst2", "device": "cpu"}
+    assert package.load(adapter=plain, **told)("x") == ours("x")
     for words, what in (
         (("--task", "cola"), "cola has none"),
         (("--validation-file", "data/SST-2/dev.tsv"), "this file has none"),
     ):
         ran = beftkit("evaluate", "--adapter", "out/adapter", *words, "--device", "cpu")
         refused(ran, f"answers a task's prompt (choice), and {what}; expected --task", code=2)
+
+
+def test_a_plain_language_model_is_told_its_task(here: Path) -> None:
+    """Zero-shot, as `beftkit evaluate` measures it."""
+    texts, labels = examples()
+    found = package.load("opt", task="sst2", device="cpu")
+    right = [one.label == label for one, label in zip(found(texts), labels, strict=True)]
+    measured = package.evaluate("opt", task="sst2", data_dir="data", device="cpu")
+    assert sum(right) / len(right) == measured.evaluation.metrics["accuracy"]
+    words = package.load("opt", task="wic", device="cpu")
+    assert words(("place", "a place", "in place")).label in ("False", "True")
+    with pytest.raises(BeftError, match="one text an example, and wic has 3 texts"):
+        words("a place")
 
 
 def test_plans_know_that_nothing_trains(here: Path, beftkit: Beftkit) -> None:

@@ -117,8 +117,8 @@ class ChoicePart(Part):
     allow_partial: bool = of_choice(False, "Accept a role that only some layers have.")
 
 
-class TaskPart(Part):
-    """A task of the registry."""
+class TaskNamePart(Part):
+    """A task of the registry, and how it meets the model."""
 
     task: str | None = of_data(None, _TASKS)
     as_: Literal["choice", "classes"] | None = of_data(
@@ -126,15 +126,20 @@ class TaskPart(Part):
         "How the task meets the model. choice: a prompt and its answers, by a causal language "
         "model's own head; classes: a classifier over the text.  [by the model's architecture]",
     )
-    data_dir: str | None = of_data(
-        None, "Folder of GLUE or SuperGLUE in its original layout; without it the hub."
-    )
-    data_revision: str | None = of_data(None, "The data set's revision on the hub.")
 
     @field_validator("task")
     @classmethod
     def _known(cls, value: str | None) -> str | None:
         return value if value is None else check_task(value)
+
+
+class TaskPart(TaskNamePart):
+    """A task of the registry, and where it lies."""
+
+    data_dir: str | None = of_data(
+        None, "Folder of GLUE or SuperGLUE in its original layout; without it the hub."
+    )
+    data_revision: str | None = of_data(None, "The data set's revision on the hub.")
 
 
 class TrainFilePart(Part):

@@ -10,9 +10,14 @@ from beftkit.settings.parts import Dtype, of_model, of_output
 
 
 class PredictSettings(
-    parts.DevicePart, parts.LengthPart, parts.TextsPart, AdapterPart, parts.ModelPart
+    parts.DevicePart,
+    parts.LengthPart,
+    parts.TextsPart,
+    parts.TaskNamePart,
+    AdapterPart,
+    parts.ModelPart,
 ):
-    """Everything that decides what a model answers; an adapter of ours knows its base."""
+    """Everything that decides what a model answers; an adapter of ours knows its base and task."""
 
     threshold: float | None = of_output(
         None,
