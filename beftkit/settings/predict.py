@@ -6,7 +6,8 @@ from typing import Literal
 
 from beftkit.settings import parts
 from beftkit.settings.evaluate import AdapterPart
-from beftkit.settings.parts import Dtype, of_model, of_output
+from beftkit.settings.parts import Dtype
+from beftkit.settings.topics import of_model, of_output
 
 
 class PredictSettings(
