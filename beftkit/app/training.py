@@ -109,7 +109,8 @@ def evaluate(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="A fine-tuned model, or the base of --adapter (which knows its own).",
+            help="A fine-tuned model, an adapter or a run's folder; with --adapter its base, which "
+            "an adapter of ours knows itself.",
         ),
     ] = None,
     format: LateFormat = Format.table,

@@ -22,7 +22,12 @@ def predictions_document(found: PredictionResult) -> Document:
         for row in found.rows
     ]
     blocks: list[Block] = [
-        Lines([f"{found.model}{over}", f"{found.source}, {found.examples} rows"]),
+        Lines(
+            [
+                f"{found.model}{over}",
+                f"{found.source}, {found.examples} row{'s' * (found.examples != 1)}",
+            ]
+        ),
         Table(columns, body),
         Only("table", Lines(found.notes)),
     ]
@@ -30,7 +35,7 @@ def predictions_document(found: PredictionResult) -> Document:
 
 
 def export_document(found: ExportResult) -> Document:
-    """What was written where, and how to try it."""
+    """What was written where, from what."""
     labels = ", ".join(found.labels) or "values"
     size = f"{found.parameters:,} parameters, {found.dtype}"
     blocks: list[Block] = [

@@ -290,10 +290,14 @@ class _Journey:
         if sums.empty:
             yield f"{sums.empty} of {self.examples} texts are empty: answered like any other"
         if sums.unanswered:
-            yield f"{sums.unanswered} rows hold no text, or none that gives a token: no answer"
+            yield f"no answer to {_rows(sums.unanswered)}: no text, or none that gives a token"
         if sums.below:
             least = f"{predictor.settings.threshold:g}"
-            yield f"{sums.below} rows have no answer: no label's probability is {least} or more"
+            yield f"no answer to {_rows(sums.below)}: no label's probability is {least} or more"
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'s' * (count != 1)}"
 
 
 def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:

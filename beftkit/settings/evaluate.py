@@ -12,7 +12,7 @@ class AdapterPart(parts.Part):
     """What is put onto the model, and how much of the data at once."""
 
     adapter: str | None = of_model(
-        None, "An adapter's folder, or owner/name[@revision] on the hub."
+        None, "An adapter's folder, a run's, or owner/name[@revision] on the hub."
     )
     batch_size: int = of_evaluation(64, "Examples a batch.", gt=0, former=("eval_batch_size",))
 
