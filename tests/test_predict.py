@@ -341,5 +341,10 @@ def test_a_large_file_is_never_held(here: Path, monkeypatch: pytest.MonkeyPatch)
 def test_errors_are_ours(here: Path) -> None:
     with pytest.raises(BeftError, match="text 2: holds bytes that are not UTF-8 text"):
         api.predict("run", texts=["good", "\udcff"], device="cpu")
+    assert api.predict("run", texts="good film", device="cpu").examples == 1, "no list of letters"
+    wrong: Any
+    for wrong in ([1], ["a", 2], ["a", ("b", 3)], [None]):
+        with pytest.raises(BeftError, match=r"text \d: expected one text; given"):
+            api.predict("run", texts=wrong, device="cpu")
     with pytest.raises(BeftError, match=r"format 'xml': expected table, json"):
         api.predict("run", texts=["a"], format="xml")  # type: ignore[arg-type]

@@ -204,8 +204,7 @@ def advice(found: Selection) -> Advice:
         lines[0] = f"{lines[0][:-1]} ({group.label})."
     if scalars := _scalars(found, group, bias):
         share = f"{scalars:,} of {found.total:,} scalars ({100 * scalars / found.total:.4f} %)"
-        head = "" if found.settings.get("freeze_head") else ", and the classifier"
-        lines.append(f"It costs {share}{head}.")
+        lines.append(f"It costs {share}, and the classifier.")
     return Advice(lines, next_command(found, group, bias))
 
 

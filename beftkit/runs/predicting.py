@@ -89,7 +89,7 @@ def predict(
     model: str | Path | None = None,
     *,
     adapter: str | Path | None = None,
-    texts: Iterable[Text] | None = None,
+    texts: Iterable[Text] | str | None = None,
     file: str | Path | None = None,
     output: str | Path | None = None,
     format: Format | None = None,
@@ -105,7 +105,7 @@ def predict(
     Args:
         model: a model, an adapter, or a run's folder, as of `beftkit.load`.
         adapter: the same as there.
-        texts: texts, or tuples of two; may be endless.
+        texts: texts, or tuples of two; may be endless. A string is one text.
         file: .csv, .tsv, .jsonl, .json or .parquet instead; text also as .gz. No labels are needed,
             and its other columns are kept.
         output: the file to write, whole or not at all.
