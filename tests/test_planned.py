@@ -19,7 +19,7 @@ from beftkit.settings import TrainSettings
 from beftkit.settings.resolve import resolve_train
 from beftkit.tasks import hub_tables
 from tests import task_files, tiny_run
-from tests.command import Beftkit, refused, tree
+from tests.command import Beftkit, misused, refused, tree
 
 OWN = ("--train-file", "train.jsonl", "--validation-file", "dev.jsonl", "--device", "cpu")
 QUICK = ("--epochs", "2", "--batch-size", "8", "--lr", "1e-2")
@@ -152,7 +152,7 @@ def headed(tiny: Path, tmp_path: Path) -> None:
         ("base", [*OWN, "-o", "taken"], "holds old.txt and is no run's folder"),
         ("base", [*OWN, "--precision", "fp16"], "needs a GPU"),
         ("bare", [*OWN], "no tokenizer"),
-        ("base", [*OWN, "--report-to", "nope"], "report_to nope: expected none or some of"),
+        ("base", [*OWN, "--report-to", "nope"], "--report-to nope: expected none or some of"),
     ],
 )
 def test_what_training_refuses_is_refused(
@@ -165,7 +165,8 @@ def test_what_training_refuses_is_refused(
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "bare" / name).write_bytes((tmp_path / "base" / name).read_bytes())
     ran = beftkit("train", model, *words, "--dry-run", "--device", "cpu")
-    refused(ran, message, limit=400)
+    typed = {"--metric", "--bias", "--precision", "--report-to"} & {*words}
+    refused(ran, message, limit=400, code=2 if typed else 1)
     assert not Path("out").exists()
     if "--task" not in words:  # whose data are not there
         out = () if "-o" in words else ("-o", "out")
@@ -207,9 +208,12 @@ def test_a_selection(planned: Any, beftkit: Beftkit) -> None:
     facts, document = planned("select", "base", "--task", "cb", "--no-fisher", "--probe-steps", "9")
     assert document["cells"][0]["runs"]["probe"]["updates"] == 9
     assert document["cells"][0]["fisher_batches"] == 0
-    refused(beftkit("select", "base", *OWN, "--candidates", "x", "--dry-run"), "candidates: x")
+    misused(
+        beftkit("select", "base", *OWN, "--candidates", "x", "--dry-run"),
+        "--candidates x: expected",
+    )
     ran = beftkit("select", "base", *OWN[:2], "--verify", "--dry-run")
-    assert ran.code == 2 and "expected a validation file" in ran.err
+    assert ran.code == 2 and "give --validation-file as well" in ran.err
     Path("taken").mkdir()
     Path("taken/old.txt").touch()
     refused(beftkit(*words, "-o", "taken", "--dry-run"), "is no selection's folder")
@@ -223,7 +227,7 @@ def test_a_measurement(headed: None, planned: Any, beftkit: Beftkit) -> None:
     assert facts["measures"] == "416 scalars in 16 bias vectors"
     assert (document["batches"], document["passes"], document["roles"]["v"]) == (2, 2, 2)
     refused(beftkit(*words, "--examples", "99", "--dry-run"), "has 60 training examples, not 99")
-    refused(beftkit(*words, "--candidates", "x", "--dry-run"), "candidates: x given")
+    misused(beftkit(*words, "--candidates", "x", "--dry-run"), "--candidates x: expected")
     kept = ("fisher", "kept", "--train-file", "three.jsonl", "--head-seeds", "0,1", "--dry-run")
     refused(beftkit(*kept), "holds a trained classifier")
 

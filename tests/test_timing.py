@@ -182,4 +182,4 @@ def test_the_command(workplace: Path, beftkit: Beftkit) -> None:
     document = json.loads(beftkit("train", "base", *words, "--format", "json").out)
     assert document["command"] == "train" and document["runs"][0]["steps"] == 64
     ran = beftkit("train", "base", *words, "--bias", "auto")
-    assert ran.code == 1 and "known only after a probe" in ran.err
+    assert ran.code == 2 and "known only after a probe" in ran.err

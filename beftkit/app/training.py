@@ -184,7 +184,7 @@ def check_asked(dry_run: bool, time: bool) -> None:
 
 def show_time(found: Timing, format: Format, output: Path | None = None) -> None:
     """Print how long something will take, by the first process alone."""
-    from beftkit.present.planned import timing_document
+    from beftkit.present.timing import timing_document
 
     if IS_MAIN:
         say(show(timing_document(found), format, output)[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from beftkit.settings import parts
 from beftkit.settings.parts import of_evaluation, of_model
@@ -29,6 +29,9 @@ class EvaluateSettings(
     parts.ModelPart,
 ):
     """Everything that decides an evaluation; what is not given is as in the adapter's own run."""
+
+    #: whose defaults are for what no run of ours made, which ``--help`` says
+    AS_RUN: ClassVar[tuple[str, ...]] = ("dtype", "precision", "batch_size", "quotes")
 
     @property
     def train_file(self) -> None:
