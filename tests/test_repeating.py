@@ -174,7 +174,7 @@ def test_what_differs_is_said(train: Train, beftkit: Beftkit) -> None:
     ran = beftkit("evaluate", "--adapter", "alone", "--device", "cpu")
     assert ran.code == 2 and "the run was on files of its own" in ran.err
     ran = beftkit("evaluate", "--adapter", "alone", *FILES[2:], "--task", "rte")
-    assert ran.code == 2 and "a task and a validation file were given" in ran.err
+    assert ran.code == 2 and "--task and --validation-file were both given" in ran.err
     given = ("evaluate", "--adapter", "alone", "--validation-size", "20", "--device", "cpu")
     ran = beftkit(*given, "--validation-file", "other.jsonl")
     assert ran.code == 0 and OTHERS not in ran.out
