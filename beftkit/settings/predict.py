@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from beftkit.settings import parts
 from beftkit.settings.evaluate import AdapterPart
@@ -13,6 +13,8 @@ class PredictSettings(
     parts.DevicePart, parts.LengthPart, parts.TextsPart, AdapterPart, parts.ModelPart
 ):
     """Everything that decides what a model answers; an adapter of ours knows its base."""
+
+    AS_RUN: ClassVar[tuple[str, ...]] = ("dtype", "precision")
 
     threshold: float | None = of_output(
         None,
