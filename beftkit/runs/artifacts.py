@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,9 +33,16 @@ from beftkit.weights import collect_tuned
 
 
 def write_output(
-    folder: Path, ready: Prepared, tuner: Tuner, settings: TrainSettings
+    folder: Path, ready: Prepared, tuner: Tuner, settings: TrainSettings, *, standalone: bool = True
 ) -> tuple[str | None, str | None, tuple[str, ...]]:
     """Write what was trained.
+
+    Args:
+        folder: of the run.
+        ready: the run.
+        tuner: what trained.
+        settings: the run's.
+        standalone: whether the adapter has its tokenizer beside it, even where that is the base's.
 
     Returns:
         ``adapter`` or ``model`` (None: nothing trained), the adapter's format, notes.
@@ -51,7 +59,9 @@ def write_output(
         chosen, why = default_format(tuned, task_type)
     names = (BIASES_NAME,) if chosen == "biases" else (WEIGHTS_NAME, CONFIG_NAME)
     manifest.add(folder, *(f"{ADAPTER}/{name}" for name in names))
-    with standing.tokenizer_saved(ready, folder) as (work, lacking):
+    beside = standalone or settings.tokenizer is not None
+    nothing: AbstractContextManager[tuple[Path | None, str | None]] = nullcontext((None, None))
+    with standing.tokenizer_saved(ready, folder) if beside else nothing as (work, lacking):
         said = standing.header(ready, settings, standing.names_in(work))
         notes = write_adapter(
             folder / ADAPTER,

@@ -33,12 +33,14 @@ class CardUse:
         run: its own.
         objective: of its task.
         place: what the card calls it.
+        own_tokenizer: whether the run's tokenizer lies beside it.
     """
 
     settings: TrainSettings
     run: Run
     objective: Objective
     place: str
+    own_tokenizer: bool
 
     def lines(self) -> Iterator[str]:
         """A block for a shell and one of Python."""
@@ -74,8 +76,8 @@ class CardUse:
 
     @property
     def tokenizer(self) -> str | None:
-        """Another tokenizer than the base's; None: its own."""
-        given = self.settings.tokenizer
+        """Another tokenizer than the base's, where the adapter has none; None: the base's own."""
+        given = None if self.own_tokenizer else self.settings.tokenizer
         return given and (hub_id(given) or _TOKENIZER)
 
     def code(self) -> Use:
@@ -85,10 +87,12 @@ class CardUse:
         where = json.dumps(base or _BASE)
         if base and s.revision:
             where += f", revision={json.dumps(s.revision)}"
+        adapter = json.dumps(self.place)
+        tokenizer = (json.dumps(self.tokenizer) if self.tokenizer else where) + code
         return Use(
             base=where + code,
-            tokenizer=(json.dumps(self.tokenizer) if self.tokenizer else where) + code,
-            adapter=json.dumps(self.place),
+            tokenizer=adapter if self.own_tokenizer else tokenizer,
+            adapter=adapter,
             by_peft=self.run.adapter_format in PEFT_FORMATS,
             dtype='"auto"' if s.dtype == "auto" else f"torch.{s.dtype}",
             half=_HALVES.get(s.precision),

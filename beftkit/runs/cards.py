@@ -28,15 +28,18 @@ _HUB_METRICS |= {"pearson": "pearsonr", "spearman": "spearmanr"}
 _SHOWN = "bias regime max_length epochs lr batch_size schedule precision keep".split()
 
 
-def model_card(result: TrainResult, run: Run, objective: Objective) -> str:
+def model_card(
+    result: TrainResult, run: Run, objective: Objective, *, own_tokenizer: bool = False
+) -> str:
     """The card of one seed's adapter; no path of this machine is in it.
 
     Args:
         result: of all seeds.
         run: the one whose adapter this is.
         objective: of its task.
+        own_tokenizer: whether the run's tokenizer lies beside the adapter.
     """
-    return _Card(result, run, objective).text()
+    return _Card(result, run, objective, own_tokenizer).text()
 
 
 def train_command(settings: TrainSettings, seed: int) -> list[str]:
@@ -64,6 +67,7 @@ class _Card:
     result: TrainResult
     run: Run
     objective: Objective
+    own_tokenizer: bool
 
     @property
     def settings(self) -> TrainSettings:
@@ -88,7 +92,7 @@ class _Card:
         return (s.push_to_hub or own).rpartition("/")[2]
 
     def text(self) -> str:
-        use = CardUse(self.settings, self.run, self.objective, self.place)
+        use = CardUse(self.settings, self.run, self.objective, self.place, self.own_tokenizer)
         command = _wrapped(train_command(self.settings, self.run.seed))
         sections = {
             f"# {markdown(self.name)}": self.opening(),
@@ -161,7 +165,8 @@ class _Card:
             head = ["metric", _when(run, "best"), _when(run, "last")]
             found = [one for which in ("best", "last") if (one := run_evaluated(run, which))]
             rows = [[name, *(_measured(one, name) for one in found)] for name in both[1]]
-            if same := found[-1].baselines:
+            same = found[-1].baselines
+            if any(value is not None for value in same.values()):
                 head.append(found[-1].baseline_is)
                 rows = [[*row, _number(same.get(row[0]))] for row in rows]
             yield from _table(head, rows)

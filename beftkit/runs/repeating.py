@@ -220,6 +220,7 @@ class _Repetition:
             raise UsageError(
                 "neither --task nor --validation-file was given; expected one of them"
                 + (why if ours else "")
+                + (f"; {s.model}: no such folder here" if s.model and not _exists(s.model) else "")
             )
         if run.settings.validation_file is None:
             raise BeftError(f"{run.file}: the run had no validation file; give --validation-file")
@@ -295,6 +296,13 @@ class _Repetition:
             for name, (given, before) in found.items()
             if given != before
         }
+
+
+def _exists(reference: str) -> bool:
+    try:
+        return Path(reference).exists()
+    except (OSError, ValueError):  # no usable path
+        return False
 
 
 def _shown(value: Any) -> str:

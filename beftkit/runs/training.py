@@ -39,12 +39,14 @@ def train_with(
     watcher: Watcher | None = None,
     asked_to_stop: Callable[[], int] = lambda: 0,
     chosen: Chosen | None = None,
+    standalone: bool = True,
 ) -> TrainResult:
     """`beftkit.train` (see there) under settings that are resolved, of a bias that is named.
 
-    ``chosen``: what named it, if nobody did.
+    ``chosen``: what named it, if nobody did. ``standalone``: whether the adapter is to be handed
+    over, with its tokenizer; that of a selection's run is read where it lies.
     """
-    journey = _Journey(settings, watcher or Unwatched(), asked_to_stop, chosen)
+    journey = _Journey(settings, watcher or Unwatched(), asked_to_stop, chosen, standalone)
     return journey.run(resume, overwrite)
 
 
@@ -57,9 +59,10 @@ class _Journey:
         watcher: Watcher,
         asked_to_stop: Callable[[], int],
         chosen: Chosen | None,
+        standalone: bool,
     ) -> None:
         self.settings, self.watcher, self.asked_to_stop = settings, watcher, asked_to_stop
-        self.chosen = chosen
+        self.chosen, self.standalone = chosen, standalone
         self.folder = None if settings.output is None else Path(settings.output)
 
     def run(self, resume: bool, overwrite: bool) -> TrainResult:
@@ -262,7 +265,7 @@ class _Journey:
         s, main = self.settings, self.accelerator.is_main_process
         adapter, form = None, None
         if folder is not None and main:
-            adapter, form, more = write_output(folder, ready, tuner, s)
+            adapter, form, more = write_output(folder, ready, tuner, s, standalone=self.standalone)
             notes += more
             for note in more:
                 self.watcher.note(note)

@@ -32,7 +32,7 @@ class Evaluation:
             not defined. Empty where the task has no such prediction.
         standard_errors: by name, one standard error at this many examples; None: not known.
         constant: every example of a split got the same prediction, in all splits.
-        baseline_is: in words, what `baselines` are of: ``majority class``, ``mean``.
+        baseline_is: in words, what `baselines` are of: ``majority class``, ``always the mean``.
     """
 
     metrics: Mapping[str, float | None]
