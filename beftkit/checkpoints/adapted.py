@@ -36,14 +36,19 @@ class AdaptedBiasSet(BiasSet):
 
     def __init__(self, base: BiasSet, adapter: Checkpoint, *, merged: bool = True) -> None:
         steps, rest = bias_steps((adapter.adapter or {}), adapter.tensors)
-        if not steps:
+        self._steps: dict[str, list[Step]] = {}
+        for step in sorted(steps, key=Step.turn):
+            for end in endings(step.parameter):
+                self._steps.setdefault(end, []).append(step)
+        self.base = base
+        # Beside a LoRA's matrices the head's own bias says nothing of the model's.
+        if not steps or (any(".lora_A." in name for name in rest) and not self._touched()):
             kind = (adapter.adapter or {}).get("peft_type", "unknown")
             raise BeftError(
-                f"{adapter.reference}: this {kind} adapter changes no bias (a LoRA does only with "
-                'lora_bias or bias="all"); there is nothing to score'
+                f"{adapter.reference}: this {kind} adapter changes no bias of the model (a LoRA "
+                'does only with lora_bias or bias="all"); there is nothing to score'
             )
         self.checkpoint = adapter
-        self.base = base
         self.beside_nonfinite: list[str] = []  # of an adapter all is looked at alike
         self._merged = merged
         raw = adapter.read(sorted(step.tensor for step in steps))
@@ -51,10 +56,6 @@ class AdaptedBiasSet(BiasSet):
         self._values = {
             name: decode(data, adapter.tensors[name].dtype) for name, data in raw.items()
         }
-        self._steps: dict[str, list[Step]] = {}
-        for step in sorted(steps, key=Step.turn):
-            for end in endings(step.parameter):
-                self._steps.setdefault(end, []).append(step)
         names = [plain_name(name) for name in base.checkpoint.tensors]
         self._check_layers(steps, names)
         notes = (*base.recognition.notes, *self._notes(steps, rest, names))

@@ -21,7 +21,7 @@ def train_document(result: TrainResult) -> Document:
     s = result.settings
     headline = [
         f"{result.model} on {result.task}, {result.runs[0].train_examples} training examples",
-        f"bias {result.bias}: {result.scalars:,} of {result.total:,} scalars "
+        f"{s.tuned}: {result.scalars:,} of {result.total:,} scalars "
         f"({result.percent:.4f} %), and {result.head_scalars:,} of the head",
         f"lr {s.lr:g}, {s.epochs} epochs, batch {s.batch_size}, {s.precision}",
     ]
