@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from beftkit.errors import option
-from beftkit.settings.parts import Part, of_choice
+from beftkit.settings.topics import Part, of_choice
 
 #: settings of biases alone, and what they are where none trains
 _OF_BIASES: dict[str, Any] = {
