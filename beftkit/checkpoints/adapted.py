@@ -36,19 +36,14 @@ class AdaptedBiasSet(BiasSet):
 
     def __init__(self, base: BiasSet, adapter: Checkpoint, *, merged: bool = True) -> None:
         steps, rest = bias_steps((adapter.adapter or {}), adapter.tensors)
-        self._steps: dict[str, list[Step]] = {}
-        for step in sorted(steps, key=Step.turn):
-            for end in endings(step.parameter):
-                self._steps.setdefault(end, []).append(step)
-        self.base = base
-        # Beside a LoRA's matrices the head's own bias says nothing of the model's.
-        if not steps or (any(".lora_A." in name for name in rest) and not self._touched()):
+        if not steps:
             kind = (adapter.adapter or {}).get("peft_type", "unknown")
             raise BeftError(
-                f"{adapter.reference}: this {kind} adapter changes no bias of the model (a LoRA "
-                'does only with lora_bias or bias="all"); there is nothing to score'
+                f"{adapter.reference}: this {kind} adapter changes no bias (a LoRA does only with "
+                'lora_bias or bias="all"); there is nothing to score'
             )
         self.checkpoint = adapter
+        self.base = base
         self.beside_nonfinite: list[str] = []  # of an adapter all is looked at alike
         self._merged = merged
         raw = adapter.read(sorted(step.tensor for step in steps))
@@ -56,6 +51,10 @@ class AdaptedBiasSet(BiasSet):
         self._values = {
             name: decode(data, adapter.tensors[name].dtype) for name, data in raw.items()
         }
+        self._steps: dict[str, list[Step]] = {}
+        for step in sorted(steps, key=Step.turn):
+            for end in endings(step.parameter):
+                self._steps.setdefault(end, []).append(step)
         names = [plain_name(name) for name in base.checkpoint.tensors]
         self._check_layers(steps, names)
         notes = (*base.recognition.notes, *self._notes(steps, rest, names))
@@ -146,6 +145,10 @@ class AdaptedBiasSet(BiasSet):
                 f"ignored {len(rest)} tensors of the adapter that are not biases (e.g. {rest[0]})"
             )
         touched = self._touched()
+        if not touched and any(".lora_A." in name for name in rest):
+            notes.append(
+                "a LoRA that changes weights and no bias of the model, so there is nothing to score"
+            )
         there = [site.owner for site in self.base.sites]
         notes += fewer_layers([site.owner for site in touched], there)
         coarse = sorted({site.dtype for site in touched} & {"BF16", "F16"})
