@@ -63,7 +63,7 @@ def run_plan_document(planned: RunPlan) -> Document:
         {**part, "roles": " ".join(part["roles"]), "slices": " ".join(part["slices"])}
         for part in values["parts"]
     ]
-    title = f"{s.model} on {planned.task}, bias {s.bias}: a plan, nothing is trained"
+    title = f"{s.model} on {planned.task}, {s.tuned}: a plan, nothing is trained"
     return _document(values, rows, title, facts, planned, [_parts_table(choice.parts)])
 
 

@@ -23,7 +23,7 @@ def train_document(result: TrainResult) -> Document:
     epochs = f"{s.epochs} epoch{'s' * (s.epochs != 1)}"
     headline = [
         f"{result.model} on {result.task}, {result.runs[0].train_examples} training examples",
-        f"bias {result.bias}: {result.scalars:,} of {result.total:,} scalars "
+        f"{s.tuned}: {result.scalars:,} of {result.total:,} scalars "
         f"({result.percent:.4f} %)" + head,
         f"lr {s.lr:g}, {epochs}, batch {s.batch_size}, {s.precision}",
     ]

@@ -109,6 +109,13 @@ def put_on(loaded: Loaded, found: Named[Any]) -> tuple[str, ...]:
     if s.adapter is not None:
         applied = apply_adapter(loaded.model, s.adapter)
         held, notes = {*applied.parameters}, applied.notes
+        coarse = [str(loaded.model.dtype).removeprefix("torch."), getattr(s, "precision", "fp32")]
+        coarse = [name for name in coarse if name not in ("float32", "float64", "fp32")]
+        if applied.merged and coarse:
+            notes += (
+                f"the LoRA is merged into its base, which {coarse[0]} rounds; as trained, its "
+                "products are added to the outputs, so figures may differ a little",
+            )
     lacking = sorted({*loaded.fresh} - held)
     if lacking:
         raise BeftError(

@@ -50,7 +50,8 @@ class CardUse:
         given = [] if base else [_BASE]
         words = [*given, "--adapter", self.place, *self.evaluated()]
         yield shlex.join(["beftkit", "evaluate", *words])
-        yield shlex.join(["beftkit", "score", at, self.place])
+        if not s.peft:
+            yield shlex.join(["beftkit", "score", at, self.place])
         yield "```"
         yield ""
         yield "```python"

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from beftkit.accelerator import make_accelerator, out_of_memory, told_by_main
 from beftkit.objectives import Objective
@@ -27,7 +28,13 @@ from beftkit.training.evaluation import stayed_note
 from beftkit.training.job import Job
 from beftkit.training.journal import Progress
 from beftkit.training.trainer import Trainer
-from beftkit.tuning import Choice, Tuner, checkpoint_activations, store_for_autocast
+from beftkit.tuning import (
+    Choice,
+    LoraTuner,
+    Tuner,
+    checkpoint_activations,
+    store_for_autocast,
+)
 from beftkit.watching import Unwatched, Watcher
 
 
@@ -192,7 +199,7 @@ class _Journey:
             trainer = self.trainer(ready, tuner, folder, resume, inputs)
             title = ready.data.name if len(s.seeds) == 1 else f"{ready.data.name}, seed {seed}"
             with tracked(self.accelerator, s, seed, folder):
-                progress = trainer.run(f"{title}, bias {s.bias}")
+                progress = trainer.run(f"{title}, {s.tuned}")
         if s.keep == "best" and trainer.best_values:
             tuner.load_state(trainer.best_values)
         run = self.finish(ready, tuner, folder, progress, notes)
@@ -305,7 +312,13 @@ def make_tuner(ready: Prepared, choice: Choice, settings: TrainSettings) -> Tune
     import torch
 
     ready.place()
-    tuner = Tuner(ready.model, choice, ready.accelerator.device)
+    device = ready.accelerator.device
+    if settings.peft:
+        task_type, fresh = ready.objective.task_type, ready.loaded.fresh
+        how: Any = {"task_type": task_type, "fresh": fresh, "seed": ready.seed}
+        tuner: Tuner = LoraTuner(ready.model, choice, device, **how)
+    else:
+        tuner = Tuner(ready.model, choice, device)
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settings.precision)
     if half is not None and choice.is_adapter:
         store_for_autocast(ready.model, half)
