@@ -33,10 +33,10 @@ OPTIONS = {
         train-file train-size trust-remote-code validation-file validation-size warmup weight-decay
     """,
     "evaluate": """
-        adapter as batch-size data-dir data-revision device device-map dtype eval-batch-size format
-        label-column label-map max-length metric no-quotes no-trust-remote-code output precision
-        quiet quotes revision task text-columns tokenizer trust-remote-code validation-file
-        validation-size
+        adapter as batch-size common-shots data-dir data-revision device device-map dtype
+        eval-batch-size format label-column label-map max-length metric no-common-shots no-quotes
+        no-trust-remote-code output precision quiet quotes revision seed shots task text-columns
+        tokenizer trust-remote-code validation-file validation-size
     """,
     "predict": """
         adapter all-probabilities as base batch-size device device-map dtype eval-batch-size file

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from beftkit.adapters import SAVED_BY_TASK
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, UsageError, option
 from beftkit.objectives.answers import Answer
 from beftkit.tasks import Split
 
@@ -102,6 +102,17 @@ class Objective(ABC):
             BeftError: without the task it is not known what to ask.
         """
         return Split(tuple(texts), np.zeros(len(texts[0]), np.int64))
+
+    def check_shots(self, count: int) -> None:
+        """Refuse demonstrations where nothing is asked that they could stand before.
+
+        Raises:
+            UsageError: so it is.
+        """
+        raise UsageError(
+            f"{option('shots', count)}: demonstrations stand before a prompt, and this is a model "
+            f"of {self.pipeline_tag}; expected a causal language model with its own head"
+        )
 
     @abstractmethod
     def encode(

@@ -8,10 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from beftkit.accelerator import make_accelerator
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, UsageError, option
 from beftkit.models import Loaded
 from beftkit.objectives import Objective, kind_of, make_objective, objective_of
 from beftkit.objectives.fits import fitted, most_tokens
+from beftkit.objectives.shots import Demonstrated, Shots, demonstrate
 from beftkit.registry import MAX_LENGTH, REGIMES, TASKS
 from beftkit.runs.loading import load_data
 from beftkit.settings.evaluate import EvaluateSettings
@@ -75,8 +76,21 @@ class Prepared:
     @cached_property
     def validation(self) -> dict[str, Encoded]:
         """The validation examples by split, or so many of each."""
+        return {name: self._encode(name, one.split) for name, one in self.demonstrated.items()}
+
+    @cached_property
+    def demonstrated(self) -> dict[str, Demonstrated]:
+        """The same as texts, behind their demonstrations where settings ask for such."""
         drawn = validation_examples(self.settings, self.data)
-        return {name: self._encode(name, split) for name, split in drawn.items()}
+        if (how := shots_of(self.settings)) is None:
+            return {name: Demonstrated(split) for name, split in drawn.items()}
+        if self.data.train is None:
+            raise BeftError(
+                f"{option('shots', how.count)}: {self.data.name} has no training examples that "
+                "could be shown; leave it out, or give a --task"
+            )
+        with_what = self.data.train, how, self.loaded.tokenizer, self.length
+        return {name: demonstrate(split, *with_what) for name, split in drawn.items()}
 
     def cut(self, encoded: Encoded) -> list[str]:
         """What is to be said of rows that were cut."""
@@ -119,8 +133,10 @@ def prepare(
     """
     s = settings
     accelerator = accelerator or make_accelerator(s.device, s.precision)
-    data = data or load_data(s, train=not isinstance(s, EvaluateSettings))
+    data = data or load_data(s, train=not isinstance(s, EvaluateSettings) or s.shots > 0)
     objective = objective_of(data)
+    if (how := shots_of(s)) is not None:
+        objective.check_shots(how.count)
     loaded = objective.load(s, seed)
     length = most_tokens(loaded, most_wanted(s, objective))
     if isinstance(s, TrainSettings):
@@ -148,6 +164,24 @@ def training_examples(settings: Loading, data: Data, seed: int) -> Split:
     if s.regime in REGIMES and s.task:
         count = min(TASKS[s.task].sizes_as(data.kind)[s.regime], len(train))
     return train if count is None else subsample(train, count, seed)
+
+
+def shots_of(settings: Loading) -> Shots | None:
+    """The demonstrations that settings ask for, if any.
+
+    Raises:
+        UsageError: how they are drawn is said, but not how many.
+    """
+    s = settings
+    if not isinstance(s, EvaluateSettings):
+        return None
+    if not s.shots and s.common_shots:
+        raise UsageError("--common-shots: of how many demonstrations? expected --shots beside it")
+    if not s.shots and s.seed:
+        raise UsageError(
+            f"{option('seed', s.seed)}: draws demonstrations; expected --shots beside it"
+        )
+    return Shots(s.shots, s.common_shots, s.seed) if s.shots else None
 
 
 def validation_examples(settings: Loading, data: Data) -> dict[str, Split]:

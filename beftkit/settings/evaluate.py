@@ -21,6 +21,7 @@ class EvaluateSettings(
     parts.DevicePart,
     parts.MetricPart,
     parts.LengthPart,
+    parts.ShotsPart,
     parts.ValidationSizePart,
     parts.ColumnsPart,
     parts.ValidationFilePart,

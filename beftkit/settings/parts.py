@@ -166,6 +166,18 @@ class ValidationSizePart(Part):
     )
 
 
+class ShotsPart(Part):
+    """Demonstrations before each example."""
+
+    shots: int = of_data(
+        0,
+        "So many solved training examples before each prompt (in-context learning; published: 32).",
+        ge=0,
+    )
+    common_shots: bool = of_data(False, "One draw of them for all examples, not one for each.")
+    seed: int = of_data(0, "Seed of these draws.", ge=0)
+
+
 class LengthPart(Part):
     """How long a row may be."""
 
