@@ -134,6 +134,19 @@ class Objective(ABC):
         Safe under autocast: the model's outputs are made float32 first.
         """
 
+    def negative_log_likelihoods(self, model: nn.Module, batch: Batch) -> Tensor:
+        """-log p of each example's target up to a constant, [B], as the Fisher score needs it."""
+        return self.losses(model, batch)[0] * self.nll_factor
+
+    def total_loss(self, losses: float, predictions: Sequence[Any]) -> tuple[float, float]:
+        """What to divide by what for the mean loss of an evaluation.
+
+        Args:
+            losses: sum over the examples.
+            predictions: [N].
+        """
+        return losses, len(predictions)
+
     @abstractmethod
     def predictions(self, outputs: Any) -> Any:
         """[B], what `measure` takes: a tensor where the outputs are, or a sequence."""
@@ -152,6 +165,14 @@ class Objective(ABC):
         Raises:
             BeftError: nothing to compare, or a metric that does not fit the targets.
         """
+
+    def check(self, metrics: Sequence[Any], targets: Any) -> None:
+        """Try metrics on the targets themselves.
+
+        Raises:
+            BeftError: a metric that does not fit them.
+        """
+        self.measure(metrics, targets, targets)
 
     def baseline(self, metrics: Sequence[Any], targets: Any) -> Mapping[str, float]:
         """What the same prediction for every example gets: metrics by name as `measure` has them.

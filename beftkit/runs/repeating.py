@@ -16,7 +16,7 @@ from typing import Any
 
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import same_file
-from beftkit.objectives import kind_said
+from beftkit.objectives import for_files, kind_said
 from beftkit.registry import TASKS
 from beftkit.runs.folders import ADAPTER, MODEL, SETTINGS
 from beftkit.runs.provenance import kept
@@ -253,7 +253,8 @@ class _Repetition:
             return {}
         known = TASKS.get(task or "")
         both = known is not None and known.prompt is not None and bool(known.fields)
-        return {"as_": was} if was is not None and both else {}
+        own = task is None and was is not None and for_files(was)
+        return {"as_": was} if was is not None and (both or own) else {}
 
     def tokenizer(self) -> dict[str, Any]:
         """The run's, where it was not the model's own."""
