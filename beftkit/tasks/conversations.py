@@ -61,9 +61,8 @@ def _turn(value: Any, place: str) -> tuple[str, str]:
     for key, held in value.items():
         # Parquet writes null for what a message has not.
         if key not in ("role", "content") and held not in (None, "", [], {}):
-            raise BeftError(
-                f"{place}: has {shortened(key)} as well, which would be left out; {_EXPECTED}"
-            )
+            more = f"has {shortened(key, bare=True)} as well, which would be left out"
+            raise BeftError(f"{place}: {more}; {_EXPECTED}")
     try:
         value["content"].encode()
     except UnicodeEncodeError:
