@@ -14,6 +14,7 @@ import pytest
 import torch
 from scipy import stats
 
+from beftkit.accelerator import make_accelerator
 from beftkit.errors import BeftError, UsageError
 from beftkit.gradients import example_squares
 from beftkit.objectives import for_files, kind_of, language, make_objective
@@ -26,6 +27,7 @@ from beftkit.tasks.data import Split
 from beftkit.tasks.language_metrics import language_errors, measure_language
 from beftkit.tasks.own_language import load_language
 from beftkit.tasks.prompts import Prompted
+from beftkit.training.evaluation import evaluate_model
 from tests import chats
 from tests.causal_models import write_model
 from tests.tiny_models import build
@@ -330,3 +332,13 @@ def test_files_of_every_form_hold_the_same(tmp_path: Path, suffix: str) -> None:
         "column 'messages': conversations, of which the assistant's turns are learnt",
     )
     assert replace(data, notes=()).counts == {}
+
+
+def test_examples_that_are_all_alike_are_no_constant_answer() -> None:
+    network, found = build("qwen2"), encoded()
+    twice = found.take(torch.tensor([1, 1]))
+    what = network, {"validation": twice}, make_objective("language"), ["perplexity"]
+    evaluation = evaluate_model(*what, make_accelerator("cpu"), 2)
+    assert not evaluation.constant and not evaluation.at_baseline
+    assert evaluation.loss == pytest.approx(math.log(evaluation.metrics["perplexity"] or 0))
+    assert evaluation.standard_errors["perplexity"] == pytest.approx(0, abs=1e-9)

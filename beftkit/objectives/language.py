@@ -44,6 +44,7 @@ class Language(CausalObjective):
     labels: tuple[str, ...] = ()
     own_ids: tuple[int, ...] = ()
     answer_fields = ("value",)
+    answering = False
 
     def settings(self, task: Task | None) -> Mapping[str, Any]:
         """Those published for OPT's prompts."""

@@ -57,6 +57,7 @@ class Objective(ABC):
         labels: names of the answers in the order of their ids; empty where there are none.
         constant: what `baseline` predicts, in words (``majority class``); empty where a kind has no
             such prediction.
+        answering: whether predictions are answers, so that all of them alike say something.
     """
 
     task_type: ClassVar[str]
@@ -65,6 +66,7 @@ class Objective(ABC):
     answer_fields: ClassVar[tuple[str, ...]] = ("label", "probability")
     labels: tuple[str, ...] = ()
     constant: ClassVar[str] = ""
+    answering: ClassVar[bool] = True
 
     @property
     def heads(self) -> tuple[str, ...]:
