@@ -18,14 +18,17 @@ from beftkit.registry import Kind
 from beftkit.tasks import Data
 
 if TYPE_CHECKING:
+    from beftkit.settings.predict import PredictSettings
     from beftkit.settings.resolve import Loading, Opening
 
 __all__ = [
     "Answer",
     "Objective",
     "Use",
+    "for_files",
     "has_head",
     "held_labels",
+    "is_language_model",
     "kind_of",
     "kind_said",
     "make_objective",
@@ -48,9 +51,16 @@ def make_objective(
     return made
 
 
-def kind_of(settings: Loading) -> tuple[Kind | None, tuple[str, ...]]:
+def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str, ...]]:
     """`beftkit.objectives.kinds.kind_of`, imported when it is asked for."""
     from beftkit.objectives.kinds import kind_of as found
+
+    return found(settings)
+
+
+def is_language_model(settings: PredictSettings) -> bool:
+    """`beftkit.objectives.kinds.is_language_model`, imported when it is asked for."""
+    from beftkit.objectives.kinds import is_language_model as found
 
     return found(settings)
 
@@ -72,6 +82,11 @@ def kind_said(word: str | None, task_type: str | None) -> Kind | None:
 def has_head(kind: Kind | None) -> bool:
     """Whether models of this kind have a head over a whole text, as those of all files have."""
     return kind in (None, "classes", "values")
+
+
+def for_files(kind: str) -> bool:
+    """Whether `kind_of` takes this word of the settings for files of the user's own."""
+    return kind in ("classes", "language")
 
 
 def held_labels(settings: Opening, *, alone: bool = False) -> tuple[str, ...] | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from beftkit.accelerator import make_accelerator
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.models import Loaded
-from beftkit.objectives import Objective, kind_of, make_objective, objective_of
+from beftkit.objectives import Objective, has_head, kind_of, make_objective, objective_of
 from beftkit.objectives.fits import fitted, most_tokens
 from beftkit.objectives.shots import Demonstrated, Shots, demonstrate
 from beftkit.registry import MAX_LENGTH, REGIMES, TASKS
@@ -22,7 +22,7 @@ from beftkit.settings.resolve import Loading
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data, Encoded, Split, subsample
 from beftkit.training.evaluation import load_metrics
-from beftkit.tuning import Choice, choose
+from beftkit.tuning import Choice, choose, choose_lora
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 OWN_LR, OWN_EPOCHS = 4e-4, 16
 #: full fine-tuning (paper section 3.1)
 FULL_LR = 1e-5
+#: of a LoRA: none is published beside the method, so that of LoRA's own paper for GPT-2 (table 11)
+LORA_LR = 2e-4
 #: of the draw of ``validation_size``, so that all seeds are evaluated on the same examples
 VALIDATION_SEED = 0
 
@@ -199,7 +201,7 @@ def check_metrics(names: Sequence[str], objective: Objective, data: Data, trust:
     """
     metrics = load_metrics(names, trust)
     for split in data.validation.values():
-        objective.measure(metrics, split.targets, split.targets)
+        objective.check(metrics, split.targets)
     return metrics
 
 
@@ -225,11 +227,15 @@ def fill_settings(settings: TrainSettings, config: Any, data: Data) -> TrainSett
     }
     if settings.bias == "full":
         filled["lr"] = FULL_LR
+    if settings.peft:
+        filled["lr"] = LORA_LR
     if settings.train_size is not None:  # a size of its own is none of the paper's
         filled["regime"] = "all"
     if task and not settings.metric:
         filled["metric"] = data.metrics
     if task and data.kind != task.kind:
+        filled["as_"] = data.kind
+    if not (task or has_head(data.kind)):
         filled["as_"] = data.kind
     missing = {key: value for key, value in filled.items() if getattr(settings, key) in (None, ())}
     return settings.model_copy(update=missing)
@@ -253,6 +259,8 @@ def _is_large(config: Any) -> bool:
 def choose_parts(settings: TrainSettings, model: Any, seed: int) -> Choice:
     """What trains in this model."""
     s = settings
+    if s.peft:
+        return choose_lora(model, freeze_head=s.freeze_head)
     return choose(
         model,
         s.bias,
