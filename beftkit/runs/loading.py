@@ -24,7 +24,7 @@ from beftkit.tasks import (
     relabel,
     unnamed,
 )
-from beftkit.tasks.sources import encoded_task
+from beftkit.tasks.sources import offered_task
 from beftkit.tasks.table import listed
 from beftkit.tuning.choice import parse_bias, parse_layers
 
@@ -98,7 +98,9 @@ def planned_data(settings: Loading) -> tuple[Data, str]:
     found, how = kind_of(s)
     task = check_task(s, found)
     kind = found or task.kind
-    bare = Data(task.name, kind, task.labels, task.metrics_as(kind), None, {}, {}, how)
+    known = task.name, kind, task.labels, task.metrics_as(kind)
+    prompt = task.prompt if task.asked(kind) else None
+    bare = Data(*known, None, {}, {}, how, prompt=prompt)
     given = None if s.label_map is None else read_label_map(s.label_map)
     data = _met(lambda names: relabel(bare, names, given) if names else bare, s, None, found)
     return data, reason
@@ -140,9 +142,9 @@ def check_task(settings: Loading, kind: Kind | None) -> Task:
         kind: how it meets the model; None: in its own manner.
 
     Raises:
-        UsageError: there is no such task or regime, or no model with a head reads it.
+        UsageError: there is no such task or regime, or none that commands take.
     """
-    task = encoded_task(settings.task or "")
+    task = offered_task(settings.task or "")
     if isinstance(settings, TrainSettings):
         try:
             check_regime(task.name, settings.regime, kind)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from beftkit.registry import ENCODED, MAX_LENGTH
+from beftkit.registry import ENCODED, MAX_LENGTH, OFFERED
 from beftkit.settings.names import check_task, renamed
 
 MODEL, WHAT, DATA = "Model", "What trains", "Data"
@@ -24,7 +24,8 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Regimes = Literal["low", "medium", "high", "all"]
 #: examples a batch of training, where neither the user nor the task says otherwise
 BATCH = 16
-_TASKS = f"{', '.join(ENCODED[:-1])} or {ENCODED[-1]}."
+_ASKED = [name for name in OFFERED if name not in ENCODED]
+_TASKS = f"{', '.join(ENCODED)}; of causal models also {', '.join(_ASKED)}."
 
 
 def described(default: Any, panel: str, description: str, **rules: Any) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from beftkit.errors import BeftError, option
 from beftkit.tasks.data import Split
+from beftkit.tasks.prompts import Prompted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,6 +63,8 @@ class Encoded:
         notes: what a user should be told, one line each.
         by_length: whether evaluation puts rows of one length together, as padding would be read.
         answers: int64 [R], how many of a row's last tokens are its answer; None: there are none.
+        asked: the N examples as a causal model is asked, for what metrics want to know of them;
+            empty where a head reads texts.
     """
 
     ids: Tensor
@@ -77,6 +80,7 @@ class Encoded:
     notes: tuple[str, ...] = ()
     by_length: bool = False
     answers: Tensor | None = None
+    asked: tuple[Prompted, ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -108,6 +112,7 @@ class Encoded:
             starts=torch.cat([zero, self.row_lengths[rows].cumsum(0)]),
             first_row=torch.cat([zero, torch.tensor([len(one) for one in chosen]).cumsum(0)]),
             targets=self.targets[examples],
+            asked=tuple(self.asked[n] for n in examples.tolist()) if self.asked else (),
         )
 
     def batch(

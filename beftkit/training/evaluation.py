@@ -152,25 +152,20 @@ def evaluate_model(
             mine = told(watcher, batches[name])
             predictions, loss = _predict(model, split, objective, accelerator, mine)
             suffix = name.removeprefix("validation") if len(splits) > 1 else ""
-            measured = objective.measure(metrics, predictions, split.targets)
-            same = objective.baseline(metrics, split.targets)
-            spread = objective.standard_errors(metrics, predictions, split.targets)
+            truth = split.targets, split.asked
+            measured = objective.measure(metrics, predictions, *truth)
+            same = objective.baseline(metrics, *truth)
+            spread = objective.standard_errors(metrics, predictions, *truth)
             for held, values in ((found, measured), (baselines, same), (errors, spread)):
                 for key, value in values.items():
                     held[f"{key}{suffix}"] = value if math.isfinite(value) else None
-            constant = constant and _all_the_same(predictions)
+            constant = constant and objective.alike(predictions)
             total, count = total + loss, count + len(split)
     finally:
         model.train(was_training)
     seconds = time.perf_counter() - started
     more = baselines, errors, constant, objective.constant
     return Evaluation(found, total / count, count, seconds, *more)
-
-
-def _all_the_same(predictions: Sequence[Any]) -> bool:
-    """Whether several examples got one and the same prediction."""
-    first, *others = predictions
-    return bool(others) and all(bool(one == first) for one in others)
 
 
 def _predict(
