@@ -51,7 +51,7 @@ class Choice(Measured, CausalObjective):
         return "majority class" if self.labels else ""
 
     @property
-    def alone(self) -> bool:
+    def by_right(self) -> bool:
         """Whether the loss is that of the right answer by itself."""
         return self.prompt is not None and self.prompt.loss == "right"
 
@@ -59,7 +59,7 @@ class Choice(Measured, CausalObjective):
         return replace(self, prompt=prompt)
 
     def taught(self, split: Split) -> Split:
-        if not self.alone:
+        if not self.by_right:
             return split
         right = tuple(
             replace(one, answers=(one.answers[one.right[0]],), right=(0,)) for one in split.asked
@@ -100,7 +100,7 @@ class Choice(Measured, CausalObjective):
 
     def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
         outputs = self.outputs(model, batch)
-        if self.alone:
+        if self.by_right:
             return -outputs.gather(1, batch.targets.unsqueeze(1)).squeeze(1), outputs
         return functional.cross_entropy(outputs, batch.targets, reduction="none"), outputs
 
