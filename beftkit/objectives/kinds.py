@@ -43,11 +43,14 @@ def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str
     """
     s = settings
     task = TASKS.get(s.task or "")
+    if s.task is None and s.template is not None:
+        return _own_asked(s)
     if task is None or task.prompt is None:
         if s.as_ == "choice":
             asked = ", ".join(n for n in OFFERED if TASKS[n].prompt)
             raise UsageError(
-                f"{option('as', s.as_)}: there are prompts for {asked}; expected one of these tasks"
+                f"{option('as', s.as_)}: there are prompts for {asked}; expected one of these "
+                "tasks, or --template"
             )
         return None, ()
     if not task.fields:
@@ -72,19 +75,26 @@ def _only_asked(task: Task, settings: Loading | PredictSettings) -> tuple[Kind, 
     """A task that no model with a head reads."""
     s = settings
     assert task.prompt is not None
-    place = option("task", task.name)
-    _check_no_head(place, s)
-    config = load_config(s.model, revision=s.revision, trust_remote_code=s.trust_remote_code)
-    if not _is_causal(config):
-        raise BeftError(_no_causal(place, s.model, config))
+    _check_asks(option("task", task.name), s)
     if task.prompt.loss != "right":
         return task.prompt.kind, ()
     note = f"{task.name}: an example's loss is the mean over its right answer's tokens"
     return task.prompt.kind, (f"{note} (published: the mean over those of a batch)",)
 
 
-def _check_no_head(place: str, settings: Loading | PredictSettings) -> None:
-    """Raises UsageError where a classifier is asked for beside a prompt."""
+def _own_asked(settings: Loading | PredictSettings) -> tuple[Kind, tuple[str, ...]]:
+    """Files of the user's own that a template is for."""
+    _check_asks("--template", settings)
+    return "choice", ()
+
+
+def _check_asks(place: str, settings: Loading | PredictSettings) -> None:
+    """Refuse what no prompt can be asked of, or a classifier beside one.
+
+    Raises:
+        BeftError: the model is no causal one.
+        UsageError: a classifier is asked for.
+    """
     s = settings
     if s.as_ == "classes" or s.head == "fresh":
         flag = "--new-head" if s.head == "fresh" else option("as", s.as_)
@@ -92,6 +102,9 @@ def _check_no_head(place: str, settings: Loading | PredictSettings) -> None:
             f"{flag}: {place} is a prompt for a causal language model, without a classifier; leave "
             "it out"
         )
+    config = load_config(s.model, revision=s.revision, trust_remote_code=s.trust_remote_code)
+    if not _is_causal(config):
+        raise BeftError(_no_causal(place, s.model, config))
 
 
 def _no_causal(place: str, model: str, config: Any) -> str:

@@ -15,9 +15,11 @@ from beftkit.settings.names import check_regime
 from beftkit.settings.resolve import Loading
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import (
+    Asking,
     Data,
     LabelMisfit,
     check_metric,
+    load_choices,
     load_files,
     load_task,
     read_label_map,
@@ -65,6 +67,16 @@ def load_data(
                 labels=names,
                 label_map=label_map,
                 kind=kind,
+            )
+        if s.template is not None and s.choices is not None:
+            return load_choices(
+                s.train_file,
+                s.validation_file,
+                template=s.template,
+                choices=s.choices,
+                label_column=s.label_column,
+                labels=labels,
+                quotes=s.quotes,
             )
         return load_files(
             s.train_file,
@@ -157,7 +169,7 @@ def check_words(settings: Loading) -> None:
     """Refuse words of the settings that mean nothing, before anything is read.
 
     Raises:
-        UsageError: what trains, layers, or a metric.
+        UsageError: what trains, layers, a metric, or a prompt of the user's own.
     """
     s = settings
     if isinstance(s, TrainSettings):
@@ -165,8 +177,29 @@ def check_words(settings: Loading) -> None:
             parse_bias(s.bias)
         if s.layers is not None:
             parse_layers(s.layers)
+    _check_template(s)
     for name in () if isinstance(s, FisherSettings) else s.metric:
         check_metric(name, trust_remote_code=s.trust_remote_code)
+
+
+def _check_template(settings: Loading) -> None:
+    """Raises UsageError where a prompt of the user's own means nothing."""
+    s = settings
+    given = {"template": s.template, "choices": s.choices}
+    names = [name for name, one in given.items() if one is not None]
+    if not names:
+        return
+    if len(names) < 2:
+        (lacking,) = {*given} - {*names}
+        raise UsageError(f"--{names[0]} was given without --{lacking}; expected both")
+    others = {
+        "--task": s.task, "--text-columns": s.text_columns, "--label-map": s.label_map,
+        "--regression": s.regression,
+    }  # fmt: skip
+    for flag, one in others.items():
+        if one:
+            raise UsageError(f"--template and {flag} were both given; expected one of them")
+    Asking.of(s.template or "", s.choices or "")
 
 
 def class_notes(data: Data) -> tuple[str, ...]:

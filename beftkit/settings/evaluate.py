@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from beftkit.settings import parts
+from beftkit.settings.asking import TemplatePart
 from beftkit.settings.topics import Part, of_evaluation, of_model
 
 
@@ -22,6 +23,7 @@ class EvaluateSettings(
     parts.MetricPart,
     parts.LengthPart,
     parts.ValidationSizePart,
+    TemplatePart,
     parts.ColumnsPart,
     parts.ValidationFilePart,
     parts.TaskPart,

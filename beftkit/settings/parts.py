@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import field_validator
 
 from beftkit.registry import ENCODED, MAX_LENGTH, OFFERED
+from beftkit.settings.asking import TemplatePart
 from beftkit.settings.names import check_task
 from beftkit.settings.topics import (
     Part,
@@ -301,6 +302,7 @@ class DataPart(
     ValidationSizePart,
     SamplingPart,
     ValuesPart,
+    TemplatePart,
     ColumnsPart,
     ValidationFilePart,
     TrainFilePart,
