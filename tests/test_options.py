@@ -27,10 +27,10 @@ OPTIONS = {
         eval-steps format freeze-head gradient-checkpointing group-by-length keep label-column
         label-map layers log-steps lr max-grad-norm max-length max-steps metric new-head
         no-allow-partial no-freeze-head no-gradient-checkpointing no-group-by-length no-new-head
-        no-quotes no-regression no-save-snapshots no-trust-remote-code output overwrite precision
-        push-to-hub quiet quotes regime regression report-to resume revision save-snapshots
-        save-steps schedule seed seeds task text-columns time tokenizer track-steps train-file
-        train-size trust-remote-code validation-file validation-size warmup weight-decay
+        no-quotes no-regression no-save-snapshots no-trust-remote-code output overwrite peft
+        precision push-to-hub quiet quotes regime regression report-to resume revision
+        save-snapshots save-steps schedule seed seeds task text-columns time tokenizer track-steps
+        train-file train-size trust-remote-code validation-file validation-size warmup weight-decay
     """,
     "evaluate": """
         adapter as batch-size data-dir data-revision device device-map dtype eval-batch-size format
@@ -39,9 +39,9 @@ OPTIONS = {
         validation-size
     """,
     "predict": """
-        adapter all-probabilities base batch-size device device-map dtype eval-batch-size file
+        adapter all-probabilities as base batch-size device device-map dtype eval-batch-size file
         format max-length no-all-probabilities no-quotes no-trust-remote-code output precision quiet
-        quotes revision text-columns threshold tokenizer trust-remote-code
+        quotes revision task text-columns threshold tokenizer trust-remote-code
     """,
     "export": """
         base dtype format no-trust-remote-code output overwrite quiet revision tokenizer

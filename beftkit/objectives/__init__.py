@@ -18,6 +18,7 @@ from beftkit.registry import Kind
 from beftkit.tasks import Data
 
 if TYPE_CHECKING:
+    from beftkit.settings.predict import PredictSettings
     from beftkit.settings.resolve import Loading, Opening
 
 __all__ = [
@@ -25,8 +26,10 @@ __all__ = [
     "Objective",
     "Use",
     "for_files",
+    "for_prompts",
     "has_head",
     "held_labels",
+    "is_language_model",
     "kind_of",
     "kind_said",
     "make_objective",
@@ -49,9 +52,16 @@ def make_objective(
     return made
 
 
-def kind_of(settings: Loading) -> tuple[Kind | None, tuple[str, ...]]:
+def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str, ...]]:
     """`beftkit.objectives.kinds.kind_of`, imported when it is asked for."""
     from beftkit.objectives.kinds import kind_of as found
+
+    return found(settings)
+
+
+def is_language_model(settings: PredictSettings) -> bool:
+    """`beftkit.objectives.kinds.is_language_model`, imported when it is asked for."""
+    from beftkit.objectives.kinds import is_language_model as found
 
     return found(settings)
 
@@ -73,6 +83,11 @@ def kind_said(word: str | None, task_type: str | None) -> Kind | None:
 def has_head(kind: Kind | None) -> bool:
     """Whether models of this kind have a head over a whole text, as those of all files have."""
     return kind in (None, "classes", "values")
+
+
+def for_prompts(kind: str) -> bool:
+    """Whether `kind_of` takes this word of the settings for tasks that have a prompt."""
+    return kind in ("classes", "choice")
 
 
 def for_files(kind: str) -> bool:

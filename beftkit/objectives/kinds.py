@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.models import load_config
 from beftkit.registry import TASKS, Kind, Task
 
 if TYPE_CHECKING:
+    from beftkit.settings.predict import PredictSettings
     from beftkit.settings.resolve import Loading
 
 #: types that have a causal class and see the whole text all the same, unless ``is_decoder`` is set;
@@ -19,7 +20,14 @@ _WITH_HEAD = "ForSequenceClassification"
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
-def kind_of(settings: Loading) -> tuple[Kind | None, tuple[str, ...]]:
+def is_language_model(settings: PredictSettings) -> bool:
+    """Whether a prompt is all that a checkpoint can be asked: causal, and without a classifier."""
+    s = settings
+    config = load_config(s.model, revision=s.revision, trust_remote_code=s.trust_remote_code)
+    return is_causal(config) and not has_classifier(config)
+
+
+def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str, ...]]:
     """How the examples that settings name meet their model.
 
     Said by ``as_``, else by the architecture that the checkpoint's configuration names, else by the
@@ -41,7 +49,7 @@ def kind_of(settings: Loading) -> tuple[Kind | None, tuple[str, ...]]:
             f"{option('task', s.task)} has answers of its own"
         )
     if not s.task and s.as_ != "choice":
-        return kind_of_files(s)
+        return kind_of_files(cast("Loading", s))  # whoever predicts names a task
     if task is None or task.prompt is None:
         if s.as_ == "choice":
             asked = ", ".join(n for n, one in TASKS.items() if one.prompt and one.fields)

@@ -15,7 +15,8 @@ def evaluation_document(found: EvaluationResult) -> Document:
     """Metrics and loss of a model, or an adapter over its base."""
     one = found.evaluation
     over = f" with {found.adapter}" if found.adapter else ""
-    named = [one.baseline_is] if one.baseline_is else []
+    known = any(value is not None for value in one.baselines.values())
+    named = [one.baseline_is] if known else []
     body = []
     for name, value in {**one.metrics, "loss": one.loss}.items():
         error = one.standard_errors.get(name)

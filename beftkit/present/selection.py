@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from beftkit.selection.ranks import RoleMean
 
 TITLES = {"projection": "projection", "magnitude": "magnitude", "fisher": "Fisher"}
+#: of methods that chose a role, in few letters
+_SHORTER = (("projection", "proj"), ("magnitude", "magn"), (", ", ","))
 
 
 class Advice(NamedTuple):
@@ -87,7 +89,7 @@ def group_table(group: GroupResult, title: str = "", arrow: str = "<-") -> Table
         columns += numbers("rank", spare=spare, name=f"{TITLES[name]} rank")
     columns += numbers("‖pre‖", spare=4)
     columns += [Column("width", on_page="left" if mixed else None, spare=5)]
-    columns += texts("", folds=True, name="inert, choices")
+    columns += texts("", folds=True, name="inert, choices", shorter=_SHORTER)
     return Table(columns, body, [role == group.projection.target for role in roles], title)
 
 
@@ -202,7 +204,9 @@ def advice(found: Selection) -> Advice:
         lines[0] = f"{lines[0][:-1]} ({group.label})."
     if scalars := _scalars(found, group, bias):
         share = f"{scalars:,} of {found.total:,} scalars ({100 * scalars / found.total:.4f} %)"
-        lines.append(f"It costs {share}, and the classifier.")
+        runs = [run for cell in found.cells for run in cell.runs.values()]
+        head = any(run.head_scalars != 0 for run in runs)  # older files do not say
+        lines.append(f"It costs {share}{', and the classifier' if head else ''}.")
     return Advice(lines, next_command(found, group, bias))
 
 

@@ -27,6 +27,7 @@ from beftkit.tasks import (
 from beftkit.tasks.sources import encoded_task
 from beftkit.tasks.table import listed
 from beftkit.tuning.choice import parse_bias, parse_layers
+from beftkit.tuning.lora import check_peft
 
 #: classes that are named one by one in a note
 MOST_NAMED = 12
@@ -157,9 +158,12 @@ def check_words(settings: Loading) -> None:
 
     Raises:
         UsageError: what trains, layers, or a metric.
+        BeftError: what trains needs PEFT, which is not there.
     """
     s = settings
     if isinstance(s, TrainSettings):
+        if s.peft:
+            check_peft()
         if s.bias != "auto":
             parse_bias(s.bias)
         if s.layers is not None:

@@ -21,7 +21,7 @@ from beftkit.settings.resolve import Loading
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data, Encoded, Split, subsample
 from beftkit.training.evaluation import load_metrics
-from beftkit.tuning import Choice, choose
+from beftkit.tuning import Choice, choose, choose_lora
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 OWN_LR, OWN_EPOCHS = 4e-4, 16
 #: full fine-tuning (paper section 3.1)
 FULL_LR = 1e-5
+#: of a LoRA: none is published beside the method, so that of LoRA's own paper for GPT-2 (table 11)
+LORA_LR = 2e-4
 #: of the draw of ``validation_size``, so that all seeds are evaluated on the same examples
 VALIDATION_SEED = 0
 
@@ -191,6 +193,8 @@ def fill_settings(settings: TrainSettings, config: Any, data: Data) -> TrainSett
     }
     if settings.bias == "full":
         filled["lr"] = FULL_LR
+    if settings.peft:
+        filled["lr"] = LORA_LR
     if settings.train_size is not None:  # a size of its own is none of the paper's
         filled["regime"] = "all"
     if task and not settings.metric:
@@ -221,6 +225,8 @@ def _is_large(config: Any) -> bool:
 def choose_parts(settings: TrainSettings, model: Any, seed: int) -> Choice:
     """What trains in this model."""
     s = settings
+    if s.peft:
+        return choose_lora(model, freeze_head=s.freeze_head)
     return choose(
         model,
         s.bias,

@@ -16,7 +16,7 @@ from typing import Any
 
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import same_file
-from beftkit.objectives import for_files, kind_said
+from beftkit.objectives import for_files, for_prompts, has_head, kind_said
 from beftkit.registry import TASKS
 from beftkit.runs.folders import ADAPTER, MODEL, SETTINGS
 from beftkit.runs.provenance import kept
@@ -220,6 +220,7 @@ class _Repetition:
             raise UsageError(
                 "neither --task nor --validation-file was given; expected one of them"
                 + (why if ours else "")
+                + (f"; {s.model}: no such folder here" if s.model and not _exists(s.model) else "")
             )
         if run.settings.validation_file is None:
             raise BeftError(f"{run.file}: the run had no validation file; give --validation-file")
@@ -248,13 +249,20 @@ class _Repetition:
         """
         s, was = self.given, self.had.as_
         if s.as_ is not None:
-            if was is not None and s.as_ != was:
+            if was not in (None, s.as_) and (has_head(was) or has_head(s.as_)):
                 raise UsageError(f"{option('as', s.as_)}: it was trained as {was}; leave it out")
             return {}
         known = TASKS.get(task or "")
         both = known is not None and known.prompt is not None and bool(known.fields)
-        own = task is None and was is not None and for_files(was)
-        return {"as_": was} if was is not None and (both or own) else {}
+        if was is not None and (for_files(was) if task is None else both and for_prompts(was)):
+            return {"as_": was}
+        if not has_head(was) and not both:
+            able = ", ".join(name for name, one in TASKS.items() if one.prompt and one.fields)
+            raise UsageError(
+                f"the adapter answers a task's prompt ({was}), and {task or 'this file'} has none; "
+                f"expected --task, one of {able}"
+            )
+        return {}
 
     def tokenizer(self) -> dict[str, Any]:
         """The run's, where it was not the model's own."""
@@ -289,6 +297,13 @@ class _Repetition:
             for name, (given, before) in found.items()
             if given != before
         }
+
+
+def _exists(reference: str) -> bool:
+    try:
+        return Path(reference).exists()
+    except (OSError, ValueError):  # no usable path
+        return False
 
 
 def _shown(value: Any) -> str:

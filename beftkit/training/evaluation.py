@@ -33,7 +33,7 @@ class Evaluation:
         standard_errors: by name, one standard error at this many examples; None: not known.
         constant: every example of a split got the same prediction, in all splits, where predictions
             are answers (`Objective.answering`).
-        baseline_is: in words, what `baselines` are of: ``majority class``, ``mean``.
+        baseline_is: in words, what `baselines` are of: ``majority class``, ``always the mean``.
     """
 
     metrics: Mapping[str, float | None]
