@@ -134,11 +134,20 @@ def answer_log_likelihoods(model: nn.Module, inputs: Mapping[str, Tensor]) -> Te
             attention has to be of a kind that gives rows of padding a value (sdpa does, eager
             gives NaN).
     """
+    logits, tokens = answer_logits(model, inputs)
+    found = -functional.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none")
+    return found.view_as(tokens).masked_fill(inputs["answer_at"] < 0, 0.0)
+
+
+def answer_logits(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The logits [R, A, V] for the tokens at ``answer_at``, and these tokens, int64 [R, A].
+
+    Where a row has fewer tokens there stands something that means nothing. As
+    `answer_log_likelihoods`.
+    """
     at = inputs["answer_at"]
     logits = exact(logits_at(model, inputs, (at - 1).clamp(min=0)))
-    tokens = inputs["input_ids"].gather(1, at.clamp(min=0))
-    found = -functional.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none")
-    return found.view_as(at).masked_fill(at < 0, 0.0)
+    return logits, inputs["input_ids"].gather(1, at.clamp(min=0))
 
 
 def exact(logits: Tensor) -> Tensor:

@@ -57,6 +57,7 @@ class Objective(ABC):
         labels: names of the answers in the order of their ids; empty where there are none.
         constant: what `baseline` predicts, in words (``majority class``); empty where a kind has no
             such prediction.
+        answering: whether predictions are answers, so that all of them alike say something.
     """
 
     task_type: ClassVar[str]
@@ -65,6 +66,7 @@ class Objective(ABC):
     answer_fields: ClassVar[tuple[str, ...]] = ("label", "probability")
     labels: tuple[str, ...] = ()
     constant: ClassVar[str] = ""
+    answering: ClassVar[bool] = True
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -145,6 +147,19 @@ class Objective(ABC):
         Safe under autocast: the model's outputs are made float32 first.
         """
 
+    def negative_log_likelihoods(self, model: nn.Module, batch: Batch) -> Tensor:
+        """-log p of each example's target up to a constant, [B], as the Fisher score needs it."""
+        return self.losses(model, batch)[0] * self.nll_factor
+
+    def total_loss(self, losses: float, predictions: Sequence[Any]) -> tuple[float, float]:
+        """What to divide by what for the mean loss of an evaluation.
+
+        Args:
+            losses: sum over the examples.
+            predictions: [N].
+        """
+        return losses, len(predictions)
+
     @abstractmethod
     def predictions(self, outputs: Any) -> Any:
         """[B], what `measure` takes: a tensor where the outputs are, or a sequence."""
@@ -163,6 +178,14 @@ class Objective(ABC):
         Raises:
             BeftError: nothing to compare, or a metric that does not fit the targets.
         """
+
+    def check(self, metrics: Sequence[Any], targets: Any) -> None:
+        """Try metrics on the targets themselves.
+
+        Raises:
+            BeftError: a metric that does not fit them.
+        """
+        self.measure(metrics, targets, targets)
 
     def baseline(self, metrics: Sequence[Any], targets: Any) -> Mapping[str, float]:
         """What the same prediction for every example gets: metrics by name as `measure` has them.

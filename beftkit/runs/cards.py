@@ -261,7 +261,9 @@ def _number(value: float | None) -> str:
 
 def _measured(found: Evaluated, name: str) -> str:
     value, error = found.metrics.get(name), found.standard_errors.get(name)
-    return _number(value) + ("" if value is None or error is None else f" ± {error:#.2g}")
+    if value is None or error is None:
+        return _number(value)
+    return _number(value) + (f" ± {error:#.2g}" if error < 10 else f" ± {error:.0f}")
 
 
 def _wrapped(words: Sequence[str]) -> list[str]:

@@ -155,6 +155,7 @@ def evaluate_with(settings: EvaluateSettings, watcher: Watcher | None = None) ->
         notes = (*notes, OTHERS)
     notes = (*notes, *put_on(ready.loaded, what))
     splits = ready.validation
+    notes = (*notes, *dict.fromkeys(note for split in splits.values() for note in split.notes))
     with out_of_memory(
         f"with batch_size {s.batch_size}, max_length {ready.length}; lower --batch-size or "
         "--max-length, or use --precision=bf16 or --dtype=bfloat16"

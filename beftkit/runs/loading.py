@@ -75,6 +75,7 @@ def load_data(
             labels=() if s.regression else names,
             label_map=None if s.regression else label_map,
             quotes=s.quotes,
+            kind=kind,
         )
 
     data = _met(read, s, labels, kind)

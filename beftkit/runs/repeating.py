@@ -16,7 +16,7 @@ from typing import Any
 
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import same_file
-from beftkit.objectives import has_head, kind_said
+from beftkit.objectives import for_files, has_head, kind_said
 from beftkit.registry import TASKS
 from beftkit.runs.folders import ADAPTER, MODEL, SETTINGS
 from beftkit.runs.provenance import kept
@@ -253,9 +253,11 @@ class _Repetition:
                 raise UsageError(f"{option('as', s.as_)}: it was trained as {was}; leave it out")
             return {}
         known = TASKS.get(task or "")
-        if was is not None and known is not None and known.prompt is not None and known.fields:
+        both = known is not None and known.prompt is not None and bool(known.fields)
+        own = task is None and was is not None and for_files(was)
+        if was is not None and (both or own):
             return {"as_": was}
-        if not has_head(was):
+        if not has_head(was) and not (was is not None and for_files(was)):
             able = ", ".join(name for name, one in TASKS.items() if one.prompt and one.fields)
             raise UsageError(
                 f"the adapter answers a task's prompt ({was}), and {task or 'this file'} has none; "
