@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +78,22 @@ def wrapped(made: Any) -> Any:
     )  # fmt: skip
 
 
-def write_model(folder: Path, case: str, *, steps: int = 0, **options: Any) -> Path:
+def write_model(
+    folder: Path,
+    case: str,
+    *,
+    steps: int = 0,
+    learn: Callable[[int, int], list[str]] = texts,
+    **options: Any,
+) -> Path:
     """A tiny language model of a case of `tests.tiny_models`; its tokenizer puts </s> first.
 
     Args:
         folder: made.
         case: its id.
-        steps: updates on `texts`; afterwards its biases of the values are spoilt by noise, so that
-            training them has something to mend.
+        steps: updates on what it learns; afterwards its biases of the values are spoilt by noise,
+            so that training them has something to mend.
+        learn: so many whole texts of a seed.
         options: of the configuration.
     """
     tokenizer = wrapped(byte_level(texts(200, 5), "</s>"))
@@ -93,7 +101,7 @@ def write_model(folder: Path, case: str, *, steps: int = 0, **options: Any) -> P
     model = build(case, **size, **options)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     for step in range(steps):
-        given = tokenizer(texts(32, 100 + step), padding=True, return_tensors="pt")
+        given = tokenizer(learn(32, 100 + step), padding=True, return_tensors="pt")
         labels = given["input_ids"].masked_fill(given["attention_mask"] == 0, -100)
         model(
             input_ids=given["input_ids"], attention_mask=given["attention_mask"], labels=labels

@@ -26,6 +26,7 @@ __all__ = [
     "Objective",
     "Use",
     "for_files",
+    "for_prompts",
     "has_head",
     "held_labels",
     "is_language_model",
@@ -84,6 +85,11 @@ def has_head(kind: Kind | None) -> bool:
     return kind in (None, "classes", "values")
 
 
+def for_prompts(kind: str) -> bool:
+    """Whether `kind_of` takes this word of the settings for tasks that have a prompt."""
+    return kind in ("classes", "choice")
+
+
 def for_files(kind: str) -> bool:
     """Whether `kind_of` takes this word of the settings for files of the user's own."""
     return kind in ("classes", "language")
@@ -124,4 +130,4 @@ def objective_told(settings: Opening, kind: str | None, labels: Sequence[str] | 
 
 def objective_of(data: Data) -> Objective:
     """The objective that understands the targets of these examples."""
-    return make_objective(data.kind, data.labels, data.own_ids)
+    return make_objective(data.kind, data.labels, data.own_ids).asking(data.prompt)

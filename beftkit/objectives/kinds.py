@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.models import load_config
-from beftkit.registry import TASKS, Kind, Task
+from beftkit.registry import OFFERED, TASKS, Kind, Task
 from beftkit.settings.predict import PredictSettings
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str
     type of the model: a decoder is asked a prompt, all others have a head over the text.
 
     Returns:
-        None for tasks without a choice, and for files of the user's own that are not language: as
-        the data have it. And notes.
+        None for tasks of encoders, and for files of the user's own that are neither language nor
+        have a prompt: as the data have it. And notes.
 
     Raises:
         BeftError: a prompt for a model that is no causal one.
@@ -48,17 +48,20 @@ def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str
             f"{option('as', s.as_)}: is for files of your own (--train-file, --validation-file); "
             f"{option('task', s.task)} has answers of its own"
         )
+    if s.task is None and s.template is not None:
+        return _own_asked(s)
     if not s.task and s.as_ != "choice":
         return (None, ()) if isinstance(s, PredictSettings) else kind_of_files(s)
     if task is None or task.prompt is None:
         if s.as_ == "choice":
-            asked = ", ".join(n for n, one in TASKS.items() if one.prompt and one.fields)
+            asked = ", ".join(n for n in OFFERED if TASKS[n].prompt)
             raise UsageError(
-                f"{option('as', s.as_)}: there are prompts for {asked}; expected one of these tasks"
+                f"{option('as', s.as_)}: there are prompts for {asked}; expected one of these "
+                "tasks, or --template"
             )
         return None, ()
     if not task.fields:
-        return None, ()
+        return _only_asked(task, s)
     if s.as_ == "classes" or (s.as_ is None and s.head == "fresh"):
         return "classes", ()
     if s.head == "fresh":
@@ -71,11 +74,51 @@ def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str
     if s.as_ is None:
         return _by_architecture(task, s.model, config, causal)
     if not causal:
-        raise BeftError(
-            f"{option('as', s.as_)}: {s.model} ({config.model_type}) is no causal language "
-            "model, so it sees an answer before it tells how likely that is; expected a decoder"
-        )
+        raise BeftError(_no_causal(option("as", s.as_), s.model, config))
     return task.prompt.kind, ()
+
+
+def _only_asked(task: Task, settings: Loading | PredictSettings) -> tuple[Kind, tuple[str, ...]]:
+    """A task that no model with a head reads."""
+    s = settings
+    assert task.prompt is not None
+    _check_asks(option("task", task.name), s)
+    if task.prompt.loss != "right":
+        return task.prompt.kind, ()
+    note = f"{task.name}: an example's loss is the mean over its right answer's tokens"
+    return task.prompt.kind, (f"{note} (published: the mean over those of a batch)",)
+
+
+def _own_asked(settings: Loading | PredictSettings) -> tuple[Kind, tuple[str, ...]]:
+    """Files of the user's own that a template is for."""
+    _check_asks("--template", settings)
+    return "choice", ()
+
+
+def _check_asks(place: str, settings: Loading | PredictSettings) -> None:
+    """Refuse what no prompt can be asked of, or a classifier beside one.
+
+    Raises:
+        BeftError: the model is no causal one.
+        UsageError: a classifier is asked for.
+    """
+    s = settings
+    if s.as_ == "classes" or s.head == "fresh":
+        flag = "--new-head" if s.head == "fresh" else option("as", s.as_)
+        raise UsageError(
+            f"{flag}: {place} is a prompt for a causal language model, without a classifier; leave "
+            "it out"
+        )
+    config = load_config(s.model, revision=s.revision, trust_remote_code=s.trust_remote_code)
+    if not is_causal(config):
+        raise BeftError(_no_causal(place, s.model, config))
+
+
+def _no_causal(place: str, model: str, config: Any) -> str:
+    return (
+        f"{place}: {model} ({config.model_type}) is no causal language model, so it sees an answer "
+        "before it tells how likely that is; expected a decoder"
+    )
 
 
 def _by_architecture(

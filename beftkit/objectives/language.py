@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from beftkit.registry import Task
     from beftkit.tasks import Batch, Encoded
+    from beftkit.tasks.prompts import Prompted
 
 #: logits that a pass without gradients makes at once: 256 MiB of float32
 _LOGITS = 1 << 26
@@ -44,7 +45,6 @@ class Language(CausalObjective):
     labels: tuple[str, ...] = ()
     own_ids: tuple[int, ...] = ()
     answer_fields = ("value",)
-    answering = False
 
     def settings(self, task: Task | None) -> Mapping[str, Any]:
         """Those published for OPT's prompts."""
@@ -85,16 +85,28 @@ class Language(CausalObjective):
         """[B], the outputs as numbers."""
         return [tuple(row) for row in outputs.tolist()]
 
-    def check(self, metrics: Sequence[Any], targets: Any) -> None:
+    def check(self, metrics: Sequence[Any], targets: Any, asked: Sequence[Prompted] = ()) -> None:
         check_language(metrics)
 
+    def alike(self, predictions: Sequence[Any]) -> bool:
+        """Never: they are counts of tokens, no answers."""
+        return False
+
     def measure(
-        self, metrics: Sequence[Any], predictions: Any, targets: Any
+        self,
+        metrics: Sequence[Any],
+        predictions: Any,
+        targets: Any,
+        asked: Sequence[Prompted] = (),
     ) -> Mapping[str, float]:
         return measure_language(metrics, predictions)
 
     def standard_errors(
-        self, metrics: Sequence[Any], predictions: Any, targets: Any
+        self,
+        metrics: Sequence[Any],
+        predictions: Any,
+        targets: Any,
+        asked: Sequence[Prompted] = (),
     ) -> Mapping[str, float]:
         return language_errors(metrics, predictions)
 

@@ -12,6 +12,7 @@ from beftkit.errors import BeftError
 from beftkit.registry import Kind
 from beftkit.runs.predictor import Predictor
 from beftkit.runs.rows import Row
+from beftkit.tasks.prompts import fill
 
 
 @dataclass
@@ -100,7 +101,7 @@ class _Columns:
         if not self.templates:
             return [*found.values()]
         lacking = any(one is None for one in found.values())
-        return [None if lacking else one.format(**found) for one in self.templates]
+        return [None if lacking else fill(one, found) for one in self.templates]
 
 
 def of_texts(predictor: Predictor, texts: Any) -> Source:

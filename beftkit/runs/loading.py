@@ -15,16 +15,18 @@ from beftkit.settings.names import check_regime
 from beftkit.settings.resolve import Loading
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import (
+    Asking,
     Data,
     LabelMisfit,
     check_metric,
+    load_choices,
     load_files,
     load_task,
     read_label_map,
     relabel,
     unnamed,
 )
-from beftkit.tasks.sources import encoded_task
+from beftkit.tasks.sources import offered_task
 from beftkit.tasks.table import listed
 from beftkit.tuning.choice import parse_bias, parse_layers
 from beftkit.tuning.lora import check_peft
@@ -67,6 +69,16 @@ def load_data(
                 label_map=label_map,
                 kind=kind,
             )
+        if s.template is not None and s.choices is not None:
+            return load_choices(
+                s.train_file,
+                s.validation_file,
+                template=s.template,
+                choices=s.choices,
+                label_column=s.label_column,
+                labels=labels,
+                quotes=s.quotes,
+            )
         return load_files(
             s.train_file,
             s.validation_file,
@@ -100,7 +112,9 @@ def planned_data(settings: Loading) -> tuple[Data, str]:
     found, how = kind_of(s)
     task = check_task(s, found)
     kind = found or task.kind
-    bare = Data(task.name, kind, task.labels, task.metrics_as(kind), None, {}, {}, how)
+    known = task.name, kind, task.labels, task.metrics_as(kind)
+    prompt = task.prompt if task.asked(kind) else None
+    bare = Data(*known, None, {}, {}, how, prompt=prompt)
     given = None if s.label_map is None else read_label_map(s.label_map)
     data = _met(lambda names: relabel(bare, names, given) if names else bare, s, None, found)
     return data, reason
@@ -142,9 +156,9 @@ def check_task(settings: Loading, kind: Kind | None) -> Task:
         kind: how it meets the model; None: in its own manner.
 
     Raises:
-        UsageError: there is no such task or regime, or no model with a head reads it.
+        UsageError: there is no such task or regime, or none that commands take.
     """
-    task = encoded_task(settings.task or "")
+    task = offered_task(settings.task or "")
     if isinstance(settings, TrainSettings):
         try:
             check_regime(task.name, settings.regime, kind)
@@ -157,7 +171,7 @@ def check_words(settings: Loading) -> None:
     """Refuse words of the settings that mean nothing, before anything is read.
 
     Raises:
-        UsageError: what trains, layers, or a metric.
+        UsageError: what trains, layers, a metric, or a prompt of the user's own.
         BeftError: what trains needs PEFT, which is not there.
     """
     s = settings
@@ -168,8 +182,29 @@ def check_words(settings: Loading) -> None:
             parse_bias(s.bias)
         if s.layers is not None:
             parse_layers(s.layers)
+    _check_template(s)
     for name in () if isinstance(s, FisherSettings) else s.metric:
         check_metric(name, trust_remote_code=s.trust_remote_code)
+
+
+def _check_template(settings: Loading) -> None:
+    """Raises UsageError where a prompt of the user's own means nothing."""
+    s = settings
+    given = {"template": s.template, "choices": s.choices}
+    names = [name for name, one in given.items() if one is not None]
+    if not names:
+        return
+    if len(names) < 2:
+        (lacking,) = {*given} - {*names}
+        raise UsageError(f"--{names[0]} was given without --{lacking}; expected both")
+    others = {
+        "--task": s.task, "--text-columns": s.text_columns, "--label-map": s.label_map,
+        "--regression": s.regression,
+    }  # fmt: skip
+    for flag, one in others.items():
+        if one:
+            raise UsageError(f"--template and {flag} were both given; expected one of them")
+    Asking.of(s.template or "", s.choices or "")
 
 
 def class_notes(data: Data) -> tuple[str, ...]:

@@ -71,7 +71,8 @@ class Prepared:
         Raises:
             BeftError: there are none, or not as many as asked for.
         """
-        return self._encode("train", training_examples(self.settings, self.data, self.seed))
+        drawn = training_examples(self.settings, self.data, self.seed)
+        return self._encode("train", self.objective.taught(drawn))
 
     @cached_property
     def validation(self) -> dict[str, Encoded]:
@@ -201,7 +202,7 @@ def check_metrics(names: Sequence[str], objective: Objective, data: Data, trust:
     """
     metrics = load_metrics(names, trust)
     for split in data.validation.values():
-        objective.check(metrics, split.targets)
+        objective.check(metrics, split.targets, split.asked)
     return metrics
 
 

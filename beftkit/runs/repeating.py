@@ -16,8 +16,8 @@ from typing import Any
 
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import same_file
-from beftkit.objectives import for_files, has_head, kind_said
-from beftkit.registry import TASKS
+from beftkit.objectives import for_files, for_prompts, has_head, kind_said
+from beftkit.registry import OFFERED, TASKS
 from beftkit.runs.folders import ADAPTER, MODEL, SETTINGS
 from beftkit.runs.provenance import kept
 from beftkit.runs.said import Said, hub_id, words_of_run
@@ -28,6 +28,8 @@ from beftkit.weights import AdapterInfo
 
 #: taken from the run whatever the examples are
 _WORDS = ("text_columns", "label_column", "quotes", "max_length", "precision", "dtype", "metric")
+#: taken from the run where no task is given
+_ASKED = ("template", "choices")
 #: what does not decide which examples there are, and what the model reads of them
 _ARITHMETIC = ("precision", "dtype", "metric")
 
@@ -180,7 +182,10 @@ class _Repetition:
             raise UsageError("--task and --validation-file were both given; expected one of them")
         filled = {n: getattr(had, n) for n in _WORDS if n in had.model_fields_set - own}
         filled |= self.source() | self.tokenizer()
-        filled |= self.met(filled.get("task", s.task))
+        if "task" not in own:
+            asked = had.model_fields_set - own
+            filled |= {n: getattr(had, n) for n in _ASKED if n in asked}
+        filled |= self.met(filled.get("task", s.task), filled.get("template", s.template))
         if had.label_map and "label_map" not in own and not (self.other and "task" in own):
             filled["label_map"] = had.label_map
         if had.validation_size and "validation_size" not in own:
@@ -241,7 +246,7 @@ class _Repetition:
         self.notes.append(f"evaluated on {found}, as {run.file} says")
         return {"data_dir": found}
 
-    def met(self, task: str | None) -> dict[str, Any]:
+    def met(self, task: str | None, template: str | None) -> dict[str, Any]:
         """How the task meets the model: as it did in the run.
 
         Raises:
@@ -249,16 +254,15 @@ class _Repetition:
         """
         s, was = self.given, self.had.as_
         if s.as_ is not None:
-            if was is not None and s.as_ != was:
+            if was not in (None, s.as_) and (has_head(was) or has_head(s.as_)):
                 raise UsageError(f"{option('as', s.as_)}: it was trained as {was}; leave it out")
             return {}
         known = TASKS.get(task or "")
         both = known is not None and known.prompt is not None and bool(known.fields)
-        own = task is None and was is not None and for_files(was)
-        if was is not None and (both or own):
+        if was is not None and (for_files(was) if task is None else both and for_prompts(was)):
             return {"as_": was}
-        if not has_head(was) and not (was is not None and for_files(was)):
-            able = ", ".join(name for name, one in TASKS.items() if one.prompt and one.fields)
+        if not has_head(was) and not (known and known.prompt) and template is None:
+            able = ", ".join(name for name in OFFERED if TASKS[name].prompt)
             raise UsageError(
                 f"the adapter answers a task's prompt ({was}), and {task or 'this file'} has none; "
                 f"expected --task, one of {able}"

@@ -38,6 +38,8 @@ def words_of_run(settings: TrainSettings) -> dict[str, str]:
         "label_column": s.label_column,
         "quotes": json.dumps(s.quotes),
         "label_map": s.label_map,
+        "template": s.template,
+        "choices": s.choices,
         "validation_size": s.validation_size,
         "data_revision": s.data_revision,
         "precision": s.precision,
@@ -80,6 +82,7 @@ def _text(text: str) -> str | None:
 #: setting of an evaluation -> what reads it in the header
 _READ: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("task", "text_columns", "label_column", "label_map"), _text),
+    **dict.fromkeys(("template", "choices"), _text),
     **dict.fromkeys(("max_length", "validation_size"), _number),
     **dict.fromkeys(("precision", "dtype"), str),
     "as_": _kind,

@@ -23,6 +23,7 @@ from beftkit.registry import TASKS, Kind, Task
 from beftkit.runs.manifest import HALF, move_files
 from beftkit.runs.prepare import Prepared
 from beftkit.settings.train import TrainSettings
+from beftkit.tasks import own_task
 from beftkit.weights import AdapterInfo
 
 _COLUMNS, _BASE, _TOKENIZER = (f"beftkit.{name}" for name in ("columns", "base", "tokenizer_files"))
@@ -39,7 +40,8 @@ class Standing:
 
     Attributes:
         kind: of the objective, a word of the registry; None where an older version wrote it.
-        task: of the registry, whose texts it takes; None: files of the user's own.
+        task: of the registry, or a prompt of the user's own, whose texts it takes; None: other
+            files of the user's own.
         columns: what the texts of those were called; one or two.
         base_given: the base as it was given to the run.
         base_digest: of its vectors, `beftkit.checkpoints.base_digest`; None: not known.
@@ -82,6 +84,10 @@ class Standing:
         texts = {key: one for key, one in base.items() if isinstance(one, str) and one}
         columns, files = read(_COLUMNS), read(_TOKENIZER)
         task = TASKS.get(said.get("beftkit.task") or "")
+        if task is None and (template := said.get("beftkit.template")):
+            labels = read("beftkit.labels")
+            names = [*map(str, labels)] if isinstance(labels, list) else []
+            task = own_task(template, said.get("beftkit.choices") or "", names)
         named = tuple(map(str, columns))[:2] if isinstance(columns, list) else ()
         word = said.get("beftkit.as")
         told = kind_said(word, None if info is None else info.task_type)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from beftkit.settings import parts
+from beftkit.settings.asking import TemplatePart
 from beftkit.settings.topics import Part, of_evaluation, of_model
 
 
@@ -23,6 +24,7 @@ class EvaluateSettings(
     parts.LengthPart,
     parts.ShotsPart,
     parts.ValidationSizePart,
+    TemplatePart,
     parts.ColumnsPart,
     parts.ValidationFilePart,
     parts.TaskPart,

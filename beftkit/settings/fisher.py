@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import field_validator, model_validator
 
 from beftkit.settings import parts
+from beftkit.settings.asking import TemplatePart
 from beftkit.settings.topics import (
     Part,
     described,
@@ -72,6 +73,7 @@ class FisherSettings(
     parts.DevicePart,
     parts.LengthPart,
     parts.ValuesPart,
+    TemplatePart,
     parts.ColumnsPart,
     parts.TrainFilePart,
     parts.TaskPart,

@@ -10,7 +10,8 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from beftkit.registry import ENCODED, MAX_LENGTH
+from beftkit.registry import ENCODED, MAX_LENGTH, OFFERED
+from beftkit.settings.asking import TemplatePart
 from beftkit.settings.names import check_task
 from beftkit.settings.topics import (
     Part,
@@ -30,7 +31,8 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Regimes = Literal["low", "medium", "high", "all"]
 #: examples a batch of training, where neither the user nor the task says otherwise
 BATCH = 16
-_TASKS = f"{', '.join(ENCODED[:-1])} or {ENCODED[-1]}."
+_ASKED = [name for name in OFFERED if name not in ENCODED]
+_TASKS = f"{', '.join(ENCODED)}; of causal models also {', '.join(_ASKED)}."
 
 
 class ModelPart(Part):
@@ -314,6 +316,7 @@ class DataPart(
     ValidationSizePart,
     SamplingPart,
     ValuesPart,
+    TemplatePart,
     ColumnsPart,
     ValidationFilePart,
     TrainFilePart,

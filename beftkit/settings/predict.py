@@ -31,6 +31,10 @@ class PredictSettings(
     )
 
     @property
+    def template(self) -> None:
+        """An adapter says its own."""
+
+    @property
     def head(self) -> Literal["kept", "any"]:
         """A head that an adapter brings replaces the base's."""
         return "kept" if self.adapter is None else "any"

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from beftkit.tasks.metrics import compute_metrics as compute_metrics
     from beftkit.tasks.metrics import higher_is_better as higher_is_better
     from beftkit.tasks.metrics import load_metric as load_metric
+    from beftkit.tasks.own_choices import Asking as Asking
+    from beftkit.tasks.own_choices import load_choices as load_choices
+    from beftkit.tasks.own_choices import own_task as own_task
     from beftkit.tasks.own_files import load_files as load_files
     from beftkit.tasks.own_files import text_columns as text_columns
     from beftkit.tasks.own_prompts import load_written as load_written
@@ -49,6 +52,7 @@ _NAMES = {
     "metrics": (
         "METRIC_NAMES OUR_METRICS check_metric compute_metrics higher_is_better load_metric"
     ),
+    "own_choices": "Asking load_choices own_task",
     "own_files": "load_files text_columns",
     "own_prompts": "load_written",
     "prompts": "Prompted prompted",

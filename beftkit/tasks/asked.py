@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,9 +37,11 @@ def asked_split(task: Task, layout: Layout, table: Table) -> tuple[Split, tuple[
         table = Table(table.where, {**own, **label}, table.lines)
     labels = class_ids(table, layout.label, task.labels, layout.raw_labels) if task.labels else None
     made = [
-        _rendered(prompt, table, row, None if labels is None else int(labels[row]))
+        rendered(prompt, table, row, None if labels is None else int(labels[row]))
         for row in range(len(table))
     ]
+    whole = Counter(one.group for one in made)
+    made = [replace(one, whole=whole[one.group]) if one.group else one for one in made]
     known = [row for row, one in enumerate(made) if one.right]
     filled(table.only(known))
     notes: tuple[str, ...] = ()
@@ -60,7 +64,8 @@ def prompt_split(prompts: Sequence[Prompted]) -> Split:
     return Split((), np.array(numbers, dtype=np.int64), tuple(prompts))
 
 
-def _rendered(prompt: Prompt, table: Table, row: int, label: int | None) -> Prompted:
+def rendered(prompt: Prompt, table: Table, row: int, label: int | None) -> Prompted:
+    """A row as a prompt; errors name its place."""
     columns = {name: values[row] for name, values in table.columns.items()}
     try:
         return render(prompt, columns, label)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from beftkit.errors import BeftError, option
 from beftkit.tasks.data import Split
+from beftkit.tasks.prompts import Prompted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,6 +66,8 @@ class Encoded:
         answers: int64 [R], how many of a row's last tokens are its answer; None: there are none.
         learnt: uint8 [tokens], 1 where a token is learnt, wherever in a row; None: ``answers`` say
             it, or nothing is.
+        asked: the N examples as a causal model is asked, for what metrics want to know of them;
+            empty where a head reads texts.
     """
 
     ids: Tensor
@@ -81,6 +84,7 @@ class Encoded:
     by_length: bool = False
     answers: Tensor | None = None
     learnt: Tensor | None = None
+    asked: tuple[Prompted, ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -114,6 +118,7 @@ class Encoded:
             targets=self.targets[examples],
             answers=None if self.answers is None else self.answers[rows],
             learnt=None if self.learnt is None else self.learnt[at],
+            asked=tuple(self.asked[n] for n in examples.tolist()) if self.asked else (),
         )
 
     def batch(

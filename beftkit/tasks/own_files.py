@@ -81,7 +81,7 @@ def load_files(
         def choose(present: Sequence[str], path: Path = path) -> Sequence[str]:
             nonlocal chosen
             if chosen is None:
-                column = _label_column(path, present, label_column)
+                column = label_column_of(path, present, label_column)
                 chosen = [*_text_columns(path, present, text_columns, column), column]
             return needed(str(path), chosen)(present)
 
@@ -173,7 +173,12 @@ def _text_columns(
     return list(next(names for names in USUAL_TEXTS if set(names) == able[0]))
 
 
-def _label_column(path: Path, present: Sequence[str], given: str | None) -> str:
+def label_column_of(path: Path, present: Sequence[str], given: str | None) -> str:
+    """The column of the labels: the one given, or the usual one, if that is clear.
+
+    Raises:
+        BeftError: it is not.
+    """
     if given is not None:
         return given
     able = [name for name in USUAL_LABELS if name in present]

@@ -31,8 +31,7 @@ class Evaluation:
         baselines: by name, what one prediction for all examples gets (`Objective.baseline`); None:
             not defined. Empty where the task has no such prediction.
         standard_errors: by name, one standard error at this many examples; None: not known.
-        constant: every example of a split got the same prediction, in all splits, where predictions
-            are answers (`Objective.answering`).
+        constant: every example of a split got the same answer (`Objective.alike`), in all splits.
         baseline_is: in words, what `baselines` are of: ``majority class``, ``always the mean``.
     """
 
@@ -141,7 +140,7 @@ def evaluate_model(
     found: dict[str, float | None] = {}
     baselines: dict[str, float | None] = {}
     errors: dict[str, float | None] = {}
-    total, weight, count, constant = 0.0, 0.0, 0, objective.answering
+    total, weight, count, constant = 0.0, 0.0, 0, True
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     batches = {
         name: plan_evaluation(split.lengths, batch_size, by_length=split.by_length)[share]
@@ -153,13 +152,14 @@ def evaluate_model(
             mine = told(watcher, batches[name])
             predictions, loss = _predict(model, split, objective, accelerator, mine)
             suffix = name.removeprefix("validation") if len(splits) > 1 else ""
-            measured = objective.measure(metrics, predictions, split.targets)
-            same = objective.baseline(metrics, split.targets)
-            spread = objective.standard_errors(metrics, predictions, split.targets)
+            truth = split.targets, split.asked
+            measured = objective.measure(metrics, predictions, *truth)
+            same = objective.baseline(metrics, *truth)
+            spread = objective.standard_errors(metrics, predictions, *truth)
             for held, values in ((found, measured), (baselines, same), (errors, spread)):
                 for key, value in values.items():
                     held[f"{key}{suffix}"] = value if math.isfinite(value) else None
-            constant = constant and _all_the_same(predictions)
+            constant = constant and objective.alike(predictions)
             summed, over = objective.total_loss(loss, predictions)
             total, weight, count = total + summed, weight + over, count + len(split)
     finally:
@@ -167,12 +167,6 @@ def evaluate_model(
     seconds = time.perf_counter() - started
     more = baselines, errors, constant, objective.constant
     return Evaluation(found, total / weight, count, seconds, *more)
-
-
-def _all_the_same(predictions: Sequence[Any]) -> bool:
-    """Whether several examples got one and the same prediction."""
-    first, *others = predictions
-    return bool(others) and all(bool(one == first) for one in others)
 
 
 def _predict(
