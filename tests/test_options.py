@@ -22,23 +22,22 @@ OPTIONS = {
         output seed
     """,
     "train": """
-                accumulation adapter-format allow-partial as batch-size beta1 beta2 bias choices
-        config         data-dir data-revision device device-map dry-run dtype early-stopping
-        epochs eps         eval-batch-size eval-steps format freeze-head gradient-checkpointing
-        group-by-length keep         label-column label-map layers log-steps lr max-grad-norm
-        max-length max-steps metric         new-head no-allow-partial no-freeze-head
-        no-gradient-checkpointing no-group-by-length         no-new-head no-quotes no-regression
-        no-save-snapshots no-trust-remote-code output overwrite         precision push-to-hub
-        quiet quotes regime regression report-to resume revision         save-snapshots save-steps
-        schedule seed seeds task template text-columns time tokenizer         track-steps
-        train-file train-size trust-remote-code validation-file validation-size warmup
-        weight-decay
+        accumulation adapter-format allow-partial as batch-size beta1 beta2 bias choices config
+        data-dir data-revision device device-map dry-run dtype early-stopping epochs eps
+        eval-batch-size eval-steps format freeze-head gradient-checkpointing group-by-length keep
+        label-column label-map layers log-steps lr max-grad-norm max-length max-steps metric
+        new-head no-allow-partial no-freeze-head no-gradient-checkpointing no-group-by-length
+        no-new-head no-quotes no-regression no-save-snapshots no-trust-remote-code output
+        overwrite peft precision push-to-hub quiet quotes regime regression report-to resume
+        revision save-snapshots save-steps schedule seed seeds task template text-columns time
+        tokenizer track-steps train-file train-size trust-remote-code validation-file
+        validation-size warmup weight-decay
     """,
     "evaluate": """
-        adapter as batch-size choices data-dir data-revision device device-map dtype eval-batch-size
-        format label-column label-map max-length metric no-quotes no-trust-remote-code output
-        precision quiet quotes revision task template text-columns tokenizer trust-remote-code
-        validation-file validation-size
+        adapter as batch-size choices common-shots data-dir data-revision device device-map dtype
+        eval-batch-size format label-column label-map max-length metric no-common-shots no-quotes
+        no-trust-remote-code output precision quiet quotes revision seed shots task template
+        text-columns tokenizer trust-remote-code validation-file validation-size
     """,
     "predict": """
         adapter all-probabilities as base batch-size device device-map dtype eval-batch-size file

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from beftkit.adapters import SAVED_BY_TASK
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, UsageError, option
 from beftkit.objectives.answers import Answer
 from beftkit.tasks import Split
 
@@ -55,6 +55,7 @@ class Objective(ABC):
             the Fisher score needs it.
         answer_fields: fields of `Answer` that its answers have, in the order they are shown.
         labels: names of the answers in the order of their ids; empty where there are none.
+        answering: whether predictions are answers, so that all of them alike say something.
     """
 
     task_type: ClassVar[str]
@@ -62,6 +63,7 @@ class Objective(ABC):
     nll_factor: ClassVar[float] = 1.0
     answer_fields: ClassVar[tuple[str, ...]] = ("label", "probability")
     labels: tuple[str, ...] = ()
+    answering: ClassVar[bool] = True
 
     @property
     def constant(self) -> str:
@@ -113,6 +115,17 @@ class Objective(ABC):
         """
         return Split(tuple(texts), np.zeros(len(texts[0]), np.int64))
 
+    def check_shots(self, count: int) -> None:
+        """Refuse demonstrations where nothing is asked that they could stand before.
+
+        Raises:
+            UsageError: so it is.
+        """
+        raise UsageError(
+            f"{option('shots', count)}: demonstrations stand before a prompt, and this is a model "
+            f"of {self.pipeline_tag}; expected a causal language model with its own head"
+        )
+
     @abstractmethod
     def encode(
         self, split: Split, tokenizer: Any, max_length: int, *, allow_empty: bool = False
@@ -144,6 +157,19 @@ class Objective(ABC):
         Safe under autocast: the model's outputs are made float32 first.
         """
 
+    def negative_log_likelihoods(self, model: nn.Module, batch: Batch) -> Tensor:
+        """-log p of each example's target up to a constant, [B], as the Fisher score needs it."""
+        return self.losses(model, batch)[0] * self.nll_factor
+
+    def total_loss(self, losses: float, predictions: Sequence[Any]) -> tuple[float, float]:
+        """What to divide by what for the mean loss of an evaluation.
+
+        Args:
+            losses: sum over the examples.
+            predictions: [N].
+        """
+        return losses, len(predictions)
+
     @abstractmethod
     def predictions(self, outputs: Any) -> Any:
         """[B], what `measure` takes: a tensor where the outputs are, or a sequence."""
@@ -167,6 +193,14 @@ class Objective(ABC):
         Raises:
             BeftError: nothing to compare, or a metric that does not fit the targets.
         """
+
+    def check(self, metrics: Sequence[Any], targets: Any, asked: Sequence[Prompted] = ()) -> None:
+        """Try metrics on the targets themselves.
+
+        Raises:
+            BeftError: a metric that does not fit them.
+        """
+        self.measure(metrics, targets, targets, asked)
 
     def baseline(
         self, metrics: Sequence[Any], targets: Any, asked: Sequence[Prompted] = ()

@@ -11,7 +11,7 @@ from typing import Literal
 Regime = Literal["low", "medium", "high"]
 REGIMES: tuple[Regime, ...] = ("low", "medium", "high")
 #: how a task meets a model: a module of `beftkit.objectives` each
-Kind = Literal["classes", "values", "choice", "generation"]
+Kind = Literal["classes", "values", "choice", "generation", "language"]
 #: tokens per example, special ones included, unless a task or the user says otherwise
 MAX_LENGTH = 128
 

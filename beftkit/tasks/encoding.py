@@ -30,7 +30,8 @@ class Batch:
     Attributes:
         inputs: ``input_ids`` and ``attention_mask``, int64 [R, T]; ``token_type_ids`` likewise
             where the examples have them; ``answer_at``, int64 [R, A], where their rows end in an
-            answer: the places of its tokens in the row, -1 behind those of a shorter one.
+            answer, or hold tokens that are learnt: the places of these tokens in the row, -1 behind
+            those of a row with fewer.
         targets: [B], class ids as int64, or values as float32.
         index: int64 [R], which of the B examples a row belongs to; None: row i is example i.
     """
@@ -65,6 +66,8 @@ class Encoded:
         answers: int64 [R], how many of a row's last tokens are its answer; None: there are none.
         asked: the N examples as a causal model is asked, for what metrics want to know of them;
             empty where a head reads texts.
+        learnt: uint8 [tokens], 1 where a token is learnt, wherever in a row; None: ``answers`` say
+            it, or nothing is.
     """
 
     ids: Tensor
@@ -81,6 +84,7 @@ class Encoded:
     by_length: bool = False
     answers: Tensor | None = None
     asked: tuple[Prompted, ...] = ()
+    learnt: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -113,6 +117,8 @@ class Encoded:
             first_row=torch.cat([zero, torch.tensor([len(one) for one in chosen]).cumsum(0)]),
             targets=self.targets[examples],
             asked=tuple(self.asked[n] for n in examples.tolist()) if self.asked else (),
+            answers=None if self.answers is None else self.answers[rows],
+            learnt=None if self.learnt is None else self.learnt[at],
         )
 
     def batch(
@@ -157,6 +163,12 @@ class Encoded:
             behind = width if self.padding_side == "left" else lengths.unsqueeze(1)
             place = torch.arange(int(counts.max()))
             inputs["answer_at"] = torch.where(place < counts, behind - counts + place, -1)
+        if self._padded_learnt is not None:
+            learnt = self._padded_learnt[where].bool()
+            counts = learnt.sum(1, keepdim=True)
+            place = torch.arange(int(counts.max()))
+            found = learnt.long().argsort(dim=1, descending=True, stable=True)[:, : len(place)]
+            inputs["answer_at"] = torch.where(place < counts, found, -1)
         return _moved(Batch(inputs, self.targets[examples], index), device)
 
     @cached_property
@@ -185,6 +197,10 @@ class Encoded:
         if self.type_ids is None:
             return None
         return torch.cat([self.type_ids, self.type_ids.new_tensor([self.pad_type_id])])
+
+    @cached_property
+    def _padded_learnt(self) -> Tensor | None:
+        return None if self.learnt is None else torch.cat([self.learnt, self.learnt.new_zeros(1)])
 
 
 def _moved(batch: Batch, device: torch.device | str | None) -> Batch:
