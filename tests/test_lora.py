@@ -156,6 +156,20 @@ def test_only_the_lora_and_the_head_change(case: str) -> None:
     assert choose_lora(model).parts == choice.parts
 
 
+def test_a_is_the_seeds_and_b_is_zero() -> None:
+    def drawn(seed: int) -> dict[str, torch.Tensor]:
+        model = build("opt")
+        torch.manual_seed(torch.initial_seed() + 1)  # whatever was drawn before counts for nothing
+        tuner = LoraTuner(model, choose_lora(model), "cpu", task_type="CAUSAL_LM", seed=seed)
+        return {name: value.clone() for name, value in tuner.state().items()}
+
+    first, again, other = drawn(1), drawn(1), drawn(2)
+    for name, value in first.items():
+        assert torch.equal(value, again[name])
+        assert bool(value.any()) == ("lora_A" in name)
+        assert torch.equal(value, other[name]) == ("lora_B" in name)
+
+
 @pytest.mark.parametrize("case", ["bert", "deberta-v2-c2p", "opt", "gpt2", "gpt-neox", "bloom",
                                   "qwen2", "llama", "gemma2", "bart"])  # fmt: skip
 def test_it_lies_where_peft_would_put_it(case: str) -> None:

@@ -27,11 +27,11 @@ OPTIONS = {
         eval-batch-size eval-steps format freeze-head gradient-checkpointing group-by-length keep
         label-column label-map layers log-steps lr max-grad-norm max-length max-steps metric
         new-head no-allow-partial no-freeze-head no-gradient-checkpointing no-group-by-length
-        no-new-head no-quotes no-regression no-save-snapshots no-trust-remote-code output
-        overwrite peft precision push-to-hub quiet quotes regime regression report-to resume
-        revision save-snapshots save-steps schedule seed seeds task template text-columns time
-        tokenizer track-steps train-file train-size trust-remote-code validation-file
-        validation-size warmup weight-decay
+        no-new-head no-quotes no-regression no-save-snapshots no-trust-remote-code output overwrite
+        peft precision push-to-hub quiet quotes regime regression report-to resume revision
+        save-snapshots save-steps schedule seed seeds task template text-columns time tokenizer
+        track-steps train-file train-size trust-remote-code validation-file validation-size warmup
+        weight-decay
     """,
     "evaluate": """
         adapter as batch-size choices common-shots data-dir data-revision device device-map dtype

@@ -26,6 +26,7 @@ __all__ = [
     "Objective",
     "Use",
     "for_files",
+    "for_prompts",
     "has_head",
     "held_labels",
     "is_language_model",
@@ -82,6 +83,11 @@ def kind_said(word: str | None, task_type: str | None) -> Kind | None:
 def has_head(kind: Kind | None) -> bool:
     """Whether models of this kind have a head over a whole text, as those of all files have."""
     return kind in (None, "classes", "values")
+
+
+def for_prompts(kind: str) -> bool:
+    """Whether `kind_of` takes this word of the settings for tasks that have a prompt."""
+    return kind in ("classes", "choice")
 
 
 def for_files(kind: str) -> bool:

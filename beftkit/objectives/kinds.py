@@ -34,8 +34,8 @@ def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str
     type of the model: a decoder is asked a prompt, all others have a head over the text.
 
     Returns:
-        None for tasks without a choice, and for files of the user's own that are not language and
-        that no template is for: as the data have it. And notes.
+        None for tasks of encoders, and for files of the user's own that are neither language nor
+        have a prompt: as the data have it. And notes.
 
     Raises:
         BeftError: a prompt for a model that is no causal one.
@@ -43,13 +43,13 @@ def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str
     """
     s = settings
     task = TASKS.get(s.task or "")
-    if s.task is None and s.template is not None:
-        return _own_asked(s)
     if s.as_ == "language" and s.task:
         raise UsageError(
             f"{option('as', s.as_)}: is for files of your own (--train-file, --validation-file); "
             f"{option('task', s.task)} has answers of its own"
         )
+    if s.task is None and s.template is not None:
+        return _own_asked(s)
     if not s.task and s.as_ != "choice":
         return (None, ()) if isinstance(s, PredictSettings) else kind_of_files(s)
     if task is None or task.prompt is None:
@@ -103,7 +103,7 @@ def _check_asks(place: str, settings: Loading | PredictSettings) -> None:
         UsageError: a classifier is asked for.
     """
     s = settings
-    if s.as_ not in (None, "choice") or s.head == "fresh":
+    if s.as_ == "classes" or s.head == "fresh":
         flag = "--new-head" if s.head == "fresh" else option("as", s.as_)
         raise UsageError(
             f"{flag}: {place} is a prompt for a causal language model, without a classifier; leave "

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from beftkit.registry import Task
-    from beftkit.tasks import Batch, Encoded, Prompted
+    from beftkit.tasks import Batch, Encoded
+    from beftkit.tasks.prompts import Prompted
 
 #: logits that a pass without gradients makes at once: 256 MiB of float32
 _LOGITS = 1 << 26
@@ -44,7 +45,6 @@ class Language(CausalObjective):
     labels: tuple[str, ...] = ()
     own_ids: tuple[int, ...] = ()
     answer_fields = ("value",)
-    answering = False
 
     def settings(self, task: Task | None) -> Mapping[str, Any]:
         """Those published for OPT's prompts."""
@@ -87,6 +87,10 @@ class Language(CausalObjective):
 
     def check(self, metrics: Sequence[Any], targets: Any, asked: Sequence[Prompted] = ()) -> None:
         check_language(metrics)
+
+    def alike(self, predictions: Sequence[Any]) -> bool:
+        """Never: they are counts of tokens, no answers."""
+        return False
 
     def measure(
         self,

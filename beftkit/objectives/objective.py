@@ -55,7 +55,6 @@ class Objective(ABC):
             the Fisher score needs it.
         answer_fields: fields of `Answer` that its answers have, in the order they are shown.
         labels: names of the answers in the order of their ids; empty where there are none.
-        answering: whether predictions are answers, so that all of them alike say something.
     """
 
     task_type: ClassVar[str]
@@ -63,7 +62,6 @@ class Objective(ABC):
     nll_factor: ClassVar[float] = 1.0
     answer_fields: ClassVar[tuple[str, ...]] = ("label", "probability")
     labels: tuple[str, ...] = ()
-    answering: ClassVar[bool] = True
 
     @property
     def constant(self) -> str:

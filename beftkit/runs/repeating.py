@@ -16,7 +16,7 @@ from typing import Any
 
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import same_file
-from beftkit.objectives import for_files, has_head, kind_said
+from beftkit.objectives import for_files, for_prompts, has_head, kind_said
 from beftkit.registry import OFFERED, TASKS
 from beftkit.runs.folders import ADAPTER, MODEL, SETTINGS
 from beftkit.runs.provenance import kept
@@ -254,16 +254,14 @@ class _Repetition:
         """
         s, was = self.given, self.had.as_
         if s.as_ is not None:
-            if was is not None and s.as_ != was:
+            if was not in (None, s.as_) and (has_head(was) or has_head(s.as_)):
                 raise UsageError(f"{option('as', s.as_)}: it was trained as {was}; leave it out")
             return {}
         known = TASKS.get(task or "")
         both = known is not None and known.prompt is not None and bool(known.fields)
-        own = task is None and was is not None and for_files(was)
-        if was is not None and (both or own):
+        if was is not None and (for_files(was) if task is None else both and for_prompts(was)):
             return {"as_": was}
-        asked = bool(known and known.prompt) or template is not None
-        if not has_head(was) and not asked and not (was is not None and for_files(was)):
+        if not has_head(was) and not (known and known.prompt) and template is None:
             able = ", ".join(name for name in OFFERED if TASKS[name].prompt)
             raise UsageError(
                 f"the adapter answers a task's prompt ({was}), and {task or 'this file'} has none; "

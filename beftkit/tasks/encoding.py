@@ -64,10 +64,10 @@ class Encoded:
         notes: what a user should be told, one line each.
         by_length: whether evaluation puts rows of one length together, as padding would be read.
         answers: int64 [R], how many of a row's last tokens are its answer; None: there are none.
-        asked: the N examples as a causal model is asked, for what metrics want to know of them;
-            empty where a head reads texts.
         learnt: uint8 [tokens], 1 where a token is learnt, wherever in a row; None: ``answers`` say
             it, or nothing is.
+        asked: the N examples as a causal model is asked, for what metrics want to know of them;
+            empty where a head reads texts.
     """
 
     ids: Tensor
@@ -83,8 +83,8 @@ class Encoded:
     notes: tuple[str, ...] = ()
     by_length: bool = False
     answers: Tensor | None = None
-    asked: tuple[Prompted, ...] = ()
     learnt: Tensor | None = None
+    asked: tuple[Prompted, ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -116,9 +116,9 @@ class Encoded:
             starts=torch.cat([zero, self.row_lengths[rows].cumsum(0)]),
             first_row=torch.cat([zero, torch.tensor([len(one) for one in chosen]).cumsum(0)]),
             targets=self.targets[examples],
-            asked=tuple(self.asked[n] for n in examples.tolist()) if self.asked else (),
             answers=None if self.answers is None else self.answers[rows],
             learnt=None if self.learnt is None else self.learnt[at],
+            asked=tuple(self.asked[n] for n in examples.tolist()) if self.asked else (),
         )
 
     def batch(

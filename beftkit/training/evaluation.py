@@ -31,8 +31,7 @@ class Evaluation:
         baselines: by name, what one prediction for all examples gets (`Objective.baseline`); None:
             not defined. Empty where the task has no such prediction.
         standard_errors: by name, one standard error at this many examples; None: not known.
-        constant: every example of a split got the same prediction, in all splits, where predictions
-            are answers (`Objective.answering`).
+        constant: every example of a split got the same answer (`Objective.alike`), in all splits.
         baseline_is: in words, what `baselines` are of: ``majority class``, ``always the mean``.
     """
 
@@ -141,7 +140,7 @@ def evaluate_model(
     found: dict[str, float | None] = {}
     baselines: dict[str, float | None] = {}
     errors: dict[str, float | None] = {}
-    total, weight, count, constant = 0.0, 0.0, 0, objective.answering
+    total, weight, count, constant = 0.0, 0.0, 0, True
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     batches = {
         name: plan_evaluation(split.lengths, batch_size, by_length=split.by_length)[share]
