@@ -110,7 +110,7 @@ class Answers:
         class Words(type(make_objective("classes", ("a", "b")))):  # type: ignore[misc]
             constant = ""
 
-            def baseline(self, metrics: Any, targets: Any) -> dict[str, float]:
+            def baseline(self, *what: Any) -> dict[str, float]:
                 return {}
 
             def standard_errors(self, *what: Any) -> dict[str, float]:

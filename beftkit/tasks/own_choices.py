@@ -166,7 +166,7 @@ def load_choices(
             " file lacks some"
         )
     prompt = asking.prompt(names)
-    ids = {one: _id(one, names, where) for texts in found.texts for one in {*texts}}
+    ids = {one: _id(one, names, where) for texts in found.texts for one in dict.fromkeys(texts)}
     splits = {
         split: _split(prompt, filled(table), [ids[text] for text in texts])
         for (split, table), texts in zip(tables.items(), found.texts, strict=True)
