@@ -130,5 +130,8 @@ def test_the_command(place: Path, beftkit: Beftkit, monkeypatch: pytest.MonkeyPa
     refused(beftkit(*given, "--common-shots"), "expected --shots beside it", code=2)
     refused(beftkit(*given, "--seed", "3"), "expected --shots beside it", code=2)
     refused(beftkit(*given, "--shots", "99"), "--shots 99: there are 40 training examples")
+    Path("story.jsonl").write_text('{"text": "a film"}\n')
+    story = ("--validation-file", "story.jsonl", "--device", "cpu", "--shots", "1")
+    refused(beftkit("evaluate", "opt", *story), "--shots 1: demonstrations stand before", code=2)
     headed = ("--shots", "1", "--as", "classes")
     refused(beftkit(*given, *headed), "demonstrations stand before a prompt", code=2)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, UsageError, option
 from beftkit.objectives.answers import Answer
 from beftkit.objectives.causal import CausalObjective, answer_logits
 from beftkit.objectives.objective import Use
@@ -87,6 +87,12 @@ class Language(CausalObjective):
 
     def check(self, metrics: Sequence[Any], targets: Any, asked: Sequence[Prompted] = ()) -> None:
         check_language(metrics)
+
+    def check_shots(self, count: int) -> None:
+        raise UsageError(
+            f"{option('shots', count)}: demonstrations stand before a task's prompt, and this is "
+            "language; expected --task, or --template"
+        )
 
     def alike(self, predictions: Sequence[Any]) -> bool:
         """Never: they are counts of tokens, no answers."""
