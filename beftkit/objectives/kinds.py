@@ -33,6 +33,9 @@ def kind_of(settings: Loading) -> tuple[Kind | None, tuple[str, ...]]:
     """
     s = settings
     task = TASKS.get(s.task or "")
+    if s.answer_column or (task and not task.fields and task.kind == "generation"):
+        _check_writes(s)
+        return "generation", ()
     if task is None or task.prompt is None:
         if s.as_ == "choice":
             asked = ", ".join(n for n, one in TASKS.items() if one.prompt and one.fields)
@@ -59,6 +62,28 @@ def kind_of(settings: Loading) -> tuple[Kind | None, tuple[str, ...]]:
             "model, so it sees an answer before it tells how likely that is; expected a decoder"
         )
     return task.prompt.kind, ()
+
+
+def _check_writes(settings: Loading) -> None:
+    """Refuse what does not go with answers that are written."""
+    s = settings
+    given: dict[str, Any] = {"as": s.as_, "label_column": s.label_column, "label_map": s.label_map}
+    if s.answer_column:
+        name, given["task"] = option("answer_column", s.answer_column), s.task
+    else:
+        name = option("task", s.task)
+    others = [option(key, value) for key, value in given.items() if value]
+    others += ["--new-head"] if s.head == "fresh" else []
+    if others:
+        raise UsageError(
+            f"{others[0]}: {name} has answers that are written; expected one of the two"
+        )
+    config = load_config(s.model, revision=s.revision, trust_remote_code=s.trust_remote_code)
+    if not _is_causal(config):
+        raise BeftError(
+            f"{name}: {s.model} ({config.model_type}) is no causal language model, so it writes no "
+            "text; expected a decoder"
+        )
 
 
 def _by_architecture(

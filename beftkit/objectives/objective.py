@@ -57,6 +57,7 @@ class Objective(ABC):
         labels: names of the answers in the order of their ids; empty where there are none.
         constant: what `baseline` predicts, in words (``majority class``); empty where a kind has no
             such prediction.
+        gives: what its answers are, in a word, where there are no labels.
     """
 
     task_type: ClassVar[str]
@@ -65,6 +66,7 @@ class Objective(ABC):
     answer_fields: ClassVar[tuple[str, ...]] = ("label", "probability")
     labels: tuple[str, ...] = ()
     constant: ClassVar[str] = ""
+    gives: ClassVar[str] = "values"
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -134,9 +136,29 @@ class Objective(ABC):
         Safe under autocast: the model's outputs are made float32 first.
         """
 
+    def evaluated(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
+        """Losses as `losses` has them, and `predictions`."""
+        losses, outputs = self.losses(model, batch)
+        return losses, self.predictions(outputs)
+
+    def units(self, encoded: Encoded, examples: Tensor) -> int:
+        """What the summed losses of these examples, int64 [n], are divided by: how many there are.
+
+        Of answers whose every token counts alike, how many tokens.
+        """
+        return len(examples)
+
     @abstractmethod
     def predictions(self, outputs: Any) -> Any:
         """[B], what `measure` takes: a tensor where the outputs are, or a sequence."""
+
+    def references(self, examples: Split | Encoded) -> Any:
+        """[N], what `measure` compares predictions with: targets, or what tells more."""
+        return examples.targets
+
+    def right(self, references: Any) -> Any:
+        """[N], predictions with which there is nothing wrong."""
+        return references
 
     @abstractmethod
     def measure(
@@ -147,7 +169,7 @@ class Objective(ABC):
         Args:
             metrics: from `beftkit.training.evaluation.load_metrics`.
             predictions: [N].
-            targets: [N], as in `Split` or `Encoded`.
+            targets: [N], `references`.
 
         Raises:
             BeftError: nothing to compare, or a metric that does not fit the targets.

@@ -169,7 +169,9 @@ class Task:
         """The hub's columns of an example's texts, as a model that meets it so is given them."""
         if self.prompt is None or not self.asked(kind):
             return self.columns
-        return self.columns or self.prompt.needs  # the same, in the order of the fields
+        if self.columns:
+            return self.columns  # the same, in the order of the fields
+        return tuple(name for name in self.prompt.needs if name != "answers")  # those are asked for
 
     def texts_as(self, kind: Kind) -> tuple[str, ...]:
         """An example's texts, as templates over `columns_as`; a prompt is made of columns."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from beftkit.errors import BeftError, Unreachable, UsageError, option
 from beftkit.models import code_of
 from beftkit.objectives import has_head, held_labels, kind_of
-from beftkit.registry import Kind, Task
+from beftkit.registry import TASKS, Kind, Task
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.fisher import FisherSettings
 from beftkit.settings.names import check_regime
@@ -20,10 +20,12 @@ from beftkit.tasks import (
     check_metric,
     load_files,
     load_task,
+    load_written,
     read_label_map,
     relabel,
     unnamed,
 )
+from beftkit.tasks.own_prompts import PROMPT_COLUMN
 from beftkit.tasks.sources import encoded_task
 from beftkit.tasks.table import listed
 from beftkit.tuning.choice import parse_bias, parse_layers
@@ -56,6 +58,14 @@ def load_data(
 
     def read(names: Sequence[str] | None) -> Data:
         label_map = given if names else None
+        if s.answer_column:
+            return load_written(
+                s.train_file,
+                s.validation_file,
+                prompt_column=columns or PROMPT_COLUMN,
+                answers_column=s.answer_column,
+                quotes=s.quotes,
+            )
         if s.task:
             return load_task(
                 s.task,
@@ -142,7 +152,8 @@ def check_task(settings: Loading, kind: Kind | None) -> Task:
     Raises:
         UsageError: there is no such task or regime, or no model with a head reads it.
     """
-    task = encoded_task(settings.task or "")
+    task = TASKS.get(settings.task or "") if kind else None  # else nothing says that it is asked
+    task = task or encoded_task(settings.task or "")
     if isinstance(settings, TrainSettings):
         try:
             check_regime(task.name, settings.regime, kind)

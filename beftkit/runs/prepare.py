@@ -165,7 +165,8 @@ def check_metrics(names: Sequence[str], objective: Objective, data: Data, trust:
     """
     metrics = load_metrics(names, trust)
     for split in data.validation.values():
-        objective.measure(metrics, split.targets, split.targets)
+        wanted = objective.references(split)
+        objective.measure(metrics, objective.right(wanted), wanted)
     return metrics
 
 

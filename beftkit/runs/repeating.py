@@ -183,6 +183,8 @@ class _Repetition:
         filled |= self.met(filled.get("task", s.task))
         if had.label_map and "label_map" not in own and not (self.other and "task" in own):
             filled["label_map"] = had.label_map
+        if had.answer_column and not {"answer_column", "label_column", "task"} & own:
+            filled["answer_column"] = had.answer_column
         if had.validation_size and "validation_size" not in own:
             if self.other:
                 drew = f"the run's own evaluation drew {had.validation_size} (--validation-size)"

@@ -24,7 +24,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Regimes = Literal["low", "medium", "high", "all"]
 #: examples a batch of training, where neither the user nor the task says otherwise
 BATCH = 16
-_TASKS = f"{', '.join(ENCODED[:-1])} or {ENCODED[-1]}."
+_TASKS = f"{', '.join(ENCODED)}; of causal language models also squad and drop."
 
 
 def described(default: Any, panel: str, description: str, **rules: Any) -> Any:
@@ -166,6 +166,11 @@ class ColumnsPart(TextsPart):
     """Columns of the user's own files."""
 
     label_column: str | None = of_data(None, "The column of labels or values.")
+    answer_column: str | None = of_data(
+        None,
+        "Instead of labels: right answers that a causal language model is to write behind the text "
+        "of --text-columns, a whole prompt; several with | between them.",
+    )
     label_map: str | None = of_data(
         None,
         "LABEL=NAME,...: which class of a classifier that is kept each label of the data is, where "

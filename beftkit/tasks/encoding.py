@@ -14,6 +14,7 @@ from torch import Tensor
 
 from beftkit.errors import BeftError, option
 from beftkit.tasks.data import Split
+from beftkit.tasks.prompts import Prompted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,12 +32,16 @@ class Batch:
             where the examples have them; ``answer_at``, int64 [R, A], where their rows end in an
             answer: the places of its tokens in the row, -1 behind those of a shorter one.
         targets: [B], class ids as int64, or values as float32.
+            Where answers are to be written ``prompt_input_ids`` and ``prompt_attention_mask``,
+            int64 [R, P], the prompts alone, filled up on the left.
         index: int64 [R], which of the B examples a row belongs to; None: row i is example i.
+        tokenizer: makes texts of what is written; None: nothing is.
     """
 
     inputs: dict[str, Tensor]
     targets: Tensor
     index: Tensor | None = None
+    tokenizer: Any = None
 
     @property
     def examples(self) -> int:
@@ -62,6 +67,9 @@ class Encoded:
         notes: what a user should be told, one line each.
         by_length: whether evaluation puts rows of one length together, as padding would be read.
         answers: int64 [R], how many of a row's last tokens are its answer; None: there are none.
+        asked: the N examples, where metrics want more than targets; else empty.
+        prompts: the N prompts alone, where answers are to be written.
+        tokenizer: as in `Batch`.
     """
 
     ids: Tensor
@@ -77,6 +85,9 @@ class Encoded:
     notes: tuple[str, ...] = ()
     by_length: bool = False
     answers: Tensor | None = None
+    asked: tuple[Prompted, ...] = ()
+    prompts: Encoded | None = None
+    tokenizer: Any = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -108,6 +119,9 @@ class Encoded:
             starts=torch.cat([zero, self.row_lengths[rows].cumsum(0)]),
             first_row=torch.cat([zero, torch.tensor([len(one) for one in chosen]).cumsum(0)]),
             targets=self.targets[examples],
+            answers=None if self.answers is None else self.answers[rows],
+            asked=tuple(self.asked[n] for n in examples.tolist()) if self.asked else (),
+            prompts=None if self.prompts is None else self.prompts.take(examples),
         )
 
     def batch(
@@ -152,7 +166,10 @@ class Encoded:
             behind = width if self.padding_side == "left" else lengths.unsqueeze(1)
             place = torch.arange(int(counts.max()))
             inputs["answer_at"] = torch.where(place < counts, behind - counts + place, -1)
-        return _moved(Batch(inputs, self.targets[examples], index), device)
+        if self.prompts is not None:
+            alone = self.prompts.batch(examples).inputs
+            inputs |= {f"prompt_{name}": value for name, value in alone.items()}
+        return _moved(Batch(inputs, self.targets[examples], index, self.tokenizer), device)
 
     @cached_property
     def _one_row_each(self) -> bool:
@@ -196,6 +213,7 @@ def _moved(batch: Batch, device: torch.device | str | None) -> Batch:
         {name: move(tensor) for name, tensor in batch.inputs.items()},
         move(batch.targets),
         None if batch.index is None else move(batch.index),
+        batch.tokenizer,
     )
 
 

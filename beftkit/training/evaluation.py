@@ -25,7 +25,7 @@ class Evaluation:
     Attributes:
         metrics: by name; with several splits ``accuracy_matched``, ``accuracy_mismatched``. None:
             not defined here (a correlation of constant predictions).
-        loss: mean over all examples.
+        loss: mean over all examples, or over the tokens of their answers (`Objective.units`).
         examples: how many there were.
         seconds: wall time.
         baselines: by name, what one prediction for all examples gets (`Objective.baseline`); None:
@@ -131,6 +131,8 @@ def evaluate_model(
         batch_size: examples a forward pass.
         watcher: told each batch.
     """
+    import torch
+
     from beftkit.tasks import plan_evaluation
 
     watcher = watcher or Unwatched()
@@ -140,7 +142,7 @@ def evaluate_model(
     found: dict[str, float | None] = {}
     baselines: dict[str, float | None] = {}
     errors: dict[str, float | None] = {}
-    total, count, constant = 0.0, 0, True
+    total, count, units, constant = 0.0, 0, 0, True
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     batches = {
         name: plan_evaluation(split.lengths, batch_size, by_length=split.by_length)[share]
@@ -152,19 +154,21 @@ def evaluate_model(
             mine = told(watcher, batches[name])
             predictions, loss = _predict(model, split, objective, accelerator, mine)
             suffix = name.removeprefix("validation") if len(splits) > 1 else ""
-            measured = objective.measure(metrics, predictions, split.targets)
-            same = objective.baseline(metrics, split.targets)
-            spread = objective.standard_errors(metrics, predictions, split.targets)
+            wanted = objective.references(split)
+            measured = objective.measure(metrics, predictions, wanted)
+            same = objective.baseline(metrics, wanted)
+            spread = objective.standard_errors(metrics, predictions, wanted)
             for held, values in ((found, measured), (baselines, same), (errors, spread)):
                 for key, value in values.items():
                     held[f"{key}{suffix}"] = value if math.isfinite(value) else None
             constant = constant and _all_the_same(predictions)
             total, count = total + loss, count + len(split)
+            units += objective.units(split, torch.arange(len(split)))
     finally:
         model.train(was_training)
     seconds = time.perf_counter() - started
     more = baselines, errors, constant, objective.constant
-    return Evaluation(found, total / count, count, seconds, *more)
+    return Evaluation(found, total / units, count, seconds, *more)
 
 
 def _all_the_same(predictions: Sequence[Any]) -> bool:
@@ -191,9 +195,9 @@ def _predict(
     with torch.inference_mode(), accelerator.autocast():
         for examples in batches:
             batch = split.batch(examples, device=accelerator.device)
-            loss, outputs = objective.losses(model, batch)
+            loss, predicted = objective.evaluated(model, batch)
             losses.append(loss.sum(dtype=torch.float32).double())
-            parts.append(objective.predictions(outputs))
+            parts.append(predicted)
             mine.append(examples)
     order = [at for examples in mine for at in examples.tolist()]
     predicted = [one for part in parts for one in _on_cpu(part)]
