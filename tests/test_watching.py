@@ -247,6 +247,9 @@ def patient() -> None:
 
     from beftkit.objectives.heads import HeadObjective
 
+    # A shell starts what runs in its background with Ctrl-C ignored, and tests may be run there.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def slow(*_: object) -> object:
         print("a batch", file=sys.stderr, flush=True)
         time.sleep(60)

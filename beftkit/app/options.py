@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from beftkit.app.common import CONVENTIONS
 from beftkit.app.help import HelpfulCommand
 from beftkit.settings.names import former_names
-from beftkit.settings.parts import OUTPUT
+from beftkit.settings.topics import OUTPUT
 from beftkit.spelling import flag_of
 
 

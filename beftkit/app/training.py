@@ -15,7 +15,7 @@ from beftkit.app.progress import IS_MAIN, looked_at, watched
 from beftkit.errors import UsageError
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.fisher import FisherSettings
-from beftkit.settings.parts import Part
+from beftkit.settings.topics import Part
 from beftkit.settings.train import TrainSettings
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from beftkit.app.common import Format, OutputOption, QuietOption, put, say, show
 from beftkit.app.options import flag, late_command, panel, with_settings
 from beftkit.app.progress import IS_MAIN, watched
 from beftkit.errors import BeftError, UsageError
-from beftkit.settings.parts import DATA, MODEL, Part
 from beftkit.settings.predict import ExportSettings, PredictSettings
+from beftkit.settings.topics import DATA, MODEL, Part
 
 _BASE = "The adapter's base, where it is not the one that it names."
 BaseOption = Annotated[str | None, panel(MODEL, _BASE, "--base")]

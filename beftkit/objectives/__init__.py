@@ -18,6 +18,7 @@ from beftkit.registry import Kind
 from beftkit.tasks import Data
 
 if TYPE_CHECKING:
+    from beftkit.settings.predict import PredictSettings
     from beftkit.settings.resolve import Loading, Opening
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Use",
     "has_head",
     "held_labels",
+    "is_language_model",
     "kind_of",
     "kind_said",
     "make_objective",
@@ -48,9 +50,16 @@ def make_objective(
     return made
 
 
-def kind_of(settings: Loading) -> tuple[Kind | None, tuple[str, ...]]:
+def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str, ...]]:
     """`beftkit.objectives.kinds.kind_of`, imported when it is asked for."""
     from beftkit.objectives.kinds import kind_of as found
+
+    return found(settings)
+
+
+def is_language_model(settings: PredictSettings) -> bool:
+    """`beftkit.objectives.kinds.is_language_model`, imported when it is asked for."""
+    from beftkit.objectives.kinds import is_language_model as found
 
     return found(settings)
 

@@ -67,6 +67,19 @@ class CausalObjective(Objective):
             trust_remote_code=settings.trust_remote_code,
         )
 
+    def pipeline(self, model: Any, tokenizer: Any, max_length: int) -> Any:
+        raise BeftError(
+            "transformers has no pipeline that asks a task's prompt; call the predictor itself"
+        )
+
+    def alone(self, length: int) -> list[str]:
+        return [
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            'model = AutoModelForCausalLM.from_pretrained("FOLDER")',
+            'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
+        ]
+
     def snippet(self, use: Use) -> list[str]:
         name = "AutoModelForCausalLM"
         peft = [

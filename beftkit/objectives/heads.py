@@ -95,6 +95,15 @@ class HeadObjective(Measured):
         # Half-precision logits round the loss; float64 ones stay for those who check gradients.
         return logits if logits.dtype == torch.float64 else logits.float()
 
+    def alone(self, length: int) -> list[str]:
+        return [
+            "from transformers import pipeline",
+            "",
+            f'cut = {{"truncation": True, "max_length": {length}}}',
+            f'answer = pipeline("{self.pipeline_tag}", model="FOLDER", **cut)',
+            'answer("a text")',
+        ]
+
     def snippet(self, use: Use) -> list[str]:
         name = "AutoModelForSequenceClassification"
         autocast = f", torch.autocast(model.device.type, {use.half})" if use.half else ""

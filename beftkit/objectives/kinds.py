@@ -9,6 +9,7 @@ from beftkit.models import load_config
 from beftkit.registry import TASKS, Kind, Task
 
 if TYPE_CHECKING:
+    from beftkit.settings.predict import PredictSettings
     from beftkit.settings.resolve import Loading
 
 #: types that have a causal class and see the whole text all the same, unless ``is_decoder`` is set;
@@ -18,7 +19,15 @@ _WITH_HEAD = "ForSequenceClassification"
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
-def kind_of(settings: Loading) -> tuple[Kind | None, tuple[str, ...]]:
+def is_language_model(settings: PredictSettings) -> bool:
+    """Whether a prompt is all that a checkpoint can be asked: causal, and without a classifier."""
+    s = settings
+    config = load_config(s.model, revision=s.revision, trust_remote_code=s.trust_remote_code)
+    headed = any(name.endswith(_WITH_HEAD) for name in config.architectures or ())
+    return _is_causal(config) and not headed
+
+
+def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str, ...]]:
     """How the examples that settings name meet their model.
 
     Said by ``as_``, else by the architecture that the checkpoint's configuration names, else by the

@@ -200,6 +200,14 @@ class Objective(ABC):
         raise BeftError(f"transformers has no pipeline that answers as {self.pipeline_tag} does")
 
     @abstractmethod
+    def alone(self, length: int) -> list[str]:
+        """Lines of Python that use a whole model's folder, FOLDER, with transformers alone.
+
+        Args:
+            length: tokens a text is cut to.
+        """
+
+    @abstractmethod
     def described(self) -> str:
         """What the model gives, for its card."""
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from beftkit.runs.planning import Plan
     from beftkit.selection.planning import CellPlan, SelectPlan
     from beftkit.settings.fisher import FisherSettings
-    from beftkit.settings.parts import Part as Settings
     from beftkit.settings.select import SelectSettings
+    from beftkit.settings.topics import Part as Settings
     from beftkit.settings.train import TrainSettings
 
 Facts = Iterable[tuple[str, str]]

@@ -202,7 +202,9 @@ def advice(found: Selection) -> Advice:
         lines[0] = f"{lines[0][:-1]} ({group.label})."
     if scalars := _scalars(found, group, bias):
         share = f"{scalars:,} of {found.total:,} scalars ({100 * scalars / found.total:.4f} %)"
-        lines.append(f"It costs {share}, and the classifier.")
+        runs = [run for cell in found.cells for run in cell.runs.values()]
+        head = any(run.head_scalars != 0 for run in runs)  # older files do not say
+        lines.append(f"It costs {share}{', and the classifier' if head else ''}.")
     return Advice(lines, next_command(found, group, bias))
 
 

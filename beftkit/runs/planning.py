@@ -31,8 +31,8 @@ from beftkit.runs.prepare import (
 )
 from beftkit.runs.publishing import check_wanted
 from beftkit.settings.fisher import FisherSettings
-from beftkit.settings.parts import Part
 from beftkit.settings.resolve import Loading
+from beftkit.settings.topics import Part
 from beftkit.settings.train import TrainSettings
 from beftkit.shown import Shown
 from beftkit.tasks import Data

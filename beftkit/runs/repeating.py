@@ -16,7 +16,7 @@ from typing import Any
 
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import same_file
-from beftkit.objectives import kind_said
+from beftkit.objectives import has_head, kind_said
 from beftkit.registry import TASKS
 from beftkit.runs.folders import ADAPTER, MODEL, SETTINGS
 from beftkit.runs.provenance import kept
@@ -254,8 +254,15 @@ class _Repetition:
                 raise UsageError(f"{option('as', s.as_)}: it was trained as {was}; leave it out")
             return {}
         known = TASKS.get(task or "")
-        both = known is not None and known.prompt is not None and bool(known.fields)
-        return {"as_": was} if was is not None and both else {}
+        if was is not None and known is not None and known.prompt is not None and known.fields:
+            return {"as_": was}
+        if not has_head(was):
+            able = ", ".join(name for name, one in TASKS.items() if one.prompt and one.fields)
+            raise UsageError(
+                f"the adapter answers a task's prompt ({was}), and {task or 'this file'} has none; "
+                f"expected --task, one of {able}"
+            )
+        return {}
 
     def tokenizer(self) -> dict[str, Any]:
         """The run's, where it was not the model's own."""

@@ -79,9 +79,10 @@ def run_summary(result: TrainResult, base: Path) -> CellRun:
     counts = at, run.steps, run.epochs, run.train_seconds, run.eval_seconds
     what = result.bias, folder, result.scalars, result.percent, best, last, *counts
     if run.best is None:
-        return CellRun(*what)
+        return CellRun(*what, head_scalars=result.head_scalars)
     return CellRun(
         *what,
+        head_scalars=result.head_scalars,
         standard_errors=run.best.standard_errors,
         baselines=run.best.baselines,
         baseline_is=run.best.baseline_is,

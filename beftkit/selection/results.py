@@ -31,6 +31,7 @@ class CellRun(Shown):
         standard_errors: of ``best``, one each at this many examples; empty where not known.
         baselines: what a constant prediction gets, and ``baseline_is`` its name.
         stayed: no evaluation was better than a constant prediction.
+        head_scalars: of classifier and pooler bias; None: not known.
     """
 
     bias: str
@@ -48,6 +49,7 @@ class CellRun(Shown):
     baselines: Mapping[str, float | None] = field(default_factory=dict, kw_only=True)
     baseline_is: str = field(default="", kw_only=True)
     stayed: bool = field(default=False, kw_only=True)
+    head_scalars: int | None = field(default=None, kw_only=True)
 
     def in_short(self) -> dict[str, Any]:
         """What its line says."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from beftkit.settings import parts
-from beftkit.settings.parts import of_evaluation, of_model
+from beftkit.settings.topics import Part, of_evaluation, of_model
 
 
-class AdapterPart(parts.Part):
+class AdapterPart(Part):
     """What is put onto the model, and how much of the data at once."""
 
     adapter: str | None = of_model(

@@ -7,14 +7,22 @@ from typing import Any, Literal
 from pydantic import field_validator, model_validator
 
 from beftkit.settings import parts
-from beftkit.settings.parts import described, of_data, of_device, of_model, seeds_checked, words_of
+from beftkit.settings.topics import (
+    Part,
+    described,
+    of_data,
+    of_device,
+    of_model,
+    seeds_checked,
+    words_of,
+)
 
 WHAT = "What is measured"
 #: examples a backward pass by default, and as the published code has it
 BATCH, BATCH_PUBLISHED = 16, 8
 
 
-class MeasurePart(parts.Part):
+class MeasurePart(Part):
     """What is measured, and of which heads."""
 
     head_seeds: tuple[int, ...] = of_model(

@@ -6,18 +6,24 @@ base first: that is how pydantic collects them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import field_validator
 
 from beftkit.registry import ENCODED, MAX_LENGTH
-from beftkit.settings.names import check_task, renamed
-
-MODEL, WHAT, DATA = "Model", "What trains", "Data"
-OPTIMISATION, DEVICE = "Optimisation", "Precision and device"
-EVALUATION, OUTPUT = "Evaluation and logging", "Output"
+from beftkit.settings.names import check_task
+from beftkit.settings.topics import (
+    Part,
+    of_choice,
+    of_course,
+    of_data,
+    of_device,
+    of_evaluation,
+    of_model,
+    of_output,
+    seeds_checked,
+    words_of,
+)
 
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -25,53 +31,6 @@ Regimes = Literal["low", "medium", "high", "all"]
 #: examples a batch of training, where neither the user nor the task says otherwise
 BATCH = 16
 _TASKS = f"{', '.join(ENCODED)}; of causal language models also squad and drop."
-
-
-def described(default: Any, panel: str, description: str, **rules: Any) -> Any:
-    """A field that is a flag as well: its help, its topic, other spellings as ``aliases``.
-
-    ``former``: names of fields that are taken for it and shown nowhere.
-    """
-    extra = {name: rules.pop(name, ()) for name in ("aliases", "former")} | {"panel": panel}
-    return Field(default, description=description, json_schema_extra=extra, **rules)
-
-
-def topic(panel: str) -> Callable[..., Any]:
-    """A field of this topic: its default, its description, its rules."""
-    return lambda default, text, **rules: described(default, panel, text, **rules)
-
-
-of_model, of_choice, of_data, of_course, of_device, of_evaluation, of_output = map(
-    topic, (MODEL, WHAT, DATA, OPTIMISATION, DEVICE, EVALUATION, OUTPUT)
-)
-
-
-class Part(BaseModel):
-    """What all settings have in common: no unknown key, no change afterwards, paths are texts."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-    @model_validator(mode="before")
-    @classmethod
-    def _texts(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        values = renamed(cls, values)
-        return {key: str(one) if isinstance(one, Path) else one for key, one in values.items()}
-
-
-def words_of(value: Any) -> Any:
-    """``0,1,2``, a single value and a list are lists."""
-    if isinstance(value, str):
-        return [word for word in value.replace(" ", "").split(",") if word]
-    return [value] if isinstance(value, int | float) else value
-
-
-def seeds_checked(value: tuple[int, ...]) -> tuple[int, ...]:
-    """Seeds as they may be."""
-    if min(value) < 0 or len(set(value)) < len(value):
-        raise ValueError("expected different whole numbers from 0 on")
-    return value
 
 
 class ModelPart(Part):
@@ -117,8 +76,8 @@ class ChoicePart(Part):
     allow_partial: bool = of_choice(False, "Accept a role that only some layers have.")
 
 
-class TaskPart(Part):
-    """A task of the registry."""
+class TaskNamePart(Part):
+    """A task of the registry, and how it meets the model."""
 
     task: str | None = of_data(None, _TASKS)
     as_: Literal["choice", "classes"] | None = of_data(
@@ -126,15 +85,20 @@ class TaskPart(Part):
         "How the task meets the model. choice: a prompt and its answers, by a causal language "
         "model's own head; classes: a classifier over the text.  [by the model's architecture]",
     )
-    data_dir: str | None = of_data(
-        None, "Folder of GLUE or SuperGLUE in its original layout; without it the hub."
-    )
-    data_revision: str | None = of_data(None, "The data set's revision on the hub.")
 
     @field_validator("task")
     @classmethod
     def _known(cls, value: str | None) -> str | None:
         return value if value is None else check_task(value)
+
+
+class TaskPart(TaskNamePart):
+    """A task of the registry, and where it lies."""
+
+    data_dir: str | None = of_data(
+        None, "Folder of GLUE or SuperGLUE in its original layout; without it the hub."
+    )
+    data_revision: str | None = of_data(None, "The data set's revision on the hub.")
 
 
 class TrainFilePart(Part):

@@ -6,13 +6,19 @@ from typing import Literal
 
 from beftkit.settings import parts
 from beftkit.settings.evaluate import AdapterPart
-from beftkit.settings.parts import Dtype, of_model, of_output
+from beftkit.settings.parts import Dtype
+from beftkit.settings.topics import of_model, of_output
 
 
 class PredictSettings(
-    parts.DevicePart, parts.LengthPart, parts.TextsPart, AdapterPart, parts.ModelPart
+    parts.DevicePart,
+    parts.LengthPart,
+    parts.TextsPart,
+    parts.TaskNamePart,
+    AdapterPart,
+    parts.ModelPart,
 ):
-    """Everything that decides what a model answers; an adapter of ours knows its base."""
+    """Everything that decides what a model answers; an adapter of ours knows its base and task."""
 
     threshold: float | None = of_output(
         None,

@@ -12,10 +12,10 @@ from beftkit.errors import BeftError, UsageError
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.fisher import FisherSettings
 from beftkit.settings.names import renamed
-from beftkit.settings.parts import Part
 from beftkit.settings.predict import ExportSettings, PredictSettings
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.sentences import sentence
+from beftkit.settings.topics import Part
 from beftkit.settings.train import TrainSettings
 from beftkit.spelling import flag_of
 

@@ -7,17 +7,8 @@ from typing import Any, ClassVar
 from pydantic import field_validator, model_validator
 
 from beftkit.settings.names import check_regime
-from beftkit.settings.parts import (
-    DataPart,
-    HeadPart,
-    ModelPart,
-    Part,
-    Regimes,
-    RunPart,
-    described,
-    of_course,
-    of_data,
-)
+from beftkit.settings.parts import DataPart, HeadPart, ModelPart, Regimes, RunPart
+from beftkit.settings.topics import Part, described, of_course, of_data
 from beftkit.settings.train import TrainSettings
 
 CHOICE = "Selection"

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from beftkit.settings.parts import Part
+from beftkit.settings.topics import Part
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _WIDTH = 100
