@@ -22,21 +22,21 @@ OPTIONS = {
         output seed
     """,
     "train": """
-        accumulation adapter-format allow-partial as batch-size beta1 beta2 bias config data-dir
-        data-revision device device-map dry-run dtype early-stopping epochs eps eval-batch-size
-        eval-steps format freeze-head gradient-checkpointing group-by-length keep label-column
-        label-map layers log-steps lr max-grad-norm max-length max-steps metric new-head
-        no-allow-partial no-freeze-head no-gradient-checkpointing no-group-by-length no-new-head
-        no-quotes no-regression no-save-snapshots no-trust-remote-code output overwrite precision
-        push-to-hub quiet quotes regime regression report-to resume revision save-snapshots
-        save-steps schedule seed seeds task text-columns time tokenizer track-steps train-file
-        train-size trust-remote-code validation-file validation-size warmup weight-decay
+        accumulation adapter-format allow-partial answer-column as batch-size beta1 beta2 bias
+        config data-dir data-revision device device-map dry-run dtype early-stopping epochs eps
+        eval-batch-size eval-steps format freeze-head gradient-checkpointing group-by-length keep
+        label-column label-map layers log-steps lr max-grad-norm max-length max-steps metric
+        new-head no-allow-partial no-freeze-head no-gradient-checkpointing no-group-by-length
+        no-new-head no-quotes no-regression no-save-snapshots no-trust-remote-code output overwrite
+        precision push-to-hub quiet quotes regime regression report-to resume revision
+        save-snapshots save-steps schedule seed seeds task text-columns time tokenizer track-steps
+        train-file train-size trust-remote-code validation-file validation-size warmup weight-decay
     """,
     "evaluate": """
-        adapter as batch-size data-dir data-revision device device-map dtype eval-batch-size format
-        label-column label-map max-length metric no-quotes no-trust-remote-code output precision
-        quiet quotes revision task text-columns tokenizer trust-remote-code validation-file
-        validation-size
+        adapter answer-column as batch-size data-dir data-revision device device-map dtype
+        eval-batch-size format label-column label-map max-length metric no-quotes
+        no-trust-remote-code output precision quiet quotes revision task text-columns tokenizer
+        trust-remote-code validation-file validation-size
     """,
     "predict": """
         adapter all-probabilities as base batch-size device device-map dtype eval-batch-size file
@@ -48,22 +48,23 @@ OPTIONS = {
         trust-remote-code
     """,
     "fisher": """
-        allow-inert as batch-size buffer-mib candidates data-dir data-revision device device-map
-        dry-run dtype examples format gradient-checkpointing head-seeds label-column label-map
-        max-length new-head no-allow-inert no-gradient-checkpointing no-new-head no-quotes
+        allow-inert answer-column as batch-size buffer-mib candidates data-dir data-revision device
+        device-map dry-run dtype examples format gradient-checkpointing head-seeds label-column
+        label-map max-length new-head no-allow-inert no-gradient-checkpointing no-new-head no-quotes
         no-regression no-trust-remote-code output precision quiet quotes reduce regression revision
         seed snapshots task text-columns time tokenizer tower train-file train-size
         trust-remote-code variant
     """,
     "select": """
-        accumulation allow-inert as batch-size beta1 beta2 candidates config data-dir data-revision
-        device device-map dry-run dtype early-stopping epochs eps eval-batch-size eval-steps fisher
-        format gradient-checkpointing group-by-length label-column label-map log-steps lr lrs
-        max-grad-norm max-length metric new-head no-allow-inert no-fisher no-gradient-checkpointing
-        no-group-by-length no-new-head no-quotes no-regression no-trust-remote-code no-verify output
-        overwrite precision probe-steps quiet quotes regime regimes regression report-to resume
-        revision save-steps schedule seed seeds task text-columns time tokenizer train-file
-        train-size trust-remote-code validation-file validation-size verify warmup weight-decay
+        accumulation allow-inert answer-column as batch-size beta1 beta2 candidates config data-dir
+        data-revision device device-map dry-run dtype early-stopping epochs eps eval-batch-size
+        eval-steps fisher format gradient-checkpointing group-by-length label-column label-map
+        log-steps lr lrs max-grad-norm max-length metric new-head no-allow-inert no-fisher
+        no-gradient-checkpointing no-group-by-length no-new-head no-quotes no-regression
+        no-trust-remote-code no-verify output overwrite precision probe-steps quiet quotes regime
+        regimes regression report-to resume revision save-steps schedule seed seeds task
+        text-columns time tokenizer train-file train-size trust-remote-code validation-file
+        validation-size verify warmup weight-decay
     """,
     "report": """
         output quiet title

@@ -94,21 +94,26 @@ class Generation(CausalObjective):
         texts: list[str] = outputs
         return texts
 
-    def references(self, examples: Split | Encoded) -> tuple[Prompted, ...]:
-        return examples.asked
-
-    def right(self, references: Any) -> list[str]:
-        return [one.gold[0] for one in references]
+    def right(self, split: Split) -> list[str]:
+        return [one.gold[0] for one in split.asked]
 
     def measure(
-        self, metrics: Sequence[Any], predictions: Any, targets: Any
+        self,
+        metrics: Sequence[Any],
+        predictions: Any,
+        targets: Any,
+        asked: Sequence[Prompted] = (),
     ) -> Mapping[str, float]:
-        return measure_written(metrics, predictions, targets)
+        return measure_written(metrics, predictions, asked)
 
     def standard_errors(
-        self, metrics: Sequence[Any], predictions: Any, targets: Any
+        self,
+        metrics: Sequence[Any],
+        predictions: Any,
+        targets: Any,
+        asked: Sequence[Prompted] = (),
     ) -> Mapping[str, float]:
-        return written_errors(metrics, predictions, targets)
+        return written_errors(metrics, predictions, asked)
 
     def settings(self, task: Task | None) -> Mapping[str, Any]:
         """Those published for SQuAD and DROP; for files of the user's own as well."""

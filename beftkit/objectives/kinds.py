@@ -42,8 +42,9 @@ def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str
     """
     s = settings
     task = TASKS.get(s.task or "")
-    if s.answer_column or (task and not task.fields and task.kind == "generation"):
-        _check_writes(s)
+    own = getattr(s, "answer_column", None)
+    if own or (task and task.kind == "generation"):
+        _check_writes(s, own)
         return "generation", ()
     if task is None or task.prompt is None:
         if s.as_ == "choice":
@@ -73,14 +74,12 @@ def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str
     return task.prompt.kind, ()
 
 
-def _check_writes(settings: Loading) -> None:
+def _check_writes(settings: Loading | PredictSettings, column: str | None) -> None:
     """Refuse what does not go with answers that are written."""
     s = settings
-    given: dict[str, Any] = {"as": s.as_, "label_column": s.label_column, "label_map": s.label_map}
-    if s.answer_column:
-        name, given["task"] = option("answer_column", s.answer_column), s.task
-    else:
-        name = option("task", s.task)
+    names = ("label_column", "label_map", *(["task"] if column else []))
+    given = {"as": s.as_, **{one: getattr(s, one, None) for one in names}}
+    name = option("answer_column", column) if column else option("task", s.task)
     others = [option(key, value) for key, value in given.items() if value]
     others += ["--new-head"] if s.head == "fresh" else []
     if others:

@@ -11,7 +11,7 @@ import numpy as np
 from beftkit.errors import BeftError
 from beftkit.objectives.answers import Answer
 from beftkit.objectives.objective import Objective
-from beftkit.tasks import compute_metrics, standard_errors
+from beftkit.tasks import Prompted, compute_metrics, standard_errors
 
 
 class Measured(Objective):
@@ -23,12 +23,20 @@ class Measured(Objective):
     own_ids: tuple[int, ...] = ()
 
     def measure(
-        self, metrics: Sequence[Any], predictions: Any, targets: Any
+        self,
+        metrics: Sequence[Any],
+        predictions: Any,
+        targets: Any,
+        asked: Sequence[Prompted] = (),
     ) -> Mapping[str, float]:
         return compute_metrics(metrics, self._own(predictions), self._own(targets))
 
     def standard_errors(
-        self, metrics: Sequence[Any], predictions: Any, targets: Any
+        self,
+        metrics: Sequence[Any],
+        predictions: Any,
+        targets: Any,
+        asked: Sequence[Prompted] = (),
     ) -> Mapping[str, float]:
         return standard_errors(metrics, self._own(predictions), self._own(targets))
 
@@ -36,12 +44,14 @@ class Measured(Objective):
     def guess(self, targets: Any) -> float | int:
         """The target that suits all of these [N] best."""
 
-    def baseline(self, metrics: Sequence[Any], targets: Any) -> Mapping[str, float]:
+    def baseline(
+        self, metrics: Sequence[Any], targets: Any, asked: Sequence[Prompted] = ()
+    ) -> Mapping[str, float]:
         found: dict[str, float] = {}
         same = np.full(len(targets), self.guess(targets))
         for metric in metrics:
             try:
-                found |= self.measure([metric], same, targets)
+                found |= self.measure([metric], same, targets, asked)
             except BeftError:  # code of others that cannot bear constants
                 continue
         return found

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from beftkit.models import Loaded
     from beftkit.registry import Task
     from beftkit.settings.resolve import Opening
-    from beftkit.tasks import Batch, Encoded
+    from beftkit.tasks import Batch, Encoded, Prompted
 
 
 @dataclass(frozen=True)
@@ -152,30 +152,33 @@ class Objective(ABC):
     def predictions(self, outputs: Any) -> Any:
         """[B], what `measure` takes: a tensor where the outputs are, or a sequence."""
 
-    def references(self, examples: Split | Encoded) -> Any:
-        """[N], what `measure` compares predictions with: targets, or what tells more."""
-        return examples.targets
-
-    def right(self, references: Any) -> Any:
+    def right(self, split: Split) -> Any:
         """[N], predictions with which there is nothing wrong."""
-        return references
+        return split.targets
 
     @abstractmethod
     def measure(
-        self, metrics: Sequence[Any], predictions: Any, targets: Any
+        self,
+        metrics: Sequence[Any],
+        predictions: Any,
+        targets: Any,
+        asked: Sequence[Prompted] = (),
     ) -> Mapping[str, float]:
         """Metrics by name, NaN where one is not defined.
 
         Args:
             metrics: from `beftkit.training.evaluation.load_metrics`.
             predictions: [N].
-            targets: [N], `references`.
+            targets: [N], as in `Split` or `Encoded`.
+            asked: [N], likewise; empty where a head reads texts.
 
         Raises:
             BeftError: nothing to compare, or a metric that does not fit the targets.
         """
 
-    def baseline(self, metrics: Sequence[Any], targets: Any) -> Mapping[str, float]:
+    def baseline(
+        self, metrics: Sequence[Any], targets: Any, asked: Sequence[Prompted] = ()
+    ) -> Mapping[str, float]:
         """What the same prediction for every example gets: metrics by name as `measure` has them.
 
         NaN where a metric is not defined for it; empty for a kind that has no such prediction.
@@ -183,7 +186,11 @@ class Objective(ABC):
         return {}
 
     def standard_errors(
-        self, metrics: Sequence[Any], predictions: Any, targets: Any
+        self,
+        metrics: Sequence[Any],
+        predictions: Any,
+        targets: Any,
+        asked: Sequence[Prompted] = (),
     ) -> Mapping[str, float]:
         """One standard error of each metric at this many examples, always the same.
 

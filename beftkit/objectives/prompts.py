@@ -75,6 +75,7 @@ def encode_prompts(
         pad_id=int(tokenizer.pad_token_id),
         padding_side=tokenizer.padding_side,
         answers=torch.tensor(answers),
+        asked=tuple(examples),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from beftkit.errors import BeftError, Unreachable, UsageError, option
 from beftkit.models import code_of
 from beftkit.objectives import has_head, held_labels, kind_of
-from beftkit.registry import TASKS, Kind, Task
+from beftkit.registry import Kind, Task
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.fisher import FisherSettings
 from beftkit.settings.names import check_regime
@@ -26,7 +26,7 @@ from beftkit.tasks import (
     unnamed,
 )
 from beftkit.tasks.own_prompts import PROMPT_COLUMN
-from beftkit.tasks.sources import encoded_task
+from beftkit.tasks.sources import offered_task
 from beftkit.tasks.table import listed
 from beftkit.tuning.choice import parse_bias, parse_layers
 
@@ -150,10 +150,9 @@ def check_task(settings: Loading, kind: Kind | None) -> Task:
         kind: how it meets the model; None: in its own manner.
 
     Raises:
-        UsageError: there is no such task or regime, or no model with a head reads it.
+        UsageError: there is no such task or regime, or none that commands take.
     """
-    task = TASKS.get(settings.task or "") if kind else None  # else nothing says that it is asked
-    task = task or encoded_task(settings.task or "")
+    task = offered_task(settings.task or "")
     if isinstance(settings, TrainSettings):
         try:
             check_regime(task.name, settings.regime, kind)

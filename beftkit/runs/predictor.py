@@ -19,13 +19,13 @@ from beftkit.objectives import (
     kind_said,
     objective_told,
 )
-from beftkit.registry import MAX_LENGTH, TASKS
+from beftkit.registry import MAX_LENGTH, OFFERED, TASKS
 from beftkit.runs.adapted import Named, named, put_on
 from beftkit.runs.standing import Standing
 from beftkit.settings.predict import PredictSettings
 from beftkit.settings.resolve import resolve
 from beftkit.settings.signatures import documented
-from beftkit.tasks.sources import encoded_task
+from beftkit.tasks.sources import offered_task
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -292,13 +292,13 @@ def _task_told(
         if s.as_ is not None:
             raise UsageError(f"{option('as', s.as_)}: is how a task meets the model; give --task")
         if info is None and is_language_model(s):
-            asked = ", ".join(name for name, one in TASKS.items() if one.prompt and one.fields)
+            asked = ", ".join(name for name in OFFERED if TASKS[name].prompt)
             raise UsageError(
                 f"{s.model}: is a language model without a classifier; give --task, whose prompt "
                 f"it is asked: one of {asked}"
             )
         return standing, found.labels, ()
-    task = encoded_task(s.task)
+    task = offered_task(s.task)
     if standing.task not in (None, task) or (standing.task is None and standing.columns):
         was = standing.task.name if standing.task else "files of its own"
         raise UsageError(f"{option('task', s.task)}: it was trained on {was}; leave it out")

@@ -165,8 +165,7 @@ def check_metrics(names: Sequence[str], objective: Objective, data: Data, trust:
     """
     metrics = load_metrics(names, trust)
     for split in data.validation.values():
-        wanted = objective.references(split)
-        objective.measure(metrics, objective.right(wanted), wanted)
+        objective.measure(metrics, objective.right(split), split.targets, split.asked)
     return metrics
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import same_file
 from beftkit.objectives import has_head, kind_said
-from beftkit.registry import TASKS
+from beftkit.registry import OFFERED, TASKS
 from beftkit.runs.folders import ADAPTER, MODEL, SETTINGS
 from beftkit.runs.provenance import kept
 from beftkit.runs.said import Said, hub_id, words_of_run
@@ -256,8 +256,9 @@ class _Repetition:
         known = TASKS.get(task or "")
         if was is not None and known is not None and known.prompt is not None and known.fields:
             return {"as_": was}
-        if not has_head(was):
-            able = ", ".join(name for name, one in TASKS.items() if one.prompt and one.fields)
+        prompted = known is not None and known.prompt is not None
+        if not has_head(was) and not prompted and s.answer_column is None:
+            able = ", ".join(name for name in OFFERED if TASKS[name].prompt)
             raise UsageError(
                 f"the adapter answers a task's prompt ({was}), and {task or 'this file'} has none; "
                 f"expected --task, one of {able}"

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from beftkit.errors import UsageError, option
-from beftkit.registry import ENCODED, REGIMES, TASKS, Kind
+from beftkit.registry import OFFERED, REGIMES, TASKS, Kind
 from beftkit.spelling import meant
 
 
@@ -42,7 +42,7 @@ def check_task(task: str) -> str:
         ValueError: it is none.
     """
     if task not in TASKS:
-        raise ValueError(f"expected one of {', '.join(ENCODED)}{meant(task, ENCODED)}")
+        raise ValueError(f"expected one of {', '.join(OFFERED)}{meant(task, OFFERED)}")
     return task
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from beftkit.registry import ENCODED, MAX_LENGTH
+from beftkit.registry import ENCODED, MAX_LENGTH, OFFERED
 from beftkit.settings.names import check_task
 from beftkit.settings.topics import (
     Part,
@@ -30,7 +30,8 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Regimes = Literal["low", "medium", "high", "all"]
 #: examples a batch of training, where neither the user nor the task says otherwise
 BATCH = 16
-_TASKS = f"{', '.join(ENCODED)}; of causal language models also squad and drop."
+_ASKED = [name for name in OFFERED if name not in ENCODED]
+_TASKS = f"{', '.join(ENCODED)}; of causal models also {', '.join(_ASKED)}."
 
 
 class ModelPart(Part):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from beftkit.errors import BeftError, UsageError, option
-from beftkit.registry import ENCODED, TASKS, Kind, Layout, Task
+from beftkit.registry import OFFERED, TASKS, Kind, Layout, Task
 from beftkit.spelling import meant
 from beftkit.tasks.asked import asked_split
 from beftkit.tasks.data import Data, Split
@@ -49,10 +49,10 @@ def load_task(
     Raises:
         BeftError: an unknown task, data that cannot be had, or bad data, with file and line.
     """
-    task = TASKS.get(name) or encoded_task(name)
+    task = TASKS.get(name) or offered_task(name)
     kind = kind or task.kind
     prompts = task.asked(kind)
-    if not prompts and kind != encoded_task(name).kind:
+    if not prompts and kind != offered_task(name).kind:
         able = [task.kind, *((prompt_of(task).kind,) if task.prompt else ())]
         raise BeftError(f"task {name}: no {kind}; expected {' or '.join(able)}")
     if prompts and (labels or label_map):
@@ -90,20 +90,20 @@ def load_task(
     return relabel(data, labels, label_map) if labels else data
 
 
-def encoded_task(name: str) -> Task:
-    """A task that an encoder reads.
+def offered_task(name: str) -> Task:
+    """A task that commands take.
 
     Raises:
-        UsageError: there is no such task, or it is a prompt for a causal model.
+        UsageError: there is no such task, or none that commands take yet.
     """
     task = TASKS.get(name)
     if task is None:
-        known = f"expected one of {', '.join(ENCODED)}{meant(name, ENCODED)}"
+        known = f"expected one of {', '.join(OFFERED)}{meant(name, OFFERED)}"
         raise UsageError(f"{option('task', name)}: {known}")
-    if name not in ENCODED:
+    if name not in OFFERED:
         raise UsageError(
             f"{option('task', name)}: a prompt for a causal language model, which cannot be trained"
-            f" here yet; for a model with a head: {', '.join(ENCODED)}"
+            f" here yet; expected one of {', '.join(OFFERED)}"
         )
     return task
 

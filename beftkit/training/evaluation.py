@@ -154,10 +154,10 @@ def evaluate_model(
             mine = told(watcher, batches[name])
             predictions, loss = _predict(model, split, objective, accelerator, mine)
             suffix = name.removeprefix("validation") if len(splits) > 1 else ""
-            wanted = objective.references(split)
-            measured = objective.measure(metrics, predictions, wanted)
-            same = objective.baseline(metrics, wanted)
-            spread = objective.standard_errors(metrics, predictions, wanted)
+            truth = split.targets, split.asked
+            measured = objective.measure(metrics, predictions, *truth)
+            same = objective.baseline(metrics, *truth)
+            spread = objective.standard_errors(metrics, predictions, *truth)
             for held, values in ((found, measured), (baselines, same), (errors, spread)):
                 for key, value in values.items():
                     held[f"{key}{suffix}"] = value if math.isfinite(value) else None
