@@ -114,7 +114,7 @@ def write_model(
     case: str,
     *,
     steps: int = 0,
-    corpus: Callable[[int, int], list[str]] = texts,
+    learn: Callable[[int, int], list[str]] = texts,
     **options: Any,
 ) -> Path:
     """A tiny language model of a case of `tests.tiny_models`; its tokenizer puts </s> first.
@@ -122,17 +122,17 @@ def write_model(
     Args:
         folder: made.
         case: its id.
-        steps: updates on the corpus; afterwards its biases of the values are spoilt by noise, so
-            that training them has something to mend.
-        corpus: texts of a number and a seed.
+        steps: updates on what it learns; afterwards its biases of the values are spoilt by noise,
+            so that training them has something to mend.
+        learn: so many whole texts of a seed.
         options: of the configuration.
     """
-    tokenizer = wrapped(byte_level(corpus(200, 5), "</s>"))
+    tokenizer = wrapped(byte_level(learn(200, 5), "</s>"))
     size = {"vocab_size": len(tokenizer), "max_position_embeddings": 128, "n_positions": 128}
     model = build(case, **size, **options)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     for step in range(steps):
-        given = tokenizer(corpus(32, 100 + step), padding=True, return_tensors="pt")
+        given = tokenizer(learn(32, 100 + step), padding=True, return_tensors="pt")
         labels = given["input_ids"].masked_fill(given["attention_mask"] == 0, -100)
         model(
             input_ids=given["input_ids"], attention_mask=given["attention_mask"], labels=labels

@@ -124,7 +124,7 @@ def test_a_kind_may_have_no_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Targets(list[str]):
         targets = torch.tensor([1, 0, 1])
-        lengths, by_length = torch.tensor([1, 1, 1]), False
+        lengths, by_length, asked = torch.tensor([1, 1, 1]), False, ()
 
     predicted = [1, 1, 1]
     monkeypatch.setattr(evaluation, "_predict", lambda *what: (predicted, 1.5))

@@ -170,9 +170,7 @@ def test_validated_answers_as_objects(data_hub: DataHub, tmp_path: Path) -> None
 
 def test_an_encoder_is_refused(tmp_path: Path) -> None:
     for task in ONLY_ASKED:
-        with pytest.raises(
-            BeftError, match=f"^task='{task}': a prompt for a causal language model"
-        ):
+        with pytest.raises(BeftError, match=f"^task {task}: no classes"):
             tasks.load_task(task, data_dir=tmp_path, kind="classes")
     with pytest.raises(BeftError, match="task sst2: no generation; expected classes or choice"):
         tasks.load_task("sst2", data_dir=tmp_path, kind="generation")
@@ -185,8 +183,15 @@ def test_an_encoder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["train", "select", "fisher", "evaluate"])
 def test_commands_refuse_in_one_line(command: str, beftkit: Beftkit, tmp_path: Path) -> None:
     output = ["-o", str(tmp_path / "out")] if command in ("train", "select") else []
-    ran = beftkit(command, str(tmp_path / "m"), "--task", "copa", *output)
-    command_refused(ran, "--task copa: a prompt for a causal language model", code=2)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text('{"model_type": "bert"}')
+    called = (command, str(tmp_path / "m"), *output, "--task")
+    ran = beftkit(*called, "copa")
+    command_refused(ran, f"--task copa: {tmp_path / 'm'} (bert) is no causal language model")
+    ran = beftkit(*called, "copa", "--as", "classes")
+    command_refused(
+        ran, "--as classes: --task copa is a prompt for a causal language model", code=2
+    )
     assert not (tmp_path / "out").exists()
 
 

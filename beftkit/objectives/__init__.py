@@ -118,4 +118,4 @@ def objective_told(settings: Opening, kind: str | None, labels: Sequence[str] | 
 
 def objective_of(data: Data) -> Objective:
     """The objective that understands the targets of these examples."""
-    return make_objective(data.kind, data.labels, data.own_ids)
+    return make_objective(data.kind, data.labels, data.own_ids).asking(data.prompt)

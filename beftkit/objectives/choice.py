@@ -3,40 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, option
 from beftkit.objectives.answers import Answer
 from beftkit.objectives.causal import CausalObjective, answer_log_likelihoods
 from beftkit.objectives.measured import Measured, commonest, labelled
 from beftkit.objectives.prompts import encode_prompts
-from beftkit.tasks import Split
+from beftkit.tasks import Split, measure_chosen
+from beftkit.tasks.answer_deviations import chosen_errors
 from beftkit.tasks.prompts import render
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from beftkit.registry import Task
-    from beftkit.tasks import Batch, Encoded
+    from beftkit.registry import Prompt, Task
+    from beftkit.tasks import Batch, Encoded, Prompted
 
 
 @dataclass(frozen=True)
 class Choice(Measured, CausalObjective):
     """Targets are numbers of answers, int64 [N]; outputs the answers' scores, float32 [B, most].
 
-    An answer's score is the mean log-likelihood of its tokens, and the loss the cross entropy over
-    an example's scores. ``most`` is the number of labels; without labels, where each example has
-    answers of its own, at least the largest number of them: behind an example's own stands -inf.
+    An answer's score is the mean log-likelihood of its tokens. The loss is the cross entropy over
+    an example's scores, or, where the prompt says so, the right answer's score with its sign turned
+    (of several right ones the first's): the mean over the tokens of each example, where published
+    runs took the mean over those of a batch, so that no loss depends on the others of its batch.
+
+    ``most`` is the number of labels; without labels, where each example has answers of its own, at
+    least the largest number of them: behind an example's own stands -inf.
+
+    Attributes:
+        prompt: what the examples are asked; None: not known, and the loss is the cross entropy.
     """
 
     labels: tuple[str, ...]
     own_ids: tuple[int, ...] = ()
-    constant = "majority class"
+    prompt: Prompt | None = None
+
+    @property
+    def constant(self) -> str:
+        return "majority class" if self.labels else ""
+
+    @property
+    def by_right(self) -> bool:
+        """Whether the loss is that of the right answer by itself."""
+        return self.prompt is not None and self.prompt.loss == "right"
+
+    def asking(self, prompt: Prompt | None) -> Choice:
+        return replace(self, prompt=prompt)
+
+    def taught(self, split: Split) -> Split:
+        if not self.by_right:
+            return split
+        right = tuple(
+            replace(one, answers=(one.answers[one.right[0]],), right=(0,)) for one in split.asked
+        )
+        return Split((), np.zeros(len(right), np.int64), right)
 
     def posed(self, texts: Sequence[list[str]], task: Task | None) -> Split:
         if task is None or task.prompt is None:
@@ -45,6 +73,11 @@ class Choice(Measured, CausalObjective):
                 "says of which task; give an adapter of beftkit, whose header names it"
             )
         names = task.columns_as(task.prompt.kind)
+        if not task.labels:
+            raise BeftError(
+                f"{task.name}: each example has answers of its own, which texts alone do not tell; "
+                "`beftkit evaluate` measures it"
+            )
         rows = (dict(zip(names, row, strict=True)) for row in zip(*texts, strict=True))
         asked = tuple(render(task.prompt, row) for row in rows)
         return Split((), np.zeros(len(asked), np.int64), asked)
@@ -67,7 +100,47 @@ class Choice(Measured, CausalObjective):
 
     def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
         outputs = self.outputs(model, batch)
+        if self.by_right:
+            return -outputs.gather(1, batch.targets.unsqueeze(1)).squeeze(1), outputs
         return functional.cross_entropy(outputs, batch.targets, reduction="none"), outputs
+
+    def measure(
+        self,
+        metrics: Sequence[Any],
+        predictions: Any,
+        targets: Any,
+        asked: Sequence[Prompted] = (),
+    ) -> Mapping[str, float]:
+        if not asked:
+            return super().measure(metrics, predictions, targets)
+        for metric in () if self.labels else metrics:
+            if metric != "accuracy":
+                name = metric if isinstance(metric, str) else metric.name
+                raise BeftError(
+                    f"{option('metric', name)}: here each example has answers of its own, whose "
+                    "numbers are no classes; expected accuracy"
+                )
+        return measure_chosen(metrics, predictions, asked)
+
+    def standard_errors(
+        self,
+        metrics: Sequence[Any],
+        predictions: Any,
+        targets: Any,
+        asked: Sequence[Prompted] = (),
+    ) -> Mapping[str, float]:
+        if not asked:
+            return super().standard_errors(metrics, predictions, targets)
+        return chosen_errors(metrics, predictions, asked)
+
+    def baseline(
+        self, metrics: Sequence[Any], targets: Any, asked: Sequence[Prompted] = ()
+    ) -> Mapping[str, float]:
+        return super().baseline(metrics, targets, asked) if self.labels else {}
+
+    def alike(self, predictions: Sequence[Any]) -> bool:
+        """Never where each example has answers of its own: one number is not one answer."""
+        return bool(self.labels) and super().alike(predictions)
 
     def predictions(self, outputs: Any) -> Tensor:
         """Numbers of answers, int64 [B]."""
@@ -78,20 +151,27 @@ class Choice(Measured, CausalObjective):
         return commonest(targets)
 
     def settings(self, task: Task | None) -> Mapping[str, Any]:
-        prompt = None if task is None else task.prompt
+        prompt = self.prompt if task is None else task.prompt
         if prompt is None:
             return {}
-        return {
+        usual = {
             "lr": prompt.lr,
             "epochs": prompt.epochs,
             "batch_size": prompt.batch_size,
             "schedule": "linear",
             "max_length": prompt.max_length,
+        }
+        # Of files of the user's own all is taken.
+        if task is None:
+            return usual
+        return usual | {
             "regime": "low",
             "validation_size": prompt.examples,
         }
 
     def described(self) -> str:
+        if not self.labels:
+            return "A prompt's likeliest answer, by the mean of its tokens, among an example's own"
         named = ", ".join(f"{number} {label}" for number, label in enumerate(self.labels))
         return f"A prompt's likeliest answer, by the mean of its tokens: {named}"
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.models import load_config
-from beftkit.registry import TASKS, Kind, Task
+from beftkit.registry import OFFERED, TASKS, Kind, Task
 
 if TYPE_CHECKING:
     from beftkit.settings.predict import PredictSettings
@@ -34,7 +34,8 @@ def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str
     type of the model: a decoder is asked a prompt, all others have a head over the text.
 
     Returns:
-        None for files of the user's own and tasks without a choice: as the data have it. And notes.
+        None for files of the user's own without a prompt, and for tasks of encoders: as the data
+        have it. And notes.
 
     Raises:
         BeftError: a prompt for a model that is no causal one.
@@ -48,13 +49,13 @@ def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str
         return "generation", ()
     if task is None or task.prompt is None:
         if s.as_ == "choice":
-            asked = ", ".join(n for n, one in TASKS.items() if one.prompt and one.fields)
+            asked = ", ".join(n for n in OFFERED if TASKS[n].prompt)
             raise UsageError(
                 f"{option('as', s.as_)}: there are prompts for {asked}; expected one of these tasks"
             )
         return None, ()
     if not task.fields:
-        return None, ()
+        return _only_asked(task, s)
     if s.as_ == "classes" or (s.as_ is None and s.head == "fresh"):
         return "classes", ()
     if s.head == "fresh":
@@ -67,10 +68,7 @@ def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str
     if s.as_ is None:
         return _by_architecture(task, s.model, config, causal)
     if not causal:
-        raise BeftError(
-            f"{option('as', s.as_)}: {s.model} ({config.model_type}) is no causal language "
-            "model, so it sees an answer before it tells how likely that is; expected a decoder"
-        )
+        raise BeftError(_no_causal(option("as", s.as_), s.model, config))
     return task.prompt.kind, ()
 
 
@@ -92,6 +90,39 @@ def _check_writes(settings: Loading | PredictSettings, column: str | None) -> No
             f"{name}: {s.model} ({config.model_type}) is no causal language model, so it writes no "
             "text; expected a decoder"
         )
+
+
+def _only_asked(task: Task, settings: Loading | PredictSettings) -> tuple[Kind, tuple[str, ...]]:
+    """A task that no model with a head reads."""
+    s = settings
+    assert task.prompt is not None
+    place = option("task", task.name)
+    _check_no_head(place, s)
+    config = load_config(s.model, revision=s.revision, trust_remote_code=s.trust_remote_code)
+    if not _is_causal(config):
+        raise BeftError(_no_causal(place, s.model, config))
+    if task.prompt.loss != "right":
+        return task.prompt.kind, ()
+    note = f"{task.name}: an example's loss is the mean over its right answer's tokens"
+    return task.prompt.kind, (f"{note} (published: the mean over those of a batch)",)
+
+
+def _check_no_head(place: str, settings: Loading | PredictSettings) -> None:
+    """Raises UsageError where a classifier is asked for beside a prompt."""
+    s = settings
+    if s.as_ == "classes" or s.head == "fresh":
+        flag = "--new-head" if s.head == "fresh" else option("as", s.as_)
+        raise UsageError(
+            f"{flag}: {place} is a prompt for a causal language model, without a classifier; leave "
+            "it out"
+        )
+
+
+def _no_causal(place: str, model: str, config: Any) -> str:
+    return (
+        f"{place}: {model} ({config.model_type}) is no causal language model, so it sees an answer "
+        "before it tells how likely that is; expected a decoder"
+    )
 
 
 def _by_architecture(

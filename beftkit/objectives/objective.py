@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from beftkit.models import Loaded
-    from beftkit.registry import Task
+    from beftkit.registry import Prompt, Task
     from beftkit.settings.resolve import Opening
     from beftkit.tasks import Batch, Encoded, Prompted
 
@@ -55,8 +55,6 @@ class Objective(ABC):
             the Fisher score needs it.
         answer_fields: fields of `Answer` that its answers have, in the order they are shown.
         labels: names of the answers in the order of their ids; empty where there are none.
-        constant: what `baseline` predicts, in words (``majority class``); empty where a kind has no
-            such prediction.
         gives: what its answers are, in a word, where there are no labels.
     """
 
@@ -65,8 +63,16 @@ class Objective(ABC):
     nll_factor: ClassVar[float] = 1.0
     answer_fields: ClassVar[tuple[str, ...]] = ("label", "probability")
     labels: tuple[str, ...] = ()
-    constant: ClassVar[str] = ""
     gives: ClassVar[str] = "values"
+
+    @property
+    def constant(self) -> str:
+        """What `baseline` predicts, in words (``majority class``); empty where there is none."""
+        return ""
+
+    def asking(self, prompt: Prompt | None) -> Self:
+        """This, of a prompt's examples; the same for kinds that no prompt changes."""
+        return self
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -92,6 +98,10 @@ class Objective(ABC):
         Raises:
             BeftError: not there, no model of this kind, or a head of another size, as `load` does.
         """
+
+    def taught(self, split: Split) -> Split:
+        """The examples without what their loss does not depend on; for training and for Fisher."""
+        return split
 
     def posed(self, texts: Sequence[list[str]], task: Task | None) -> Split:
         """N examples that there are no targets for; what stands for these means nothing.
@@ -197,6 +207,11 @@ class Objective(ABC):
         Names and arguments as in `measure`; a metric of which none is known is left out.
         """
         return {}
+
+    def alike(self, predictions: Sequence[Any]) -> bool:
+        """Whether several examples got one and the same answer."""
+        first, *others = predictions
+        return bool(others) and all(bool(one == first) for one in others)
 
     def pipeline(self, model: Any, tokenizer: Any, max_length: int) -> Any:
         """Transformers' own pipeline over a model that is on its device, with the same answers.

@@ -108,7 +108,9 @@ def planned_data(settings: Loading) -> tuple[Data, str]:
     found, how = kind_of(s)
     task = check_task(s, found)
     kind = found or task.kind
-    bare = Data(task.name, kind, task.labels, task.metrics_as(kind), None, {}, {}, how)
+    known = task.name, kind, task.labels, task.metrics_as(kind)
+    prompt = task.prompt if task.asked(kind) else None
+    bare = Data(*known, None, {}, {}, how, prompt=prompt)
     given = None if s.label_map is None else read_label_map(s.label_map)
     data = _met(lambda names: relabel(bare, names, given) if names else bare, s, None, found)
     return data, reason

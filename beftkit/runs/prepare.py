@@ -68,7 +68,8 @@ class Prepared:
         Raises:
             BeftError: there are none, or not as many as asked for.
         """
-        return self._encode("train", training_examples(self.settings, self.data, self.seed))
+        drawn = training_examples(self.settings, self.data, self.seed)
+        return self._encode("train", self.objective.taught(drawn))
 
     @cached_property
     def validation(self) -> dict[str, Encoded]:

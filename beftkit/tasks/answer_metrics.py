@@ -13,6 +13,7 @@ import string
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from itertools import starmap
+from typing import Any
 
 import numpy as np
 
@@ -68,13 +69,13 @@ def written_errors(
 
 
 def measure_chosen(
-    metrics: Sequence[str], chosen: Sequence[int], prompts: Sequence[Prompted]
+    metrics: Sequence[Any], chosen: Sequence[int], prompts: Sequence[Prompted]
 ) -> dict[str, float]:
     """How right the chosen answers are.
 
     Args:
-        metrics: names of `CHOSEN_METRICS`; or of `beftkit.tasks.METRIC_NAMES`, where every example
-            has the same answers.
+        metrics: names of `CHOSEN_METRICS`; or of `beftkit.tasks.METRIC_NAMES`, or what
+            `load_metric` returned, where every example has the same answers.
         chosen: [N], numbers of ``answers``.
         prompts: [N], with the numbers of the right ones.
 
@@ -84,7 +85,7 @@ def measure_chosen(
     _check((), {}, chosen, prompts)
     found: dict[str, float] = {}
     for name in metrics:
-        if name in CHOSEN_METRICS:
+        if isinstance(name, str) and name in CHOSEN_METRICS:
             found[name] = CHOSEN_METRICS[name](chosen, prompts)
         else:
             found |= compute_metrics([name], chosen, [one.right[0] for one in prompts])
@@ -204,10 +205,31 @@ def _is_number(word: str) -> bool:
     return True
 
 
+def hits(chosen: Sequence[int], prompts: Sequence[Prompted]) -> list[bool]:
+    """Which examples got a right choice [N]: of several right ones (ReCoRD) any will do."""
+    return [int(one) in asked.right for one, asked in zip(chosen, prompts, strict=True)]
+
+
+def hits_by_group(
+    chosen: Sequence[int], prompts: Sequence[Prompted], *, whole: bool
+) -> list[list[bool]]:
+    """`hits` by what is judged together.
+
+    Args:
+        chosen, prompts: as of `measure_chosen`.
+        whole: leave out groups some of whose examples are not here, as they were not drawn.
+    """
+    groups: defaultdict[str, list[bool]] = defaultdict(list)
+    sizes: dict[str, int] = {}
+    for hit, asked in zip(hits(chosen, prompts), prompts, strict=True):
+        groups[asked.group].append(hit)
+        sizes[asked.group] = asked.whole
+    return [found for name, found in groups.items() if not whole or len(found) >= sizes[name]]
+
+
 def _accuracy(chosen: Sequence[int], prompts: Sequence[Prompted]) -> float:
-    """The share of examples with a right choice: of several right ones (ReCoRD) any will do."""
-    hits = [int(one) in asked.right for one, asked in zip(chosen, prompts, strict=True)]
-    return float(np.mean(hits))
+    """The share of examples with a right choice."""
+    return float(np.mean(hits(chosen, prompts)))
 
 
 def _multirc_f1a(chosen: Sequence[int], prompts: Sequence[Prompted]) -> float:
@@ -216,13 +238,11 @@ def _multirc_f1a(chosen: Sequence[int], prompts: Sequence[Prompted]) -> float:
 
 
 def _multirc_em(chosen: Sequence[int], prompts: Sequence[Prompted]) -> float:
-    """The share of questions all of whose answers are judged rightly."""
-    groups: defaultdict[str, list[bool]] = defaultdict(list)
-    for one, asked in zip(chosen, prompts, strict=True):
-        if not asked.group:
-            raise BeftError("metric multirc_em: it is not known which answers are of one question")
-        groups[asked.group].append(int(one) in asked.right)
-    return float(np.mean([all(hits) for hits in groups.values()]))
+    """The share of questions all of whose answers are judged rightly; NaN where none is whole."""
+    if not all(one.group for one in prompts):
+        raise BeftError("metric multirc_em: it is not known which answers are of one question")
+    questions = hits_by_group(chosen, prompts, whole=True)
+    return float(np.mean([all(found) for found in questions])) if questions else math.nan
 
 
 #: of answers that are written: of one answer, and what is right

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -38,6 +40,8 @@ def asked_split(task: Task, layout: Layout, table: Table) -> tuple[Split, tuple[
         _rendered(prompt, table, row, None if labels is None else int(labels[row]))
         for row in range(len(table))
     ]
+    whole = Counter(one.group for one in made)
+    made = [replace(one, whole=whole[one.group]) if one.group else one for one in made]
     known = [row for row, one in enumerate(made) if one.right]
     filled(table.only(known))
     notes: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from beftkit.errors import BeftError
-from beftkit.registry import Kind
+from beftkit.registry import Kind, Prompt
 from beftkit.tasks.prompts import Prompted
 
 Targets = npt.NDArray[np.int64] | npt.NDArray[np.float32]
@@ -60,6 +60,7 @@ class Data:
         own_ids: for each of ``labels`` the number it has in the task's own list, where ``labels``
             are a kept head's in another order; metrics to which numbers mean something (``f1``:
             1 is the positive) want ids translated by it. Empty: the same.
+        prompt: what the examples are asked, where they are asked.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Data:
     source: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     own_ids: tuple[int, ...] = ()
+    prompt: Prompt | None = None
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:

@@ -67,7 +67,8 @@ class Encoded:
         notes: what a user should be told, one line each.
         by_length: whether evaluation puts rows of one length together, as padding would be read.
         answers: int64 [R], how many of a row's last tokens are its answer; None: there are none.
-        asked: the N examples, where metrics want more than targets; else empty.
+        asked: the N examples as a causal model is asked, for what metrics want to know of them;
+            empty where a head reads texts.
         prompts: the N prompts alone, where answers are to be written.
         tokenizer: as in `Batch`.
     """

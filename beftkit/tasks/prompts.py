@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from string import Formatter
 from typing import Any
 
@@ -25,6 +25,7 @@ class Prompted:
         gold: of a generation: all right answers, as the data have them; for DROP each span alone.
         bags: for DROP: its right answers, each with its spans.
         group: which examples are judged together: those of one question of MultiRC.
+        whole: how many examples its group has in its split; 0: none, or not known.
     """
 
     prompt: str
@@ -33,6 +34,7 @@ class Prompted:
     gold: tuple[str, ...] = ()
     bags: tuple[tuple[str, ...], ...] = ()
     group: str = ""
+    whole: int = field(default=0, compare=False)
 
 
 def prompted(task: str, row: Row, label: int | None = None) -> Prompted:

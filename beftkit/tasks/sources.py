@@ -53,7 +53,7 @@ def load_task(
     kind = kind or task.kind
     prompts = task.asked(kind)
     if not prompts and kind != offered_task(name).kind:
-        able = [task.kind, *((prompt_of(task).kind,) if task.prompt else ())]
+        able = dict.fromkeys([task.kind, *((prompt_of(task).kind,) if task.prompt else ())])
         raise BeftError(f"task {name}: no {kind}; expected {' or '.join(able)}")
     if prompts and (labels or label_map):
         raise BeftError(f"task {name}: a prompt's answers are its own; no labels of a head fit it")
@@ -84,6 +84,7 @@ def load_task(
         validation={split: found for split, found in splits.items() if split != "train"},
         source={**source, "examples": {split: len(found) for split, found in splits.items()}},
         notes=tuple(dict.fromkeys(chain.from_iterable(notes))),
+        prompt=task.prompt if prompts else None,
     )
     if label_map and not labels:
         raise BeftError("--label-map: only onto the classes of a head that is kept")
@@ -94,17 +95,12 @@ def offered_task(name: str) -> Task:
     """A task that commands take.
 
     Raises:
-        UsageError: there is no such task, or none that commands take yet.
+        UsageError: there is no such task.
     """
     task = TASKS.get(name)
     if task is None:
         known = f"expected one of {', '.join(OFFERED)}{meant(name, OFFERED)}"
         raise UsageError(f"{option('task', name)}: {known}")
-    if name not in OFFERED:
-        raise UsageError(
-            f"{option('task', name)}: a prompt for a causal language model, which cannot be trained"
-            f" here yet; expected one of {', '.join(OFFERED)}"
-        )
     return task
 
 

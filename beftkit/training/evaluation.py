@@ -161,7 +161,7 @@ def evaluate_model(
             for held, values in ((found, measured), (baselines, same), (errors, spread)):
                 for key, value in values.items():
                     held[f"{key}{suffix}"] = value if math.isfinite(value) else None
-            constant = constant and _all_the_same(predictions)
+            constant = constant and objective.alike(predictions)
             total, count = total + loss, count + len(split)
             units += objective.units(split, torch.arange(len(split)))
     finally:
@@ -169,12 +169,6 @@ def evaluate_model(
     seconds = time.perf_counter() - started
     more = baselines, errors, constant, objective.constant
     return Evaluation(found, total / units, count, seconds, *more)
-
-
-def _all_the_same(predictions: Sequence[Any]) -> bool:
-    """Whether several examples got one and the same prediction."""
-    first, *others = predictions
-    return bool(others) and all(bool(one == first) for one in others)
 
 
 def _predict(
