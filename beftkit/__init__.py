@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from beftkit.errors import BeftError as BeftError
     from beftkit.inspection import Inspection as Inspection
     from beftkit.inspection import inspect as inspect
+    from beftkit.runs import EvaluationResult as EvaluationResult
     from beftkit.runs import ExportResult as ExportResult
     from beftkit.runs import PredictionResult as PredictionResult
     from beftkit.runs import Predictor as Predictor
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BeftError": "errors",
+    "EvaluationResult": "runs",
     "ExportResult": "runs",
     "Inspection": "inspection",
     "PredictionResult": "runs",
@@ -57,6 +59,7 @@ _HOMES = {
 }
 __all__ = [
     "BeftError",
+    "EvaluationResult",
     "ExportResult",
     "Inspection",
     "PredictionResult",

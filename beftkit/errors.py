@@ -20,7 +20,7 @@ from keyword import iskeyword
 #: options that take no value: ``--resume`` is ``resume=True``; a test holds this to what there is
 SWITCHES = frozenset(
     {
-        *("allow-inert", "allow-nonfinite", "allow-partial", "download", "fisher"),
+        *("allow-inert", "allow-nonfinite", "allow-partial", "common-shots", "download", "fisher"),
         *("freeze-head", "gradient-checkpointing", "group-by-length", "new-head", "overwrite"),
         *("quotes", "regression", "resume", "save-snapshots", "trust-remote-code", "verify"),
     }

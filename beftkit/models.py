@@ -247,7 +247,7 @@ def _check_reference(reference: str) -> None:
     if (path / "adapter_config.json").exists() and not (path / "config.json").exists():
         raise BeftError(
             f"{reference}: is an adapter, and its base model is wanted here; "
-            f"`beftkit evaluate --adapter {reference}` takes it"
+            f"`beftkit predict` and `beftkit evaluate` take it"
         )
     if (path / "adapter" / "adapter_config.json").exists() and not (path / "config.json").exists():
         raise BeftError(

@@ -115,6 +115,7 @@ def write_model(
     *,
     steps: int = 0,
     learn: Callable[[int, int], list[str]] = texts,
+    tokens: Callable[[int, int], list[str]] = texts,
     **options: Any,
 ) -> Path:
     """A tiny language model of a case of `tests.tiny_models`; its tokenizer puts </s> first.
@@ -125,9 +126,10 @@ def write_model(
         steps: updates on what it learns; afterwards its biases of the values are spoilt by noise,
             so that training them has something to mend.
         learn: so many whole texts of a seed.
+        tokens: the same, which its tokenizer is made of.
         options: of the configuration.
     """
-    tokenizer = wrapped(byte_level(learn(200, 5), "</s>"))
+    tokenizer = wrapped(byte_level(tokens(200, 5), "</s>"))
     size = {"vocab_size": len(tokenizer), "max_position_embeddings": 128, "n_positions": 128}
     model = build(case, **size, **options)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)

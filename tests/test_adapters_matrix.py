@@ -214,7 +214,7 @@ def test_a_base_outside_is_said_and_read_only_if_it_is_a_model(
     (tmp_path / "here" / "x").mkdir()
     renamed(tmp_path / "adapter", named("base"))
     found = beftkit.score(None, tmp_path / "adapter")
-    want = f"the adapter names its base by a path out of here, which was read: {named('base')}"
+    want = f"the adapter names its base by a path: {named('base')}"
     assert want in found.notes
     given = beftkit.score(tmp_path / "base", tmp_path / "adapter")
     assert given.roles == found.roles and want not in given.notes

@@ -72,7 +72,8 @@ def test_a_card_s_code_gives_the_run_s_numbers(
     assert str(tmp_path) not in card and ("library_name: peft" in card) == (form != "biases")
     # As on another machine: the adapter alone, everything else named anew.
     Path("out/adapter").rename("handed over")
-    blanks = {"BASE": "wide", "ADAPTER": "handed over", "TOKENIZER": str(tmp_path / "words")}
+    blanks = {"BASE": "wide", "ADAPTER": "handed over"}
+    assert "TOKENIZER" not in card, "the run's lies beside the adapter"
     evaluate, score = block(card, "Use", "sh").splitlines()
     words = [blanks.get(word, word) for word in words_of(evaluate)]
     ran = beftkit(*words, "--device", "cpu", "--format", "json")

@@ -120,7 +120,7 @@ def test_the_python_page_has_every_name(script: Any) -> None:
     text = script.page()
     for name in beftkit.__all__:
         assert name == "__version__" or f"\n## beftkit.{name}\n" in text
-    for name in ("Run", "GroupResult", "Margin", "SiteScore", "EvaluationResult", "RoleSummary"):
+    for name in ("Run", "GroupResult", "Margin", "SiteScore", "Evaluation", "RoleSummary"):
         assert f"\n### {name}\n" in text
     assert "- `low` (`float | None`): interval for the margin" in text
     row = next(line for line in text.splitlines() if line.startswith("| `lr` |"))

@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_squad(folder / "data")
     write_own(folder / "train.jsonl", 48, 1)
     write_own(folder / "dev.jsonl", 24, 2)
-    write_model(folder / "opt", "opt", steps=80, learn=questions)
+    write_model(folder / "opt", "opt", steps=80, learn=questions, tokens=questions)
     return folder
 
 

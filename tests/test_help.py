@@ -159,3 +159,11 @@ def test_nothing_given_shows_the_help(words: list[str], beftkit: Beftkit) -> Non
     ran = beftkit(*words)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == beftkit(*words, "--help").out
+
+
+def test_what_a_run_decides_is_no_plain_default(beftkit: Beftkit) -> None:
+    for command in ("evaluate", "predict"):
+        text = " ".join(beftkit(command, "--help").out.split())
+        assert text.count("[default: as in the run, else float32]") == 1
+        assert text.count("[default: as in the run, else fp32]") == 1
+        assert "[default: float32]" not in text and "a run's" in text

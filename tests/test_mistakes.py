@@ -174,7 +174,8 @@ def test_adapters_and_runs_where_models_are_wanted(workplace: Path, beftkit: Bef
     made = beftkit("train", "base", *typed(RUN), "--max-steps", "1", "--quiet")
     assert made.code == 0, made
     own = typed({**OWN, "output": "new"})
-    refused(beftkit("train", "out/adapter", *own), "`beftkit evaluate --adapter out/adapter` takes")
+    ran = beftkit("train", "out/adapter", *own)
+    refused(ran, "`beftkit predict` and `beftkit evaluate` take it")
     refused(beftkit("train", "out", *own), "out: holds no model but an adapter, out/adapter")
     ran = beftkit("select", "--resume", "-o", "out")
     refused(ran, "out: holds a run, not a selection; `beftkit train --output out --resume` takes")

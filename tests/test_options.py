@@ -28,15 +28,15 @@ OPTIONS = {
         label-column label-map layers log-steps lr max-grad-norm max-length max-steps metric
         new-head no-allow-partial no-freeze-head no-gradient-checkpointing no-group-by-length
         no-new-head no-quotes no-regression no-save-snapshots no-trust-remote-code output overwrite
-        precision push-to-hub quiet quotes regime regression report-to resume revision
+        peft precision push-to-hub quiet quotes regime regression report-to resume revision
         save-snapshots save-steps schedule seed seeds task text-columns time tokenizer track-steps
         train-file train-size trust-remote-code validation-file validation-size warmup weight-decay
     """,
     "evaluate": """
-        adapter answer-column as batch-size data-dir data-revision device device-map dtype
-        eval-batch-size format label-column label-map max-length metric no-quotes
-        no-trust-remote-code output precision quiet quotes revision task text-columns tokenizer
-        trust-remote-code validation-file validation-size
+        adapter answer-column as batch-size common-shots data-dir data-revision device device-map
+        dtype eval-batch-size format label-column label-map max-length metric no-common-shots
+        no-quotes no-trust-remote-code output precision quiet quotes revision seed shots task
+        text-columns tokenizer trust-remote-code validation-file validation-size
     """,
     "predict": """
         adapter all-probabilities as base batch-size device device-map dtype eval-batch-size file

@@ -193,11 +193,11 @@ def test_rows_without_a_text(here: Path, beftkit: Beftkit) -> None:
     assert [one["text"] for one in found] == given
     assert [one["label"] is None for one in found] == [False, True, False]
     assert found[1]["probability"] is None and found[1]["probabilities"] is None
-    assert "1 rows hold no text, or none that gives a token: no answer" in ran.err
+    assert "no answer to 1 row: no text, or none that gives a token" in ran.err
     ran = beftkit("predict", "run", "--file", "gaps.jsonl", "--format", "csv", "--threshold", "1")
     rows = [*csv.DictReader(io.StringIO(ran.out))]
     assert [row["label"] for row in rows] == ["", "", ""] and float(rows[0]["probability"]) < 1
-    assert "2 rows have no answer: no label's probability is 1 or more" in ran.err
+    assert "no answer to 2 rows: no label's probability is 1 or more" in ran.err
     (here / "gaps.jsonl").write_text('{"text": "good"}\n{"text": 3}\n')
     ran = beftkit("predict", "run", "--file", "gaps.jsonl", "-o", "out.csv", "-q")
     refused(ran, "gaps.jsonl:2: '3', not a text, in column 'text'")
@@ -341,5 +341,10 @@ def test_a_large_file_is_never_held(here: Path, monkeypatch: pytest.MonkeyPatch)
 def test_errors_are_ours(here: Path) -> None:
     with pytest.raises(BeftError, match="text 2: holds bytes that are not UTF-8 text"):
         api.predict("run", texts=["good", "\udcff"], device="cpu")
+    assert api.predict("run", texts="good film", device="cpu").examples == 1, "no list of letters"
+    wrong: Any
+    for wrong in ([1], ["a", 2], ["a", ("b", 3)], [None]):
+        with pytest.raises(BeftError, match=r"text \d: expected one text; given"):
+            api.predict("run", texts=wrong, device="cpu")
     with pytest.raises(BeftError, match=r"format 'xml': expected table, json"):
         api.predict("run", texts=["a"], format="xml")  # type: ignore[arg-type]

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.numpy import load_file, save_file
 
 import beftkit
 from beftkit.errors import BeftError, UsageError
 from beftkit.objectives import Answer
+from beftkit.weights import adapter_info
 from tests.answering import SHORT, write_lively
 from tests.tiny_classifiers import write_classifier
 
@@ -188,3 +190,11 @@ def test_a_run_is_repeated_as_it_was(answering: Path, tmp_path: Path) -> None:
     given = beftkit.load(run, device="cpu", precision="fp32", max_length=9, tokenizer=str(base))
     assert given.max_length == 9 and given.settings.precision == "fp32"
     assert given.tokenizer("good")["input_ids"] != ids
+    for path in (run / "adapter").glob("tokenizer*"):
+        path.unlink()
+    adapter = run / "adapter" / "adapter_model.safetensors"
+    header = adapter_info(run / "adapter").metadata
+    save_file(load_file(adapter), adapter, {**header, "beftkit.tokenizer_files": "[]"})
+    lacking = beftkit.load(run, device="cpu")
+    assert any("a tokenizer of its own, which does not lie" in one for one in lacking.notes)
+    assert not beftkit.load(answering / "run", device="cpu", tokenizer=str(base)).notes[1:]

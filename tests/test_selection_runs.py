@@ -68,7 +68,9 @@ def test_a_selection_and_its_folder(place: Path) -> None:
     cell = found["cells"][0]
     assert cell["runs"]["all"] == cell["runs"]["probe"], "the probe is the run of all biases"
     assert set(cell["track"]["v"][0]) and len(cell["track"]["v"]) == cell["runs"]["probe"]["steps"]
-    assert (place / "out" / cell["runs"]["v"]["folder"] / "adapter").is_dir()
+    adapter = place / "out" / cell["runs"]["v"]["folder"] / "adapter"
+    assert adapter.is_dir() and not [*adapter.glob("tokenizer*")], "the base's own is enough here"
+    assert 'AutoTokenizer.from_pretrained("ADAPTER")' not in (adapter / "README.md").read_text()
 
 
 def test_its_numbers_are_those_of_score_and_fisher(place: Path) -> None:

@@ -28,11 +28,12 @@ from beftkit.present.document import Column, Document, Lines, Table, numbers, te
 from beftkit.present.evaluation import evaluation_document
 from beftkit.present.fisher import fisher_document
 from beftkit.present.inspection import inspection_document
+from beftkit.present.predictions import predictions_document
 from beftkit.present.scores import scores_document
 from beftkit.present.selection import selection_document
 from beftkit.present.terminal import fitted, terminal_text
 from beftkit.present.training import train_document
-from beftkit.runs import EvaluationResult
+from beftkit.runs import EvaluationResult, PredictionResult
 from beftkit.runs.results import Run, TrainResult
 from beftkit.scores import FisherFacts, RoleScore, Scores
 from beftkit.settings import TrainSettings
@@ -195,7 +196,31 @@ def test_the_least_important_go_first(documents: dict[str, Document]) -> None:
     assert "accuracy best" not in train[4] and "accuracy last" in train[4]
     assert left("score", 60)[-1] == "width" and "projection" not in left("score", 60)
     assert left("inspect", 60)[-2:] == ["min", "max"]
-    assert left("select", 100)[:2] == ["Fisher", "Fisher rank"], "a score goes with its rank"
+    assert left("select", 95)[:2] == ["Fisher", "Fisher rank"], "a score goes with its rank"
+
+
+def test_a_target_s_row_is_one_line(documents: dict[str, Document]) -> None:
+    """Two methods' choice is named in fewer letters before any column goes."""
+    table = next(one for one in documents["select"].blocks if isinstance(one, Table))
+    body = [list(row) for row in table.body]
+    body[0][-1] = "<- projection, Fisher"
+    table = replace(table, body=body)
+    assert fitted(table, 300)[0].body[0][-1] == "<- projection, Fisher"
+    for width in (60, 80, 120):
+        shown = fitted(table, width)[0]
+        text = terminal_text([shown], "utf-8", False)
+        assert len(text.splitlines()) == 2 + len(ROLES), text
+        assert max(map(cell_len, text.splitlines())) <= width
+
+
+def test_answers_stay_where_texts_fold() -> None:
+    row = {"text": "word " * 9, "label": "good", "probability": 0.75, "probability_good": 0.75}
+    columns = ("label", "probability", "probability_good")
+    found = PredictionResult("m", None, "the texts", None, ("good",), columns, ("text",), 1, {},
+                             0, 0, 0, 0.1, (), (row,))  # fmt: skip
+    table = next(one for one in predictions_document(found).blocks if isinstance(one, Table))
+    shown, left_out = fitted(table, 40)
+    assert left_out == ["probability_good"] and shown.headings == ["text", "label", "probability"]
 
 
 def test_a_file_or_a_pipe_has_all_of_it(

@@ -163,6 +163,12 @@ def test_a_lead_over_none_that_is_not_told_apart_proves_nothing() -> None:
     assert "not told apart (its standard error is not known)" in words(old)
 
 
+def test_a_winner_that_a_constant_prediction_equals_is_told() -> None:
+    low = {"none": 0.4, "q": 0.45, "k": 0.4, "v": 0.5, "all": 0.9}
+    said = "That is no better than the baseline (majority class 0.5000)."
+    assert said in words(selection(cells(low))) and said not in words(selection(cells(WON)))
+
+
 def test_an_inert_bias_that_did_best_by_chance_is_not_recommended() -> None:
     found = selection(cells({**WON, "k": 0.95}))
     assert found.recommended == "v" and found.groups[0].winner.best == "k"

@@ -102,12 +102,13 @@ def mismatch(base: Any) -> str:
     return f"a base model that does not match the adapter ({trained})"
 
 
-def base_elsewhere(reference: str, base: str) -> list[str]:
+def base_elsewhere(reference: str, base: str, advice: str) -> list[str]:
     """Say where an adapter leads out of this folder to its base: by an absolute or ``..`` path.
 
     Args:
         reference: the adapter.
         base: the path or name of its base, as it says.
+        advice: what to do where nothing is there.
 
     Raises:
         BeftError: what lies there is no model's folder, so it is not read.
@@ -123,9 +124,9 @@ def base_elsewhere(reference: str, base: str) -> list[str]:
     if not is_model:
         raise BeftError(
             f"{reference}: names its base by the path {base!r}, where no model's folder is (one "
-            "with a config.json), so it was not read; give the base yourself"
+            f"with a config.json), so it was not read; {advice}"
         )
-    return [f"the adapter names its base by a path out of here, which was read: {base}"]
+    return [f"the adapter names its base by a path: {base}"]
 
 
 def biases_config(metadata: Mapping[str, str]) -> dict[str, Any] | None:

@@ -66,7 +66,7 @@ def write_adapter(
         tensors = {one.parameter: one.post for one in tuned}
         files = {BIASES_NAME: _safetensors(tensors, header)}
         _write_together(Path(folder), files, (CONFIG_NAME, WEIGHTS_NAME))
-        return ("PEFT does not read this format: beftkit score and beftkit evaluate do",)
+        return ("PEFT does not read this format: beftkit alone does",)
     _check_head(tuned, task_type)
     tensors, config = (_beft if format == "beft" else _lora)(tuned)
     config = {**config, **said, "inference_mode": True}

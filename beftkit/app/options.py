@@ -48,7 +48,8 @@ def with_settings(
     signature = inspect.signature(function, eval_str=True)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     fields = {n: settings.model_fields[n] for n in names if n != "model"}
-    kinds = {name: _option(name, field) for name, field in fields.items()}
+    as_run = getattr(settings, "AS_RUN", ())
+    kinds = {n: _option(n, field, as_run=n in as_run) for n, field in fields.items()}
     formerly = {old: now for old, now in former_names(settings).items() if now in fields}
     kinds |= {old: _option(old, fields[now], hidden=True) for old, now in formerly.items()}
     keyword = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY, default=None)
@@ -68,18 +69,19 @@ def with_settings(
     return command
 
 
-def _option(name: str, field: FieldInfo, *, hidden: bool = False) -> Any:
+def _option(name: str, field: FieldInfo, *, hidden: bool = False, as_run: bool = False) -> Any:
     extra: Any = field.json_schema_extra or {}
     dashed = flag_of(name)
     kind, metavar = _plain(field.annotation)
     text = field.description or ""
+    default = "  [default: as in the run, else {}]" if as_run else "  [default: {}]"
     if kind is bool:
         declarations = [f"{dashed}/--no-{dashed[2:]}"]
-        text += "  [default: on]" if field.default else ""
+        text += default.format("on") if field.default else ""
     else:
         declarations = [dashed, *(() if hidden else extra.get("aliases", ()))]
         shown = _shown(field.default)
-        text += f"  [default: {shown}]" if shown else ""
+        text += default.format(shown) if shown else ""
     rest = {"metavar": metavar, "hidden": hidden}
     return Annotated[kind | None, panel(extra["panel"], text, *declarations, **rest)]
 

@@ -109,7 +109,8 @@ def evaluate(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="A fine-tuned model, or the base of --adapter (which knows its own).",
+            help="A fine-tuned model, an adapter or a run's folder; with --adapter its base, which "
+            "an adapter of ours knows itself.",
         ),
     ] = None,
     format: LateFormat = Format.table,
@@ -183,7 +184,7 @@ def check_asked(dry_run: bool, time: bool) -> None:
 
 def show_time(found: Timing, format: Format, output: Path | None = None) -> None:
     """Print how long something will take, by the first process alone."""
-    from beftkit.present.planned import timing_document
+    from beftkit.present.timing import timing_document
 
     if IS_MAIN:
         say(show(timing_document(found), format, output)[0])

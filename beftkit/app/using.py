@@ -15,6 +15,7 @@ import typer
 from beftkit.app.common import Format, OutputOption, QuietOption, put, say, show
 from beftkit.app.options import flag, late_command, panel, with_settings
 from beftkit.app.progress import IS_MAIN, watched
+from beftkit.app.training import LateQuiet
 from beftkit.errors import BeftError, UsageError
 from beftkit.settings.predict import ExportSettings, PredictSettings
 from beftkit.settings.topics import DATA, MODEL, Part
@@ -78,7 +79,7 @@ def predict(
         ),
     ] = None,
     output: OutputOption = None,
-    quiet: QuietOption = False,
+    quiet: LateQuiet = False,
     **flags: Any,
 ) -> None:
     """Answer texts: the label and its probability, or a value.
@@ -111,7 +112,9 @@ def predict(
     document = predictions_document(found)
     if how["output"] is not None:
         counts = ", ".join(f"{label} {count}" for label, count in found.counts.items())
-        rows = f"{found.examples} rows" + (f": {counts}" if counts else "")
+        rows = f"{found.examples} row{'s' * (found.examples != 1)}" + (
+            f": {counts}" if counts else ""
+        )
         written, notes = [f"wrote {output}, {rows}"], list(found.notes)
     elif streamed:
         written, notes = [], list(found.notes)

@@ -145,6 +145,10 @@ class AdaptedBiasSet(BiasSet):
                 f"ignored {len(rest)} tensors of the adapter that are not biases (e.g. {rest[0]})"
             )
         touched = self._touched()
+        if not touched and any(".lora_A." in name for name in rest):
+            notes.append(
+                "a LoRA that changes weights and no bias of the model, so there is nothing to score"
+            )
         there = [site.owner for site in self.base.sites]
         notes += fewer_layers([site.owner for site in touched], there)
         coarse = sorted({site.dtype for site in touched} & {"BF16", "F16"})

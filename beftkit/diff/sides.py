@@ -87,7 +87,7 @@ class Sides:
         name = (adapter.adapter or {}).get("base_model_name_or_path")
         if not isinstance(name, str) or not name:
             raise BeftError(f"{adapter.reference}: does not name its base model; give it as PRE")
-        for note in base_elsewhere(adapter.reference, name):
+        for note in base_elsewhere(adapter.reference, name, "give the base as PRE"):
             if note not in adapter.notes:
                 adapter.notes.append(note)
         if "/" not in name and not Path(name).exists():  # bert-base-uncased, without an owner

@@ -41,7 +41,7 @@ def example_means(
     """
 
     def losses(model: Any, batch: Any) -> Any:
-        return objective.losses(model, batch)[0] * objective.nll_factor
+        return objective.negative_log_likelihoods(model, batch)
 
     plans = plan_evaluation(encoded.lengths, batch_size, by_length=encoded.by_length)
     mine = plans[accelerator.process_index :: accelerator.num_processes]

@@ -25,6 +25,7 @@ __all__ = [
     "Answer",
     "Objective",
     "Use",
+    "for_files",
     "has_head",
     "held_labels",
     "is_language_model",
@@ -81,6 +82,11 @@ def kind_said(word: str | None, task_type: str | None) -> Kind | None:
 def has_head(kind: Kind | None) -> bool:
     """Whether models of this kind have a head over a whole text, as those of all files have."""
     return kind in (None, "classes", "values")
+
+
+def for_files(kind: str) -> bool:
+    """Whether `kind_of` takes this word of the settings for files of the user's own."""
+    return kind in ("classes", "language")
 
 
 def held_labels(settings: Opening, *, alone: bool = False) -> tuple[str, ...] | None:

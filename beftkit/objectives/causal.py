@@ -80,6 +80,9 @@ class CausalObjective(Objective):
             'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
         ]
 
+    def check_shots(self, count: int) -> None:
+        """They may."""
+
     def snippet(self, use: Use) -> list[str]:
         name = "AutoModelForCausalLM"
         peft = [
@@ -131,24 +134,49 @@ def answer_log_likelihoods(model: nn.Module, inputs: Mapping[str, Tensor]) -> Te
             attention has to be of a kind that gives rows of padding a value (sdpa does, eager
             gives NaN).
     """
+    logits, tokens = answer_logits(model, inputs)
+    found = -functional.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none")
+    return found.view_as(tokens).masked_fill(inputs["answer_at"] < 0, 0.0)
+
+
+def answer_logits(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The logits [R, A, V] for the tokens at ``answer_at``, and these tokens, int64 [R, A].
+
+    Where a row has fewer tokens there stands something that means nothing. As
+    `answer_log_likelihoods`.
+    """
     at = inputs["answer_at"]
-    logits = _logits_at(model, inputs, (at - 1).clamp(min=0))
-    exact = logits if logits.dtype == torch.float64 else logits.float()
-    tokens = inputs["input_ids"].gather(1, at.clamp(min=0))
-    found = -functional.cross_entropy(exact.flatten(0, 1), tokens.flatten(), reduction="none")
-    return found.view_as(at).masked_fill(at < 0, 0.0)
+    logits = exact(logits_at(model, inputs, (at - 1).clamp(min=0)))
+    return logits, inputs["input_ids"].gather(1, at.clamp(min=0))
 
 
-def _logits_at(model: nn.Module, inputs: Mapping[str, Tensor], places: Tensor) -> Tensor:
-    """The logits [R, A, V] at some places [R, A] of each row."""
-    mask = inputs["attention_mask"]
+def exact(logits: Tensor) -> Tensor:
+    """Logits in the precision of log-likelihoods."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def logits_at(
+    model: nn.Module, inputs: Mapping[str, Tensor], places: Tensor, memory: Any = None
+) -> Tensor:
+    """The logits [R, A, V] at some places [R, A] of each row.
+
+    Args:
+        model: a causal language model.
+        inputs: ``input_ids`` [R, T] and ``attention_mask`` [R, places in ``memory`` + T].
+        places: among the T.
+        memory: a cache of the keys and values of the places before, which those of these are added
+            to; None: nothing stands before, and none are wanted.
+    """
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
     taken = inspect.signature(type(model).forward).parameters
-    given: dict[str, Any] = {"input_ids": inputs["input_ids"], "attention_mask": mask}
+    given: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
     if "position_ids" in taken:  # else a model that counts would count padding
-        given["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+        given["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     if "use_cache" in taken:
-        given["use_cache"] = False
-    with _head_at(model, places, mask.shape) as cut:
+        given["use_cache"] = memory is not None
+    if memory is not None:
+        given["past_key_values"] = memory
+    with _head_at(model, places, ids.shape) as cut:
         logits: Tensor = model(**given).logits
     return logits if cut else _at(logits, places)
 

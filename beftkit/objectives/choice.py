@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from beftkit.errors import BeftError, option
 from beftkit.objectives.answers import Answer
-from beftkit.objectives.causal import CausalObjective, answer_log_likelihoods
+from beftkit.objectives.causal import CausalObjective
 from beftkit.objectives.measured import Measured, commonest, labelled
+from beftkit.objectives.prefixes import log_likelihoods
 from beftkit.objectives.prompts import encode_prompts
 from beftkit.tasks import Split, measure_chosen
 from beftkit.tasks.answer_deviations import chosen_errors
@@ -91,7 +92,7 @@ class Choice(Measured, CausalObjective):
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """The answers' scores, float32 [B, most]."""
         there = batch.inputs["answer_at"] >= 0
-        scores = answer_log_likelihoods(model, batch.inputs).sum(1) / there.sum(1)
+        scores = log_likelihoods(model, batch).sum(1) / there.sum(1)
         return _side_by_side(scores, batch, len(self.labels))
 
     def answers(self, outputs: Any) -> list[Answer]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.models import load_config
 from beftkit.registry import OFFERED, TASKS, Kind, Task
+from beftkit.settings.predict import PredictSettings
 
 if TYPE_CHECKING:
-    from beftkit.settings.predict import PredictSettings
     from beftkit.settings.resolve import Loading
 
 #: types that have a causal class and see the whole text all the same, unless ``is_decoder`` is set;
@@ -23,8 +24,7 @@ def is_language_model(settings: PredictSettings) -> bool:
     """Whether a prompt is all that a checkpoint can be asked: causal, and without a classifier."""
     s = settings
     config = load_config(s.model, revision=s.revision, trust_remote_code=s.trust_remote_code)
-    headed = any(name.endswith(_WITH_HEAD) for name in config.architectures or ())
-    return _is_causal(config) and not headed
+    return is_causal(config) and not has_classifier(config)
 
 
 def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str, ...]]:
@@ -34,8 +34,8 @@ def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str
     type of the model: a decoder is asked a prompt, all others have a head over the text.
 
     Returns:
-        None for files of the user's own without a prompt, and for tasks of encoders: as the data
-        have it. And notes.
+        None for tasks of encoders, and for files of the user's own that are not language: as the
+        data have it. And notes.
 
     Raises:
         BeftError: a prompt for a model that is no causal one.
@@ -47,6 +47,13 @@ def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str
     if own or (task and task.kind == "generation"):
         _check_writes(s, own)
         return "generation", ()
+    if s.as_ == "language" and s.task:
+        raise UsageError(
+            f"{option('as', s.as_)}: is for files of your own (--train-file, --validation-file); "
+            f"{option('task', s.task)} has answers of its own"
+        )
+    if not s.task and s.as_ != "choice":
+        return (None, ()) if isinstance(s, PredictSettings) else kind_of_files(s)
     if task is None or task.prompt is None:
         if s.as_ == "choice":
             asked = ", ".join(n for n in OFFERED if TASKS[n].prompt)
@@ -64,7 +71,7 @@ def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str
             "two"
         )
     config = load_config(s.model, revision=s.revision, trust_remote_code=s.trust_remote_code)
-    causal = _is_causal(config)
+    causal = is_causal(config)
     if s.as_ is None:
         return _by_architecture(task, s.model, config, causal)
     if not causal:
@@ -85,7 +92,7 @@ def _check_writes(settings: Loading | PredictSettings, column: str | None) -> No
             f"{others[0]}: {name} has answers that are written; expected one of the two"
         )
     config = load_config(s.model, revision=s.revision, trust_remote_code=s.trust_remote_code)
-    if not _is_causal(config):
+    if not is_causal(config):
         raise BeftError(
             f"{name}: {s.model} ({config.model_type}) is no causal language model, so it writes no "
             "text; expected a decoder"
@@ -99,7 +106,7 @@ def _only_asked(task: Task, settings: Loading | PredictSettings) -> tuple[Kind, 
     place = option("task", task.name)
     _check_no_head(place, s)
     config = load_config(s.model, revision=s.revision, trust_remote_code=s.trust_remote_code)
-    if not _is_causal(config):
+    if not is_causal(config):
         raise BeftError(_no_causal(place, s.model, config))
     if task.prompt.loss != "right":
         return task.prompt.kind, ()
@@ -129,8 +136,7 @@ def _by_architecture(
     task: Task, model: str, config: Any, causal: bool
 ) -> tuple[Kind | None, tuple[str, ...]]:
     assert task.prompt is not None
-    named = tuple(config.architectures or ())
-    headed = any(name.endswith(_WITH_HEAD) for name in named)
+    headed = has_classifier(config)
     if not causal:
         return "classes", ()
     if headed:
@@ -141,7 +147,64 @@ def _by_architecture(
     return kind, (f"{note}; --as classes puts a classifier on it",)
 
 
-def _is_causal(config: Any) -> bool:
+def kind_of_files(settings: Loading) -> tuple[Kind | None, tuple[str, ...]]:
+    """How files of the user's own meet their model: as language, where nothing in settings or files
+    speaks of labels, and the model is a causal one; else, None, as the labels are.
+
+    Raises:
+        BeftError: language for a model that is no causal one, or a file that cannot be opened, or
+            holds several things that could be learnt.
+        UsageError: language, and labels.
+    """
+    s = settings
+    file = s.train_file or s.validation_file
+    wanted = s.as_ == "language"
+    labels = [n for n in ("label_column", "label_map", "regression") if getattr(s, n)]
+    labels += ["new_head"] if s.head == "fresh" else []
+    if wanted and labels:
+        given = option(labels[0], getattr(s, labels[0]))
+        raise UsageError(f"{option('as', s.as_)} and {given}: language has no labels; expected one")
+    if s.as_ == "classes" or labels or file is None:
+        return None, ()
+    config = load_config(s.model, revision=s.revision, trust_remote_code=s.trust_remote_code)
+    if not is_causal(config):
+        if wanted:
+            raise BeftError(
+                f"{option('as', s.as_)}: {s.model} ({config.model_type}) is no causal language "
+                "model, so it does not write texts; expected a decoder"
+            )
+        return None, ()
+    if wanted:
+        return "language", ()
+    return (None, ()) if has_classifier(config) else _by_columns(s, Path(file))
+
+
+def _by_columns(settings: Loading, file: Path) -> tuple[Kind | None, tuple[str, ...]]:
+    from beftkit.tasks.own_files import USUAL_LABELS
+    from beftkit.tasks.own_language import language_columns, usual_language
+    from beftkit.tasks.streams import stream_file
+
+    s = settings
+    given = s.text_columns.split(",") if s.text_columns else None
+    present = stream_file(file, lambda names: names, quotes=s.quotes).columns
+    able = usual_language(present)
+    label = next((name for name in USUAL_LABELS if name in present), None)
+    if label is not None and (given or not {*able} - {("text",)}):
+        note = f"{file}: column {label!r} is taken for the label"
+        return None, ((f"{note}; --as language learns the texts instead",) if able else ())
+    if not able and given is None:
+        return None, ()
+    names = ", ".join(map(repr, language_columns(str(file), present, given)))
+    note = f"{s.model} is a causal language model and {file} has no label: {names} learnt as"
+    return "language", (f"{note} language; --label-column makes classes of it",)
+
+
+def has_classifier(config: Any) -> bool:
+    """Whether a checkpoint says that it has a classifier."""
+    return any(name.endswith(_WITH_HEAD) for name in config.architectures or ())
+
+
+def is_causal(config: Any) -> bool:
     """Whether a language model of this configuration sees of a text only what came before."""
     from transformers.models.auto import modeling_auto as known
 

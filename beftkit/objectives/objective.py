@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+import torch
 
 from beftkit.adapters import SAVED_BY_TASK
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, UsageError, option
 from beftkit.objectives.answers import Answer
 from beftkit.tasks import Split
 
@@ -56,6 +57,7 @@ class Objective(ABC):
         answer_fields: fields of `Answer` that its answers have, in the order they are shown.
         labels: names of the answers in the order of their ids; empty where there are none.
         gives: what its answers are, in a word, where there are no labels.
+        answering: whether predictions are answers, so that all of them alike say something.
     """
 
     task_type: ClassVar[str]
@@ -64,6 +66,7 @@ class Objective(ABC):
     answer_fields: ClassVar[tuple[str, ...]] = ("label", "probability")
     labels: tuple[str, ...] = ()
     gives: ClassVar[str] = "values"
+    answering: ClassVar[bool] = True
 
     @property
     def constant(self) -> str:
@@ -115,6 +118,17 @@ class Objective(ABC):
         """
         return Split(tuple(texts), np.zeros(len(texts[0]), np.int64))
 
+    def check_shots(self, count: int) -> None:
+        """Refuse demonstrations where nothing is asked that they could stand before.
+
+        Raises:
+            UsageError: so it is.
+        """
+        raise UsageError(
+            f"{option('shots', count)}: demonstrations stand before a prompt, and this is a model "
+            f"of {self.pipeline_tag}; expected a causal language model with its own head"
+        )
+
     @abstractmethod
     def encode(
         self, split: Split, tokenizer: Any, max_length: int, *, allow_empty: bool = False
@@ -158,6 +172,22 @@ class Objective(ABC):
         """
         return len(examples)
 
+    def negative_log_likelihoods(self, model: nn.Module, batch: Batch) -> Tensor:
+        """-log p of each example's target up to a constant, [B], as the Fisher score needs it."""
+        return self.losses(model, batch)[0] * self.nll_factor
+
+    def total_loss(
+        self, losses: float, predictions: Sequence[Any], encoded: Encoded
+    ) -> tuple[float, float]:
+        """What to divide by what for the mean loss of an evaluation.
+
+        Args:
+            losses: sum over the examples.
+            predictions: [N].
+            encoded: the N examples.
+        """
+        return losses, self.units(encoded, torch.arange(len(encoded)))
+
     @abstractmethod
     def predictions(self, outputs: Any) -> Any:
         """[B], what `measure` takes: a tensor where the outputs are, or a sequence."""
@@ -185,6 +215,14 @@ class Objective(ABC):
         Raises:
             BeftError: nothing to compare, or a metric that does not fit the targets.
         """
+
+    def check(self, metrics: Sequence[Any], split: Split) -> None:
+        """Try metrics on predictions with which there is nothing wrong.
+
+        Raises:
+            BeftError: a metric that does not fit the targets.
+        """
+        self.measure(metrics, self.right(split), split.targets, split.asked)
 
     def baseline(
         self, metrics: Sequence[Any], targets: Any, asked: Sequence[Prompted] = ()

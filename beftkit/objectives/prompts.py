@@ -79,6 +79,15 @@ def encode_prompts(
     )
 
 
+def longest_rows(examples: Sequence[Prompted], tokenizer: Any) -> list[int]:
+    """Tokens of each example's longest row, were none cut.
+
+    Raises:
+        BeftError: as `encode_prompts`, of answers.
+    """
+    return [max(len(row.ids) for row in rows) for rows in _rows(examples, tokenizer)]
+
+
 def _cut(row: Row, over: int, max_length: int, where: str) -> list[int]:
     """A row behind its start, without as many tokens of its prompt."""
     if over and row.first - row.start <= over:

@@ -28,7 +28,7 @@ class Values(HeadObjective):
     labels: tuple[str, ...] = ()
     own_ids: tuple[int, ...] = ()
     nll_factor = 0.5
-    constant = "mean"
+    constant = "always the mean"
     answer_fields = ("value",)
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:

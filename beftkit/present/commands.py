@@ -74,7 +74,7 @@ def after_training(result: TrainResult) -> list[str]:
     else:
         here = Path(s.model).exists() or not s.revision
         evaluate, score = [place], [s.model if here else f"{s.model}@{s.revision}", place]
-    commands = [["score", *score]]
+    commands = [] if s.peft else [["score", *score]]
     if run.last is not None:
         commands.insert(0, ["evaluate", *evaluate, *again])
     return [shlex.join(["beftkit", *words]) for words in commands]

@@ -31,6 +31,8 @@ class Column:
             together; those of 0 only then, from the right.
         folds: whether its cells may be broken into lines; numbers and roles never are.
         name: what it is called away from its neighbours, if that is no heading.
+        shorter: words of its cells that may be others where there is no room, before any column
+            goes.
     """
 
     heading: str
@@ -39,6 +41,7 @@ class Column:
     spare: int = 0
     folds: bool = False
     name: str = ""
+    shorter: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ def evaluation_document(found: EvaluationResult) -> Document:
     """Metrics and loss of a model, or an adapter over its base."""
     one = found.evaluation
     over = f" with {found.adapter}" if found.adapter else ""
-    named = [one.baseline_is] if one.baseline_is else []
+    known = any(value is not None for value in one.baselines.values())
+    named = [one.baseline_is] if known else []
     body = []
     for name, value in {**one.metrics, "loss": one.loss}.items():
         error = one.standard_errors.get(name)
@@ -26,11 +27,15 @@ def evaluation_document(found: EvaluationResult) -> Document:
     cut = [f"{split}: {count} {where}" for split, count in found.truncated.items() if count]
     row = {"model": found.model, "adapter": found.adapter, "task": found.task, **one.metrics}
     spare = [*numbers("standard error", spare=1), *numbers(*named, spare=2)]
+    count = found.in_context.shots if found.in_context else 0
+    shots = f", {count} shot{'s' * (count > 1)}" if count else ""
     blocks: list[Block] = [
-        Lines([f"{found.model}{over}", f"{found.task}, {one.examples} examples"]),
+        Lines([f"{found.model}{over}", f"{found.task}, {one.examples} examples{shots}"]),
         Table([*texts("metric", folds=True), *numbers("value"), *spare], body),
         Only("table", Lines([*cut, *found.notes])),
     ]
+    if found.in_context:
+        row["shots"] = found.in_context.shots
     row |= {f"{name}_standard_error": value for name, value in one.standard_errors.items()}
     row |= {f"{name}_baseline": value for name, value in one.baselines.items()}
     rows = [{**row, "loss": one.loss, "examples": one.examples}]

@@ -63,13 +63,13 @@ def _document(result: Any) -> Document | None:
 
             return train_document(result)
         case "RunPlan" | "SelectPlan" | "FisherPlan" | "Timing" as kind:
-            from beftkit.present import planned
+            from beftkit.present import planned, timing
 
             documents: dict[str, Callable[[Any], Document]] = {
                 "RunPlan": planned.run_plan_document,
                 "SelectPlan": planned.select_plan_document,
                 "FisherPlan": planned.fisher_plan_document,
-                "Timing": planned.timing_document,
+                "Timing": timing.timing_document,
             }
             return documents[kind](result)
         case "PredictionResult":

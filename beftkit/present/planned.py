@@ -1,4 +1,4 @@
-"""What a run, a selection or a measurement would do, and how long it takes, to documents."""
+"""What a run, a selection or a measurement would do, to documents."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from beftkit.present.document import Block, Document, Lines, Table, numbers, texts
-from beftkit.present.words import noted, size
-from beftkit.progress import duration
+from beftkit.present.words import noted
 from beftkit.registry import REGIMES
 from beftkit.tuning.choice import Part, spans
 
 if TYPE_CHECKING:
-    from beftkit.runs import FisherPlan, RunPlan, Timing
+    from beftkit.runs import FisherPlan, RunPlan
     from beftkit.runs.planning import Plan
     from beftkit.selection.planning import CellPlan, SelectPlan
     from beftkit.settings.fisher import FisherSettings
@@ -64,7 +63,7 @@ def run_plan_document(planned: RunPlan) -> Document:
         {**part, "roles": " ".join(part["roles"]), "slices": " ".join(part["slices"])}
         for part in values["parts"]
     ]
-    title = f"{s.model} on {planned.task}, bias {s.bias}: a plan, nothing is trained"
+    title = f"{s.model} on {planned.task}, {s.tuned}: a plan, nothing is trained"
     return _document(values, rows, title, facts, planned, [_parts_table(choice.parts)])
 
 
@@ -129,41 +128,6 @@ def fisher_plan_document(planned: FisherPlan) -> Document:
     rows = [{"role": role, "vectors": count} for role, count in planned.roles.items()]
     title = f"Fisher of {s.model} on {planned.task}: a plan, nothing is measured"
     return _document(planned.to_dict(), rows, title, facts, planned, [table])
-
-
-def timing_document(found: Timing) -> Document:
-    """How long each run and all of them take, and what that was taken from."""
-    more = f", {found.processes} processes" if found.processes > 1 else ""
-    lines = [
-        f"{found.command} {found.model} on {found.task}: about {duration(found.seconds)}",
-        f"on {found.device}{more}, {found.precision}, weights in {found.dtype}, batch "
-        f"{found.batch_size}; from two steps of each kind, one before them to warm up",
-    ]
-    if found.peak_bytes is not None:
-        whose = {"device": "on the device", "process": "of the process"}[found.peak_of]
-        lines.append(f"memory {whose} at the longest rows: {size(found.peak_bytes)}")
-    paces = Table(
-        [*texts("kind"), *numbers("a step", "a batch of evaluation")],
-        [
-            [one.what, milliseconds(one.step_seconds),
-             None if one.batch_seconds is None else milliseconds(one.batch_seconds)]
-            for one in found.paces
-        ],
-    )  # fmt: skip
-    columns = [*texts("run"), *numbers("steps", "evaluations", "loading", "stepping", "evaluating")]
-    body = [
-        [run.name, f"{run.steps:,}", f"{run.evaluations:,}", duration(run.loading_seconds),
-         duration(run.step_seconds), duration(run.evaluation_seconds), duration(run.seconds)]
-        for run in found.runs
-    ]  # fmt: skip
-    values = found.to_dict()
-    blocks: list[Block] = [Lines(lines), paces, Table([*columns, *numbers("all of it")], body)]
-    return Document(values, values["runs"], blocks)
-
-
-def milliseconds(seconds: float) -> str:
-    """A short time."""
-    return f"{1000 * seconds:.3g} ms" if seconds < 0.9995 else duration(seconds)
 
 
 def _document(

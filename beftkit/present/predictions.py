@@ -16,13 +16,18 @@ _LETTERS = 60
 def predictions_document(found: PredictionResult) -> Document:
     """Texts and their answers."""
     over = f" with {found.adapter}" if found.adapter else ""
-    columns = [*texts(*found.fields), *(_column(found, name) for name in found.columns)]
+    columns = [*texts(*found.fields, folds=True), *(_column(found, name) for name in found.columns)]
     body = [
         [*(_short(row.get(name)) for name in found.fields), *map(_cell, _ours(found, row))]
         for row in found.rows
     ]
     blocks: list[Block] = [
-        Lines([f"{found.model}{over}", f"{found.source}, {found.examples} rows"]),
+        Lines(
+            [
+                f"{found.model}{over}",
+                f"{found.source}, {found.examples} row{'s' * (found.examples != 1)}",
+            ]
+        ),
         Table(columns, body),
         Only("table", Lines(found.notes)),
     ]
@@ -30,7 +35,7 @@ def predictions_document(found: PredictionResult) -> Document:
 
 
 def export_document(found: ExportResult) -> Document:
-    """What was written where, and how to try it."""
+    """What was written where, from what."""
     labels = ", ".join(found.labels) or "values"
     size = f"{found.parameters:,} parameters, {found.dtype}"
     blocks: list[Block] = [
@@ -47,7 +52,8 @@ def _ours(found: PredictionResult, row: dict[str, Any]) -> list[Any]:
 
 def _column(found: PredictionResult, name: str) -> Any:
     is_text = any(isinstance(row.get(name), str) for row in found.rows)
-    return (texts if is_text else numbers)(name)[0]
+    each = name.removeprefix("predicted_").startswith("probability_")
+    return (texts if is_text else numbers)(name, spare=int(each))[0]
 
 
 def _cell(value: Any) -> str | None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from beftkit.selection.ranks import RoleMean
 
 TITLES = {"projection": "projection", "magnitude": "magnitude", "fisher": "Fisher"}
+#: of methods that chose a role, in few letters
+_SHORTER = (("projection", "proj"), ("magnitude", "magn"), (", ", ","))
 
 
 class Advice(NamedTuple):
@@ -87,7 +89,7 @@ def group_table(group: GroupResult, title: str = "", arrow: str = "<-") -> Table
         columns += numbers("rank", spare=spare, name=f"{TITLES[name]} rank")
     columns += numbers("‖pre‖", spare=4)
     columns += [Column("width", on_page="left" if mixed else None, spare=5)]
-    columns += texts("", folds=True, name="inert, choices")
+    columns += texts("", folds=True, name="inert, choices", shorter=_SHORTER)
     return Table(columns, body, [role == group.projection.target for role in roles], title)
 
 

@@ -63,6 +63,8 @@ def fitted(table: Table, room: int | None) -> tuple[Table, list[str]]:
     The first column, which names the rows, always stays.
     """
     kept = list(range(len(table.columns)))
+    if room is not None and _least(table, None) > room:
+        table = _shorter(table)
     while room is not None and len(kept) > 1 and _least(_only(table, kept), room) > room:
         most = max(table.columns[n].spare for n in kept[1:])
         going = [n for n in kept[1:] if table.columns[n].spare == most]
@@ -70,6 +72,15 @@ def fitted(table: Table, room: int | None) -> tuple[Table, list[str]]:
         kept = [n for n in kept if n not in going]
     lost = [column for n, column in enumerate(table.columns) if n not in kept]
     return _only(table, kept), [one.name or one.heading for one in lost if one.name or one.heading]
+
+
+def _shorter(table: Table) -> Table:
+    body = [list(row) for row in table.body]
+    for n, column in enumerate(table.columns):
+        for row in body:
+            for long, short in column.shorter:
+                row[n] = (row[n] or "").replace(long, short) or None
+    return replace(table, body=body)
 
 
 def _only(table: Table, kept: Sequence[int]) -> Table:

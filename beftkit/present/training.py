@@ -19,11 +19,13 @@ _KINDS = ("best", "last")
 def train_document(result: TrainResult) -> Document:
     """A row a seed, mean and deviation over them, and where the adapter lies."""
     s = result.settings
+    head = f", and {result.head_scalars:,} of the head" if result.head_scalars else ""
+    epochs = f"{s.epochs} epoch{'s' * (s.epochs != 1)}"
     headline = [
         f"{result.model} on {result.task}, {result.runs[0].train_examples} training examples",
-        f"bias {result.bias}: {result.scalars:,} of {result.total:,} scalars "
-        f"({result.percent:.4f} %), and {result.head_scalars:,} of the head",
-        f"lr {s.lr:g}, {s.epochs} epochs, batch {s.batch_size}, {s.precision}",
+        f"{s.tuned}: {result.scalars:,} of {result.total:,} scalars "
+        f"({result.percent:.4f} %)" + head,
+        f"lr {s.lr:g}, {epochs}, batch {s.batch_size}, {s.precision}",
     ]
     notes = _notes(result)
     listed = Only("markdown", Lines(noted(notes), bullets=True))
@@ -48,7 +50,7 @@ def _table(result: TrainResult) -> Table:
             found = [fixed(summary[kind][name][what]) for name, kind in columns]
             body.append([what, *found, "", "", "", ""])
     last = run_evaluated(result.runs[0], "last")
-    if last and last.baselines:
+    if last and any(one is not None for one in last.baselines.values()):
         found = [fixed(last.baselines.get(name)) for name, _ in columns]
         body.append([last.baseline_is, *found, "", "", "", ""])
     headings = texts("seed")

@@ -106,6 +106,7 @@ def verified_words(found: Selection, group: GroupResult, verdict: Verdict) -> li
             lines.append(f"It did {contrast_words(verdict.control)}.")
         else:
             lines.append("There is no metric of the control none to compare it with.")
+        lines += _no_better_words(found, group, bias)
     if verdict.behind:
         where = f"The score's target {target} reached {fixed(group.reached(str(target)))}"
         lines.append(f"{where}: {verdict.behind.first} did {contrast_words(verdict.behind)}.")
@@ -114,6 +115,19 @@ def verified_words(found: Selection, group: GroupResult, verdict: Verdict) -> li
     if verdict.next and not verdict.behind and bias is not None:
         lines.append(f"Of the candidates it did {contrast_words(verdict.next)}.")
     return [*lines, *_inert_words(found, group, verdict), *stayed_words(group)]
+
+
+def _no_better_words(found: Selection, group: GroupResult, bias: str) -> list[str]:
+    """A recommendation that a constant prediction equals."""
+    reached, same = group.reached(bias), group.baseline
+    if reached is None or same is None:
+        return []
+    ahead = reached - same if found.higher_is_better else same - reached
+    return (
+        [f"That is no better than the baseline ({group.baseline_is} {fixed(same)})."]
+        if ahead <= 1e-9
+        else []
+    )
 
 
 def _inert_words(found: Selection, group: GroupResult, verdict: Verdict) -> list[str]:

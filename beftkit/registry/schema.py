@@ -11,7 +11,7 @@ from typing import Literal
 Regime = Literal["low", "medium", "high"]
 REGIMES: tuple[Regime, ...] = ("low", "medium", "high")
 #: how a task meets a model: a module of `beftkit.objectives` each
-Kind = Literal["classes", "values", "choice", "generation"]
+Kind = Literal["classes", "values", "choice", "generation", "language"]
 #: tokens per example, special ones included, unless a task or the user says otherwise
 MAX_LENGTH = 128
 
@@ -169,9 +169,9 @@ class Task:
         """The hub's columns of an example's texts, as a model that meets it so is given them."""
         if self.prompt is None or not self.asked(kind):
             return self.columns
-        if self.columns:
-            return self.columns  # the same, in the order of the fields
-        return tuple(name for name in self.prompt.needs if name != "answers")  # those are asked for
+        needs = self.columns or self.prompt.needs  # the same, in the order of the fields
+        written = self.prompt.kind == "generation"  # then answers are what is asked for
+        return tuple(name for name in needs if not (written and name == "answers"))
 
     def texts_as(self, kind: Kind) -> tuple[str, ...]:
         """An example's texts, as templates over `columns_as`; a prompt is made of columns."""

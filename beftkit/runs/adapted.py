@@ -72,17 +72,25 @@ def named(settings: Settings) -> Named[Settings]:
     own = not s.model  # the base is the adapter's word alone
     if own:
         if info.base is None:
-            raise BeftError(f"{s.adapter}: does not name its base; give the model as well")
-        notes += _led(s.adapter, info, standing)
+            raise BeftError(f"{s.adapter}: does not name its base; {_base_advice(s)}")
+        notes += _led(s, info, standing)
         found = {"model": info.base, "revision": s.revision or info.revision}
         s = s.model_copy(update=found)
     notes += _compared(s, standing, own)
+    said = Said.of(info.metadata)
     if s.tokenizer is None and standing.tokenizer_files:
         if _has(info.reference, standing.tokenizer_files):
             s = s.model_copy(update={"tokenizer": info.reference})
         else:
             notes.append(f"{s.adapter}: its tokenizer's files are gone; the base's own is used")
-    said = Said.of(info.metadata)
+    elif s.tokenizer is None and not isinstance(s, EvaluateSettings):  # that asks its run as well
+        had = said.evaluation
+        s = s.model_copy(update={"tokenizer": had.tokenizer})
+        if "precision" in had.model_fields_set and "tokenizer" not in had.model_fields_set:
+            notes.append(
+                f"{s.adapter}: was trained with a tokenizer of its own, which does not lie beside "
+                "it; the base's is used unless --tokenizer is given"
+            )
     labels = info.head_labels if said.labels is None else said.labels
     return Named(s, info, standing, said.evaluation, labels, tuple(notes))
 
@@ -101,6 +109,13 @@ def put_on(loaded: Loaded, found: Named[Any]) -> tuple[str, ...]:
     if s.adapter is not None:
         applied = apply_adapter(loaded.model, s.adapter)
         held, notes = {*applied.parameters}, applied.notes
+        coarse = [str(loaded.model.dtype).removeprefix("torch."), getattr(s, "precision", "fp32")]
+        coarse = [name for name in coarse if name not in ("float32", "float64", "fp32")]
+        if applied.merged and coarse:
+            notes += (
+                f"the LoRA is merged into its base, which {coarse[0]} rounds; as trained, its "
+                "products are added to the outputs, so figures may differ a little",
+            )
     lacking = sorted({*loaded.fresh} - held)
     if lacking:
         raise BeftError(
@@ -122,15 +137,21 @@ def _far_adapter(reference: str, revision: str | None) -> bool:
         return False
 
 
-def _led(adapter: str, info: AdapterInfo, standing: Standing) -> list[str]:
+def _led(settings: Any, info: AdapterInfo, standing: Standing) -> list[str]:
     """What to say of where an adapter leads; where nothing is, what should be there."""
     try:
-        return base_elsewhere(adapter, info.base or "")
+        return base_elsewhere(settings.adapter, info.base or "", _base_advice(settings))
     except BeftError as error:
         said = [f"it was given as {standing.base_given}" if standing.base_given else ""]
         said.append(f"is {standing.base_is}" if standing.base_is else "")
         more = " and ".join(filter(None, said))
         raise BeftError(f"{error}" + (f" ({more})" if more else "")) from None
+
+
+def _base_advice(settings: Any) -> str:
+    if isinstance(settings, EvaluateSettings):
+        return "give the base as well: `beftkit evaluate BASE --adapter ADAPTER`"
+    return "give the base as well: `--base BASE`, in Python the model beside the adapter"
 
 
 def _compared(settings: Any, standing: Standing, own: bool) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,14 +28,21 @@ from beftkit.runs.manifest import HALF, move_files
 from beftkit.runs.prepare import Prepared
 from beftkit.runs.said import words_of_run
 from beftkit.settings.train import TrainSettings
-from beftkit.tuning import Tuner
+from beftkit.tuning import LoraTuner, Tuner
 from beftkit.weights import collect_tuned
 
 
 def write_output(
-    folder: Path, ready: Prepared, tuner: Tuner, settings: TrainSettings
+    folder: Path, ready: Prepared, tuner: Tuner, settings: TrainSettings, *, standalone: bool = True
 ) -> tuple[str | None, str | None, tuple[str, ...]]:
     """Write what was trained.
+
+    Args:
+        folder: of the run.
+        ready: the run.
+        tuner: what trained.
+        settings: the run's.
+        standalone: whether the adapter has its tokenizer beside it, even where that is the base's.
 
     Returns:
         ``adapter`` or ``model`` (None: nothing trained), the adapter's format, notes.
@@ -42,6 +50,8 @@ def write_output(
     if not tuner.choice.is_adapter:
         _write_model(folder / MODEL, ready.loaded)
         return MODEL, None, (f"weights inside the model trained: {folder / MODEL} holds all of it",)
+    if isinstance(tuner, LoraTuner):
+        return ADAPTER, "lora", _write_lora(folder, ready, tuner, settings)
     tuned, task_type = _tuned(ready, tuner), ready.objective.task_type
     if not tuned:
         return None, None, ("nothing trained, so there is no adapter",)
@@ -51,7 +61,9 @@ def write_output(
         chosen, why = default_format(tuned, task_type)
     names = (BIASES_NAME,) if chosen == "biases" else (WEIGHTS_NAME, CONFIG_NAME)
     manifest.add(folder, *(f"{ADAPTER}/{name}" for name in names))
-    with standing.tokenizer_saved(ready, folder) as (work, lacking):
+    beside = standalone or settings.tokenizer is not None
+    nothing: AbstractContextManager[tuple[Path | None, str | None]] = nullcontext((None, None))
+    with standing.tokenizer_saved(ready, folder) if beside else nothing as (work, lacking):
         said = standing.header(ready, settings, standing.names_in(work))
         notes = write_adapter(
             folder / ADAPTER,
@@ -65,6 +77,30 @@ def write_output(
         if work is not None:  # the adapter first: whatever befalls the tokenizer, it is there
             lacking = standing.put_beside(work, folder, ADAPTER)
     return ADAPTER, chosen, (*((why,) if why else ()), *notes, *((lacking,) if lacking else ()))
+
+
+def _write_lora(
+    folder: Path, ready: Prepared, tuner: LoraTuner, settings: TrainSettings
+) -> tuple[str, ...]:
+    """Have PEFT write its adapter, with our words in its header and the tokenizer beside it."""
+    base = _base(ready.loaded.reference)
+    try:
+        work = Path(tempfile.mkdtemp(dir=folder, prefix=HALF))
+    except OSError as error:
+        raise BeftError(f"{folder}: cannot be written ({error.strerror})") from None
+    try:
+        with standing.tokenizer_saved(ready, folder) as (beside, lacking):
+            metadata = _metadata(settings, ready)
+            said = standing.header(ready, settings, standing.names_in(beside))
+            tuner.save(work, base, settings.revision, {**metadata, **said})
+            move_files(work, folder, f"{ADAPTER}/")
+            if beside is not None:
+                lacking = standing.put_beside(beside, folder, ADAPTER)
+    except OSError as error:
+        raise BeftError(f"{folder / ADAPTER}: cannot be written ({error.strerror})") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return (lacking,) if lacking else ()
 
 
 def check_output(ready: Prepared, tuner: Tuner, settings: TrainSettings) -> None:

@@ -109,15 +109,16 @@ def of_texts(predictor: Predictor, texts: Any) -> Source:
     Args:
         predictor: where it, or its ``text_columns``, takes two, they are tuples, or one text with a
             tab between them.
-        texts: one after the other.
+        texts: one after the other; one alone may be given as it is.
     """
+    texts = [texts] if isinstance(texts, str) else texts
     given = predictor.settings.text_columns
     names = [name.strip() for name in given.split(",")] if given else []
     about = len(texts) if isinstance(texts, Sequence) else None
     numbered = enumerate(texts, 1)
     first = [*([one] if (one := next(numbered, None)) else [])]
     count = predictor.standing.texts or len(names) or 1
-    if first and not isinstance(first[0][1], str):
+    if first and isinstance(first[0][1], tuple | list):
         count = len(first[0][1])
     names = names or (["text"] if count == 1 else [f"text{n + 1}" for n in range(count)])
     predictor.check_texts(len(names), "the texts")
@@ -133,8 +134,9 @@ def of_texts(predictor: Predictor, texts: Any) -> Source:
 
 
 def _row(number: int, text: Any, names: Sequence[str]) -> Row:
-    parts = [*text] if not isinstance(text, str) else text.split("\t") if names[1:] else [text]
-    if len(parts) != len(names):
+    parts = text.split("\t") if isinstance(text, str) and names[1:] else [text]
+    parts = [*text] if isinstance(text, tuple | list) else parts
+    if len(parts) != len(names) or not all(isinstance(part, str) for part in parts):
         several = f"{'two' if len(names) == 2 else len(names)} texts, with a tab between them"
         expected = several if names[1:] else "one text"
         raise BeftError(f"text {number}: expected {expected}; given {str(text)[:40]!r}")

@@ -33,12 +33,14 @@ class CardUse:
         run: its own.
         objective: of its task.
         place: what the card calls it.
+        own_tokenizer: whether the run's tokenizer lies beside it.
     """
 
     settings: TrainSettings
     run: Run
     objective: Objective
     place: str
+    own_tokenizer: bool
 
     def lines(self) -> Iterator[str]:
         """A block for a shell and one of Python."""
@@ -48,7 +50,8 @@ class CardUse:
         given = [] if base else [_BASE]
         words = [*given, "--adapter", self.place, *self.evaluated()]
         yield shlex.join(["beftkit", "evaluate", *words])
-        yield shlex.join(["beftkit", "score", at, self.place])
+        if not s.peft:
+            yield shlex.join(["beftkit", "score", at, self.place])
         yield "```"
         yield ""
         yield "```python"
@@ -74,8 +77,8 @@ class CardUse:
 
     @property
     def tokenizer(self) -> str | None:
-        """Another tokenizer than the base's; None: its own."""
-        given = self.settings.tokenizer
+        """Another tokenizer than the base's, where the adapter has none; None: the base's own."""
+        given = None if self.own_tokenizer else self.settings.tokenizer
         return given and (hub_id(given) or _TOKENIZER)
 
     def code(self) -> Use:
@@ -85,10 +88,12 @@ class CardUse:
         where = json.dumps(base or _BASE)
         if base and s.revision:
             where += f", revision={json.dumps(s.revision)}"
+        adapter = json.dumps(self.place)
+        tokenizer = (json.dumps(self.tokenizer) if self.tokenizer else where) + code
         return Use(
             base=where + code,
-            tokenizer=(json.dumps(self.tokenizer) if self.tokenizer else where) + code,
-            adapter=json.dumps(self.place),
+            tokenizer=adapter if self.own_tokenizer else tokenizer,
+            adapter=adapter,
             by_peft=self.run.adapter_format in PEFT_FORMATS,
             dtype='"auto"' if s.dtype == "auto" else f"torch.{s.dtype}",
             half=_HALVES.get(s.precision),

@@ -19,8 +19,10 @@ from beftkit.runs.said import hub_id
 from beftkit.settings.train import TrainSettings
 from beftkit.spelling import flag_of
 from beftkit.training.evaluation import Evaluated
+from beftkit.tuning.lora import ALPHA, RANK
 
 TAGS = ("beft", "beftkit", "bias-tuning")
+LORA_TAGS = ("beftkit", "lora")
 #: the hub's names of our metrics, where they differ
 _HUB_METRICS = {"macro_f1": "f1", "matthews": "matthews_correlation"}
 _HUB_METRICS |= {"pearson": "pearsonr", "spearman": "spearmanr"}
@@ -28,15 +30,18 @@ _HUB_METRICS |= {"pearson": "pearsonr", "spearman": "spearmanr"}
 _SHOWN = "bias regime max_length epochs lr batch_size schedule precision keep".split()
 
 
-def model_card(result: TrainResult, run: Run, objective: Objective) -> str:
+def model_card(
+    result: TrainResult, run: Run, objective: Objective, *, own_tokenizer: bool = False
+) -> str:
     """The card of one seed's adapter; no path of this machine is in it.
 
     Args:
         result: of all seeds.
         run: the one whose adapter this is.
         objective: of its task.
+        own_tokenizer: whether the run's tokenizer lies beside the adapter.
     """
-    return _Card(result, run, objective).text()
+    return _Card(result, run, objective, own_tokenizer).text()
 
 
 def train_command(settings: TrainSettings, seed: int) -> list[str]:
@@ -47,6 +52,8 @@ def train_command(settings: TrainSettings, seed: int) -> list[str]:
     for name, field in TrainSettings.model_fields.items():
         value = getattr(settings, name)
         if name in ("model", "seeds", *FREE) or value in (field.default, own.get(name)):
+            continue
+        if name == "bias" and settings.peft:  # which says that none trains
             continue
         flag = flag_of(name)
         if isinstance(value, bool):
@@ -64,6 +71,7 @@ class _Card:
     result: TrainResult
     run: Run
     objective: Objective
+    own_tokenizer: bool
 
     @property
     def settings(self) -> TrainSettings:
@@ -84,11 +92,11 @@ class _Card:
     @property
     def name(self) -> str:
         s = self.settings
-        own = f"{Path(s.model).name}-{self.result.task}-{s.bias}"
+        own = f"{Path(s.model).name}-{self.result.task}-{s.peft or s.bias}"
         return (s.push_to_hub or own).rpartition("/")[2]
 
     def text(self) -> str:
-        use = CardUse(self.settings, self.run, self.objective, self.place)
+        use = CardUse(self.settings, self.run, self.objective, self.place, self.own_tokenizer)
         command = _wrapped(train_command(self.settings, self.run.seed))
         sections = {
             f"# {markdown(self.name)}": self.opening(),
@@ -127,7 +135,10 @@ class _Card:
                 found.append(EvalResult(**about, dataset_split=split, **one))
         peft = "peft" if self.run.adapter_format in PEFT_FORMATS else None
         data: dict[str, Any] = {"base_model": self.base, "library_name": peft, "pipeline_tag": tag}
-        data |= {"tags": list(TAGS), "datasets": [task.hub.repo] if task else None}
+        data |= {
+            "tags": list(LORA_TAGS if self.settings.peft else TAGS),
+            "datasets": [task.hub.repo] if task else None,
+        }
         data |= {"metrics": list(dict.fromkeys(metrics)) or None, "eval_results": found or None}
         data |= {"model_name": self.name if found else None}
         data |= {"base_model_relation": "adapter"} if self.base else {}
@@ -140,8 +151,11 @@ class _Card:
         head = ""
         if result.head_scalars:
             head = f", and {result.head_scalars:,} of the classification head"
+        what = f"Bias terms (`--bias {s.bias}`) of"
+        if s.peft:
+            what = f"A LoRA (rank {RANK}, alpha {ALPHA}, on queries and values) for"
         yield (
-            f"Bias terms (`--bias {s.bias}`) of {link}{at}, fine-tuned by beftkit: "
+            f"{what} {link}{at}, fine-tuned by beftkit: "
             f"{result.scalars:,} scalars, {result.percent:.4f} % of the model{head}. Nothing else "
             "was trained."
         )
@@ -161,7 +175,8 @@ class _Card:
             head = ["metric", _when(run, "best"), _when(run, "last")]
             found = [one for which in ("best", "last") if (one := run_evaluated(run, which))]
             rows = [[name, *(_measured(one, name) for one in found)] for name in both[1]]
-            if same := found[-1].baselines:
+            same = found[-1].baselines
+            if any(value is not None for value in same.values()):
                 head.append(found[-1].baseline_is)
                 rows = [[*row, _number(same.get(row[0]))] for row in rows]
             yield from _table(head, rows)
@@ -197,7 +212,7 @@ class _Card:
         for name, field in TrainSettings.model_fields.items():
             value = getattr(s, name)
             sized = self.task and name == "regime" and s.train_size
-            if name in ("model", "seeds", *FREE) or sized:
+            if name in ("model", "seeds", *FREE) or sized or (name == "bias" and s.peft):
                 continue
             if name in _SHOWN or value != field.default:
                 text = ", ".join(map(bare, value)) if isinstance(value, tuple) else bare(value)
@@ -246,7 +261,9 @@ def _number(value: float | None) -> str:
 
 def _measured(found: Evaluated, name: str) -> str:
     value, error = found.metrics.get(name), found.standard_errors.get(name)
-    return _number(value) + ("" if value is None or error is None else f" ± {error:#.2g}")
+    if value is None or error is None:
+        return _number(value)
+    return _number(value) + (f" ± {error:#.2g}" if error < 10 else f" ± {error:.0f}")
 
 
 def _wrapped(words: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from beftkit.progress import displayed
 from beftkit.runs.adapted import named, put_on
 from beftkit.runs.inputs import validation_digest
 from beftkit.runs.loading import class_notes, load_data
-from beftkit.runs.prepare import prepare
+from beftkit.runs.prepare import Prepared, prepare, shots_of
 from beftkit.runs.repeating import repeated
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.resolve import resolve
@@ -29,6 +29,41 @@ OTHERS = (
 )
 
 
+@dataclass(frozen=True)
+class InContext:
+    """The demonstrations that stood before each example.
+
+    Attributes:
+        shots, common, seed: as asked for: how many, one draw for all, of which seed.
+        left_out: how many found no room, by split.
+        shortened: how many examples have fewer therefore, by split.
+    """
+
+    shots: int
+    common: bool
+    seed: int
+    left_out: Mapping[str, int]
+    shortened: Mapping[str, int]
+
+    def said(self, length: int) -> list[str]:
+        """In words; ``length``: tokens a row may have."""
+        what = "demonstration" if self.shots == 1 else "demonstrations"
+        drawn = "one draw for all" if self.common else "a draw for each example"
+        lines = [f"{self.shots} {what} before each prompt: {drawn}, seed {self.seed}"]
+        lines += [
+            f"{split}: {count} demonstrations were left out, of {self.shortened[split]} examples, "
+            f"to fit {length} tokens (--max-length)"
+            for split, count in self.left_out.items()
+            if count
+        ]
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        plain = {name: dict(getattr(self, name)) for name in ("left_out", "shortened")}
+        return {**vars(self), **plain}
+
+
 @dataclass(frozen=True, repr=False)
 class EvaluationResult(Shown):
     """What `evaluate` found.
@@ -41,6 +76,7 @@ class EvaluationResult(Shown):
         truncated: rows cut to the maximal length, by split.
         notes: what a reader should know.
         classes: split -> label -> rows; empty for values.
+        in_context: demonstrations before the examples; None: there were none.
     """
 
     model: str
@@ -50,6 +86,7 @@ class EvaluationResult(Shown):
     truncated: Mapping[str, int]
     notes: tuple[str, ...]
     classes: Mapping[str, Mapping[str, int]]
+    in_context: InContext | None = None
 
     def in_short(self) -> dict[str, Any]:
         """What its line says."""
@@ -62,7 +99,8 @@ class EvaluationResult(Shown):
         which = {"model": self.model, "adapter": self.adapter, "task": self.task}
         said = {"truncated": dict(self.truncated), "notes": list(self.notes)}
         classes = {split: dict(found) for split, found in self.classes.items()}
-        return headed(which | self.evaluation.to_dict() | {"classes": classes} | said)
+        shown = {"in_context": None if self.in_context is None else self.in_context.to_dict()}
+        return headed(which | self.evaluation.to_dict() | {"classes": classes} | shown | said)
 
 
 @documented(EvaluateSettings)
@@ -105,14 +143,19 @@ def evaluate_with(settings: EvaluateSettings, watcher: Watcher | None = None) ->
     what = replace(what, settings=s)
     brought = None if info is None else info.head_labels
     labels = brought if said.labels is None else said.labels
-    data = load_data(s, train=False, labels=labels)
+    data = load_data(s, train=shots_of(s) is not None, labels=labels)
     metrics = load_metrics(s.metric or data.metrics, s.trust_remote_code)
     ready = prepare(s, 0, data=data)
     notes = (*what.notes, *again.notes, *data.notes, *class_notes(data))
-    if said.examples and not again.other_examples and said.examples != validation_digest(ready):
+    in_context = _in_context(ready)
+    if in_context is not None:
+        notes = (*notes, *in_context.said(ready.length))
+    own = said.examples and not again.other_examples and in_context is None
+    if own and said.examples != validation_digest(ready):
         notes = (*notes, OTHERS)
     notes = (*notes, *put_on(ready.loaded, what))
     splits = ready.validation
+    notes = (*notes, *dict.fromkeys(note for split in splits.values() for note in split.notes))
     with out_of_memory(
         f"with batch_size {s.batch_size}, max_length {ready.length}; lower --batch-size or "
         "--max-length, or use --precision=bf16 or --dtype=bfloat16"
@@ -123,4 +166,18 @@ def evaluate_with(settings: EvaluateSettings, watcher: Watcher | None = None) ->
     if found.at_baseline:
         notes += (stayed_note(found),)
     cut = {name: split.truncated for name, split in splits.items()}
-    return EvaluationResult(s.model, s.adapter, data.name, found, cut, notes, data.counts)
+    what_was = s.model, s.adapter, data.name, found, cut, notes, data.counts
+    return EvaluationResult(*what_was, in_context)
+
+
+def _in_context(ready: Prepared) -> InContext | None:
+    if (how := shots_of(ready.settings)) is None:
+        return None
+    found = ready.demonstrated
+    return InContext(
+        how.count,
+        how.common,
+        how.seed,
+        {name: one.left_out for name, one in found.items()},
+        {name: one.shortened for name, one in found.items()},
+    )

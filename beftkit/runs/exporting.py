@@ -20,7 +20,7 @@ from beftkit.objectives import Objective, objective_told
 from beftkit.registry import MAX_LENGTH
 from beftkit.runs import manifest
 from beftkit.runs.adapted import Named, named, put_on
-from beftkit.runs.said import hub_id
+from beftkit.runs.said import Said, hub_id
 from beftkit.settings.predict import ExportSettings
 from beftkit.settings.resolve import resolve
 from beftkit.settings.signatures import documented
@@ -208,11 +208,18 @@ def _card(found: Named[Any], objective: Objective, length: int) -> str:
     """A short card; no path of this machine is in it."""
     s, task = found.settings, found.standing.task
     base = hub_id(s.model)
+    lora = found.info is not None and Said.of(found.info.metadata).peft == "lora"
     lines = ["---", *([f"base_model: {base}"] if base else []), "library_name: transformers"]
-    lines += [f"pipeline_tag: {objective.pipeline_tag}", "tags: [beftkit, bias-tuning]", "---", ""]
+    lines += [
+        f"pipeline_tag: {objective.pipeline_tag}",
+        f"tags: [beftkit, {'lora' if lora else 'bias-tuning'}]",
+        "---",
+        "",
+    ]
     at = f" at revision `{s.revision}`" if base and s.revision else ""
     named_base = base or Path(found.standing.base_given or s.model).name
-    lines += [f"# {markdown(named_base)}, bias terms fine-tuned", ""]
+    how = "fine-tuned by LoRA" if lora else "bias terms fine-tuned"
+    lines += [f"# {markdown(named_base)}, {how}", ""]
     lines += [
         f"{markdown(named_base)}{at} with an adapter of beftkit merged into it. Nothing but "
         "transformers is needed:",

@@ -29,6 +29,7 @@ from beftkit.tasks.own_prompts import PROMPT_COLUMN
 from beftkit.tasks.sources import offered_task
 from beftkit.tasks.table import listed
 from beftkit.tuning.choice import parse_bias, parse_layers
+from beftkit.tuning.lora import check_peft
 
 #: classes that are named one by one in a note
 MOST_NAMED = 12
@@ -84,6 +85,7 @@ def load_data(
             labels=() if s.regression else names,
             label_map=None if s.regression else label_map,
             quotes=s.quotes,
+            kind=kind,
         )
 
     data = _met(read, s, labels, kind)
@@ -168,9 +170,12 @@ def check_words(settings: Loading) -> None:
 
     Raises:
         UsageError: what trains, layers, or a metric.
+        BeftError: what trains needs PEFT, which is not there.
     """
     s = settings
     if isinstance(s, TrainSettings):
+        if s.peft:
+            check_peft()
         if s.bias != "auto":
             parse_bias(s.bias)
         if s.layers is not None:

@@ -89,7 +89,7 @@ def predict(
     model: str | Path | None = None,
     *,
     adapter: str | Path | None = None,
-    texts: Iterable[Text] | None = None,
+    texts: Iterable[Text] | str | None = None,
     file: str | Path | None = None,
     output: str | Path | None = None,
     format: Format | None = None,
@@ -105,7 +105,7 @@ def predict(
     Args:
         model: a model, an adapter, or a run's folder, as of `beftkit.load`.
         adapter: the same as there.
-        texts: texts, or tuples of two; may be endless.
+        texts: texts, or tuples of two; may be endless. A string is one text.
         file: .csv, .tsv, .jsonl, .json or .parquet instead; text also as .gz. No labels are needed,
             and its other columns are kept.
         output: the file to write, whole or not at all.
@@ -293,10 +293,14 @@ class _Journey:
         if sums.empty:
             yield f"{sums.empty} of {self.examples} texts are empty: answered like any other"
         if sums.unanswered:
-            yield f"{sums.unanswered} rows hold no text, or none that gives a token: no answer"
+            yield f"no answer to {_rows(sums.unanswered)}: no text, or none that gives a token"
         if sums.below:
             least = f"{predictor.settings.threshold:g}"
-            yield f"{sums.below} rows have no answer: no label's probability is {least} or more"
+            yield f"no answer to {_rows(sums.below)}: no label's probability is {least} or more"
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'s' * (count != 1)}"
 
 
 def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -114,6 +114,8 @@ class Predictor:
                 trained on.
         """
         one = isinstance(texts, (str, tuple))
+        if not one and not isinstance(texts, Iterable):
+            raise BeftError(f"expected a text, a tuple of two, or a list of them; given {texts!r}")
         examples: Any = [texts] if one else list(texts)
         rows = [(example,) if isinstance(example, str) else example for example in examples]
         for number, row in enumerate(rows, 1):

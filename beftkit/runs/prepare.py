@@ -8,10 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from beftkit.accelerator import make_accelerator
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, UsageError, option
 from beftkit.models import Loaded
-from beftkit.objectives import Objective, kind_of, make_objective, objective_of
+from beftkit.objectives import Objective, for_files, has_head, kind_of, make_objective, objective_of
 from beftkit.objectives.fits import fitted, most_tokens
+from beftkit.objectives.shots import Demonstrated, Shots, demonstrate
 from beftkit.registry import MAX_LENGTH, REGIMES, TASKS
 from beftkit.runs.loading import load_data
 from beftkit.settings.evaluate import EvaluateSettings
@@ -21,7 +22,7 @@ from beftkit.settings.resolve import Loading
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data, Encoded, Split, subsample
 from beftkit.training.evaluation import load_metrics
-from beftkit.tuning import Choice, choose
+from beftkit.tuning import Choice, choose, choose_lora
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 OWN_LR, OWN_EPOCHS = 4e-4, 16
 #: full fine-tuning (paper section 3.1)
 FULL_LR = 1e-5
+#: of a LoRA: none is published beside the method, so that of LoRA's own paper for GPT-2 (table 11)
+LORA_LR = 2e-4
 #: of the draw of ``validation_size``, so that all seeds are evaluated on the same examples
 VALIDATION_SEED = 0
 
@@ -74,8 +77,21 @@ class Prepared:
     @cached_property
     def validation(self) -> dict[str, Encoded]:
         """The validation examples by split, or so many of each."""
+        return {name: self._encode(name, one.split) for name, one in self.demonstrated.items()}
+
+    @cached_property
+    def demonstrated(self) -> dict[str, Demonstrated]:
+        """The same as texts, behind their demonstrations where settings ask for such."""
         drawn = validation_examples(self.settings, self.data)
-        return {name: self._encode(name, split) for name, split in drawn.items()}
+        if (how := shots_of(self.settings)) is None:
+            return {name: Demonstrated(split) for name, split in drawn.items()}
+        if self.data.train is None:
+            raise BeftError(
+                f"{option('shots', how.count)}: {self.data.name} has no training examples that "
+                "could be shown; leave it out, or give a --task"
+            )
+        with_what = self.data.train, how, self.loaded.tokenizer, self.length
+        return {name: demonstrate(split, *with_what) for name, split in drawn.items()}
 
     def cut(self, encoded: Encoded) -> list[str]:
         """What is to be said of rows that were cut."""
@@ -118,8 +134,10 @@ def prepare(
     """
     s = settings
     accelerator = accelerator or make_accelerator(s.device, s.precision)
-    data = data or load_data(s, train=not isinstance(s, EvaluateSettings))
+    data = data or load_data(s, train=not isinstance(s, EvaluateSettings) or s.shots > 0)
     objective = objective_of(data)
+    if (how := shots_of(s)) is not None:
+        objective.check_shots(how.count)
     loaded = objective.load(s, seed)
     length = most_tokens(loaded, most_wanted(s, objective))
     if isinstance(s, TrainSettings):
@@ -149,6 +167,24 @@ def training_examples(settings: Loading, data: Data, seed: int) -> Split:
     return train if count is None else subsample(train, count, seed)
 
 
+def shots_of(settings: Loading) -> Shots | None:
+    """The demonstrations that settings ask for, if any.
+
+    Raises:
+        UsageError: how they are drawn is said, but not how many.
+    """
+    s = settings
+    if not isinstance(s, EvaluateSettings):
+        return None
+    if not s.shots and s.common_shots:
+        raise UsageError("--common-shots: of how many demonstrations? expected --shots beside it")
+    if not s.shots and s.seed:
+        raise UsageError(
+            f"{option('seed', s.seed)}: draws demonstrations; expected --shots beside it"
+        )
+    return Shots(s.shots, s.common_shots, s.seed) if s.shots else None
+
+
 def validation_examples(settings: Loading, data: Data) -> dict[str, Split]:
     """The validation examples by split, or so many of each as settings ask for."""
     count = None if isinstance(settings, FisherSettings) else settings.validation_size
@@ -166,7 +202,7 @@ def check_metrics(names: Sequence[str], objective: Objective, data: Data, trust:
     """
     metrics = load_metrics(names, trust)
     for split in data.validation.values():
-        objective.measure(metrics, objective.right(split), split.targets, split.asked)
+        objective.check(metrics, split)
     return metrics
 
 
@@ -192,11 +228,15 @@ def fill_settings(settings: TrainSettings, config: Any, data: Data) -> TrainSett
     }
     if settings.bias == "full":
         filled["lr"] = FULL_LR
+    if settings.peft:
+        filled["lr"] = LORA_LR
     if settings.train_size is not None:  # a size of its own is none of the paper's
         filled["regime"] = "all"
     if task and not settings.metric:
         filled["metric"] = data.metrics
     if task and data.kind != task.kind:
+        filled["as_"] = data.kind
+    if not (task or has_head(data.kind)) and for_files(data.kind):
         filled["as_"] = data.kind
     missing = {key: value for key, value in filled.items() if getattr(settings, key) in (None, ())}
     return settings.model_copy(update=missing)
@@ -220,6 +260,8 @@ def _is_large(config: Any) -> bool:
 def choose_parts(settings: TrainSettings, model: Any, seed: int) -> Choice:
     """What trains in this model."""
     s = settings
+    if s.peft:
+        return choose_lora(model, freeze_head=s.freeze_head)
     return choose(
         model,
         s.bias,

@@ -41,7 +41,10 @@ def write_card(folder: str | Path, result: TrainResult, run: Run, objective: Obj
     Raises:
         BeftError: it cannot be written; a card that was there is untouched.
     """
-    write_whole(Path(folder) / CARD, model_card(result, run, objective).encode())
+    names = _beside(Path(folder))
+    own = bool(names) and all((Path(folder) / name).is_file() for name in names)
+    card = model_card(result, run, objective, own_tokenizer=own)
+    write_whole(Path(folder) / CARD, card.encode())
 
 
 def check_push(repo_id: str) -> None:

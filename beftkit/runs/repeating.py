@@ -16,7 +16,7 @@ from typing import Any
 
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import same_file
-from beftkit.objectives import has_head, kind_said
+from beftkit.objectives import for_files, has_head, kind_said
 from beftkit.registry import OFFERED, TASKS
 from beftkit.runs.folders import ADAPTER, MODEL, SETTINGS
 from beftkit.runs.provenance import kept
@@ -222,6 +222,7 @@ class _Repetition:
             raise UsageError(
                 "neither --task nor --validation-file was given; expected one of them"
                 + (why if ours else "")
+                + (f"; {s.model}: no such folder here" if s.model and not _exists(s.model) else "")
             )
         if run.settings.validation_file is None:
             raise BeftError(f"{run.file}: the run had no validation file; give --validation-file")
@@ -254,10 +255,12 @@ class _Repetition:
                 raise UsageError(f"{option('as', s.as_)}: it was trained as {was}; leave it out")
             return {}
         known = TASKS.get(task or "")
-        if was is not None and known is not None and known.prompt is not None and known.fields:
+        both = known is not None and known.prompt is not None and bool(known.fields)
+        own = task is None and was is not None and for_files(was)
+        if was is not None and (both or own):
             return {"as_": was}
-        prompted = known is not None and known.prompt is not None
-        if not has_head(was) and not prompted and s.answer_column is None:
+        asked = known is not None and known.prompt is not None
+        if not has_head(was) and not asked and not (s.answer_column or for_files(was or "")):
             able = ", ".join(name for name in OFFERED if TASKS[name].prompt)
             raise UsageError(
                 f"the adapter answers a task's prompt ({was}), and {task or 'this file'} has none; "
@@ -298,6 +301,13 @@ class _Repetition:
             for name, (given, before) in found.items()
             if given != before
         }
+
+
+def _exists(reference: str) -> bool:
+    try:
+        return Path(reference).exists()
+    except (OSError, ValueError):  # no usable path
+        return False
 
 
 def _shown(value: Any) -> str:

@@ -44,6 +44,8 @@ def words_of_run(settings: TrainSettings) -> dict[str, str]:
         "precision": s.precision,
         "dtype": s.dtype,
     }
+    if s.peft:  # else biases trained, as in all that older versions wrote
+        said["peft"] = s.peft
     if (task := TASKS.get(s.task or "")) is not None:  # of files the data say it
         said["as"] = s.as_ or task.kind
     if s.tokenizer is None or hub_id(s.tokenizer):  # else what it was is not said
@@ -96,6 +98,7 @@ class Said:
         evaluation: the run's own; what it says nothing of is not in ``model_fields_set``.
         labels: names of its classes in id order; empty: values; None: not said.
         bias: what trained; None: it is not ours.
+        peft: what trained instead of biases; None: nothing.
         examples: digest of the validation examples as the model read them.
         foreign: metrics that are code, and not run.
         notes: what it says and cannot mean.
@@ -104,6 +107,7 @@ class Said:
     evaluation: EvaluateSettings = field(default_factory=EvaluateSettings)
     labels: tuple[str, ...] | None = None
     bias: str | None = None
+    peft: str | None = None
     examples: str | None = None
     foreign: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -140,6 +144,7 @@ class Said:
             EvaluateSettings(**found),
             None if labels is None else tuple(labels),
             metadata.get(f"{_KEY}bias") or None,
+            metadata.get(f"{_KEY}peft") or None,
             metadata.get(f"{_KEY}examples") or None,
             tuple(name for name in metrics if name not in OUR_METRICS),
             tuple(notes),

@@ -190,8 +190,7 @@ def _save(ready: Prepared, work: Path) -> str | None:
         return f"it has {len(tokenizer)} tokens, the model {rows}, which PEFT would make grow"
     again = load_tokenizer(str(work))
     split = ready.data.train or next(iter(ready.data.validation.values()))
-    prompts = [one.prompt for one in split.asked[:_TRIED]]
-    texts = [prompts] if prompts else [field[:_TRIED] for field in split.texts]
+    texts = split.some_texts(_TRIED)
     ours, theirs = (one(*texts, verbose=False)["input_ids"] for one in (tokenizer, again))
     same = ours == theirs and tokenizer.pad_token_id == again.pad_token_id
     return None if same else "saved and read back it gives other tokens"

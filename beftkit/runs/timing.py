@@ -110,7 +110,7 @@ def time_run(settings: TrainSettings) -> Timing:
     ready = prepare(s, s.seeds[0], accelerator=accelerator, data=data)
     s = filled(ready, s)
     reset_peak(accelerator.device)
-    pace = run_pace(ready, s, f"bias {s.bias}")
+    pace = run_pace(ready, s, s.tuned)
     loading = time.perf_counter() - began - pace.spent
     trains = bool(choose_parts(s, ready.model, ready.seed).parts)
     course = course_of(s, len(ready.train), trains=trains)

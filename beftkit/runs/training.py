@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from beftkit.accelerator import make_accelerator, out_of_memory, told_by_main
 from beftkit.objectives import Objective
@@ -27,7 +28,13 @@ from beftkit.training.evaluation import stayed_note
 from beftkit.training.job import Job
 from beftkit.training.journal import Progress
 from beftkit.training.trainer import Trainer
-from beftkit.tuning import Choice, Tuner, checkpoint_activations, store_for_autocast
+from beftkit.tuning import (
+    Choice,
+    LoraTuner,
+    Tuner,
+    checkpoint_activations,
+    store_for_autocast,
+)
 from beftkit.watching import Unwatched, Watcher
 
 
@@ -39,12 +46,14 @@ def train_with(
     watcher: Watcher | None = None,
     asked_to_stop: Callable[[], int] = lambda: 0,
     chosen: Chosen | None = None,
+    standalone: bool = True,
 ) -> TrainResult:
     """`beftkit.train` (see there) under settings that are resolved, of a bias that is named.
 
-    ``chosen``: what named it, if nobody did.
+    ``chosen``: what named it, if nobody did. ``standalone``: whether the adapter is to be handed
+    over, with its tokenizer; that of a selection's run is read where it lies.
     """
-    journey = _Journey(settings, watcher or Unwatched(), asked_to_stop, chosen)
+    journey = _Journey(settings, watcher or Unwatched(), asked_to_stop, chosen, standalone)
     return journey.run(resume, overwrite)
 
 
@@ -57,9 +66,10 @@ class _Journey:
         watcher: Watcher,
         asked_to_stop: Callable[[], int],
         chosen: Chosen | None,
+        standalone: bool,
     ) -> None:
         self.settings, self.watcher, self.asked_to_stop = settings, watcher, asked_to_stop
-        self.chosen = chosen
+        self.chosen, self.standalone = chosen, standalone
         self.folder = None if settings.output is None else Path(settings.output)
 
     def run(self, resume: bool, overwrite: bool) -> TrainResult:
@@ -189,7 +199,7 @@ class _Journey:
             trainer = self.trainer(ready, tuner, folder, resume, inputs)
             title = ready.data.name if len(s.seeds) == 1 else f"{ready.data.name}, seed {seed}"
             with tracked(self.accelerator, s, seed, folder):
-                progress = trainer.run(f"{title}, bias {s.bias}")
+                progress = trainer.run(f"{title}, {s.tuned}")
         if s.keep == "best" and trainer.best_values:
             tuner.load_state(trainer.best_values)
         run = self.finish(ready, tuner, folder, progress, notes)
@@ -262,7 +272,7 @@ class _Journey:
         s, main = self.settings, self.accelerator.is_main_process
         adapter, form = None, None
         if folder is not None and main:
-            adapter, form, more = write_output(folder, ready, tuner, s)
+            adapter, form, more = write_output(folder, ready, tuner, s, standalone=self.standalone)
             notes += more
             for note in more:
                 self.watcher.note(note)
@@ -302,7 +312,13 @@ def make_tuner(ready: Prepared, choice: Choice, settings: TrainSettings) -> Tune
     import torch
 
     ready.place()
-    tuner = Tuner(ready.model, choice, ready.accelerator.device)
+    device = ready.accelerator.device
+    if settings.peft:
+        task_type, fresh = ready.objective.task_type, ready.loaded.fresh
+        how: Any = {"task_type": task_type, "fresh": fresh, "seed": ready.seed}
+        tuner: Tuner = LoraTuner(ready.model, choice, device, **how)
+    else:
+        tuner = Tuner(ready.model, choice, device)
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settings.precision)
     if half is not None and choice.is_adapter:
         store_for_autocast(ready.model, half)

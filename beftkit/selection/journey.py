@@ -287,7 +287,11 @@ class _Journey:
         settings = run_settings(self.settings, cell, bias, str(folder / bias))
         self.whole.reached(cell, bias)
         return train_with(
-            settings, resume=True, watcher=self.watcher, asked_to_stop=self.asked_to_stop
+            settings,
+            resume=True,
+            watcher=self.watcher,
+            asked_to_stop=self.asked_to_stop,
+            standalone=False,  # else megabytes of the same tokenizer beside every run
         )
 
     def waited(self, cell: Cell) -> CellResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from beftkit.settings import parts
 from beftkit.settings.topics import Part, of_evaluation, of_model
@@ -12,7 +12,7 @@ class AdapterPart(Part):
     """What is put onto the model, and how much of the data at once."""
 
     adapter: str | None = of_model(
-        None, "An adapter's folder, or owner/name[@revision] on the hub."
+        None, "An adapter's folder, a run's, or owner/name[@revision] on the hub."
     )
     batch_size: int = of_evaluation(64, "Examples a batch.", gt=0, former=("eval_batch_size",))
 
@@ -21,6 +21,7 @@ class EvaluateSettings(
     parts.DevicePart,
     parts.MetricPart,
     parts.LengthPart,
+    parts.ShotsPart,
     parts.ValidationSizePart,
     parts.ColumnsPart,
     parts.ValidationFilePart,
@@ -29,6 +30,9 @@ class EvaluateSettings(
     parts.ModelPart,
 ):
     """Everything that decides an evaluation; what is not given is as in the adapter's own run."""
+
+    #: whose defaults are for what no run of ours made, which ``--help`` says
+    AS_RUN: ClassVar[tuple[str, ...]] = ("dtype", "precision", "batch_size", "quotes")
 
     @property
     def train_file(self) -> None:

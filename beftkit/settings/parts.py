@@ -81,10 +81,12 @@ class TaskNamePart(Part):
     """A task of the registry, and how it meets the model."""
 
     task: str | None = of_data(None, _TASKS)
-    as_: Literal["choice", "classes"] | None = of_data(
+    as_: Literal["choice", "classes", "language"] | None = of_data(
         None,
         "How the task meets the model. choice: a prompt and its answers, by a causal language "
-        "model's own head; classes: a classifier over the text.  [by the model's architecture]",
+        "model's own head; classes: a classifier over the text; language: a causal model learns "
+        "your own prompts with completions, messages or texts.  [by the model's architecture, and "
+        "by your files' columns]",
     )
 
     @field_validator("task")
@@ -172,6 +174,18 @@ class ValidationSizePart(Part):
     )
 
 
+class ShotsPart(Part):
+    """Demonstrations before each example."""
+
+    shots: int = of_data(
+        0,
+        "So many solved training examples before each prompt (in-context learning; published: 32).",
+        ge=0,
+    )
+    common_shots: bool = of_data(False, "One draw of them for all examples, not one for each.")
+    seed: int = of_data(0, "Seed of these draws.", ge=0)
+
+
 class LengthPart(Part):
     """How long a row may be."""
 
@@ -256,8 +270,8 @@ class MetricPart(Part):
     metric: tuple[str, ...] = of_evaluation(
         (),
         "Metrics instead of the task's, the first picks the best epoch: accuracy, f1, macro_f1, "
-        "matthews, pearson, spearman, mse, mae, a local script, or a module of the hub (needs "
-        "--trust-remote-code).",
+        "matthews, pearson, spearman, mse, mae, perplexity, token_accuracy, a local script, or a "
+        "module of the hub (needs --trust-remote-code).",
     )
 
     _metric_words = field_validator("metric", mode="before")(words_of)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from beftkit.settings import parts
 from beftkit.settings.evaluate import AdapterPart
@@ -19,6 +19,8 @@ class PredictSettings(
     parts.ModelPart,
 ):
     """Everything that decides what a model answers; an adapter of ours knows its base and task."""
+
+    AS_RUN: ClassVar[tuple[str, ...]] = ("dtype", "precision")
 
     threshold: float | None = of_output(
         None,

@@ -6,15 +6,21 @@ from pydantic import model_validator
 
 from beftkit.settings.names import check_regime
 from beftkit.settings.parts import ChoicePart, CoursePart, DataPart, HeadPart, ModelPart, RunPart
+from beftkit.settings.peft import PeftPart
 
 
-class TrainSettings(RunPart, CoursePart, DataPart, ChoicePart, HeadPart, ModelPart):
+class TrainSettings(RunPart, CoursePart, DataPart, PeftPart, ChoicePart, HeadPart, ModelPart):
     """Everything that decides a run; what is None is filled in from the task's published settings.
 
     Raises:
         UsageError: by `beftkit.settings.resolve`, for a value that makes no sense or a key that is
             unknown.
     """
+
+    @property
+    def tuned(self) -> str:
+        """What trains, for a title: ``bias v``, ``LoRA``."""
+        return "LoRA" if self.peft else f"bias {self.bias}"
 
     @model_validator(mode="after")
     def _data_of_one_kind(self) -> TrainSettings:

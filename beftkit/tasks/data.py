@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from beftkit.errors import BeftError
 from beftkit.registry import Kind, Prompt
+from beftkit.tasks.conversations import Conversation
 from beftkit.tasks.prompts import Prompted
 
 Targets = npt.NDArray[np.int64] | npt.NDArray[np.float32]
@@ -26,11 +27,13 @@ class Split:
             answer's number, or the example's where an answer is to be written.
         asked: the N examples as a causal model is asked; then there are no ``texts``. Empty where
             a head reads the texts.
+        conversations: the N examples as a chat model meets them; then there is nothing else.
     """
 
     texts: tuple[list[str], ...]
     targets: Targets
     asked: tuple[Prompted, ...] = ()
+    conversations: tuple[Conversation, ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -40,7 +43,17 @@ class Split:
         chosen = np.asarray(indices, dtype=np.int64)
         texts = tuple([column[i] for i in chosen.tolist()] for column in self.texts)
         asked = tuple(self.asked[i] for i in chosen.tolist()) if self.asked else ()
-        return Split(texts, self.targets[chosen], asked)
+        told = self.conversations
+        told = tuple(told[i] for i in chosen.tolist()) if told else ()
+        return Split(texts, self.targets[chosen], asked, told)
+
+    def some_texts(self, count: int) -> tuple[list[str], ...]:
+        """Texts of the first examples, of each field: what a tokenizer may be tried on."""
+        if self.asked:
+            return ([one.prompt for one in self.asked[:count]],)
+        if self.conversations:
+            return ([text for one in self.conversations[:count] for _, text in one.turns],)
+        return tuple(field[:count] for field in self.texts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,8 @@ class Batch:
     Attributes:
         inputs: ``input_ids`` and ``attention_mask``, int64 [R, T]; ``token_type_ids`` likewise
             where the examples have them; ``answer_at``, int64 [R, A], where their rows end in an
-            answer: the places of its tokens in the row, -1 behind those of a shorter one.
+            answer, or hold tokens that are learnt: the places of these tokens in the row, -1 behind
+            those of a row with fewer.
         targets: [B], class ids as int64, or values as float32.
             Where answers are to be written ``prompt_input_ids`` and ``prompt_attention_mask``,
             int64 [R, P], the prompts alone, filled up on the left.
@@ -71,6 +72,8 @@ class Encoded:
             empty where a head reads texts.
         prompts: the N prompts alone, where answers are to be written.
         tokenizer: as in `Batch`.
+        learnt: uint8 [tokens], 1 where a token is learnt, wherever in a row; None: ``answers`` say
+            it, or nothing is.
     """
 
     ids: Tensor
@@ -89,6 +92,7 @@ class Encoded:
     asked: tuple[Prompted, ...] = ()
     prompts: Encoded | None = None
     tokenizer: Any = None
+    learnt: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -123,6 +127,7 @@ class Encoded:
             answers=None if self.answers is None else self.answers[rows],
             asked=tuple(self.asked[n] for n in examples.tolist()) if self.asked else (),
             prompts=None if self.prompts is None else self.prompts.take(examples),
+            learnt=None if self.learnt is None else self.learnt[at],
         )
 
     def batch(
@@ -170,6 +175,12 @@ class Encoded:
         if self.prompts is not None:
             alone = self.prompts.batch(examples).inputs
             inputs |= {f"prompt_{name}": value for name, value in alone.items()}
+        if self._padded_learnt is not None:
+            learnt = self._padded_learnt[where].bool()
+            counts = learnt.sum(1, keepdim=True)
+            place = torch.arange(int(counts.max()))
+            found = learnt.long().argsort(dim=1, descending=True, stable=True)[:, : len(place)]
+            inputs["answer_at"] = torch.where(place < counts, found, -1)
         return _moved(Batch(inputs, self.targets[examples], index, self.tokenizer), device)
 
     @cached_property
@@ -198,6 +209,10 @@ class Encoded:
         if self.type_ids is None:
             return None
         return torch.cat([self.type_ids, self.type_ids.new_tensor([self.pad_type_id])])
+
+    @cached_property
+    def _padded_learnt(self) -> Tensor | None:
+        return None if self.learnt is None else torch.cat([self.learnt, self.learnt.new_zeros(1)])
 
 
 def _moved(batch: Batch, device: torch.device | str | None) -> Batch:

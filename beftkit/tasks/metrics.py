@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 METRIC_NAMES = ("accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "mse", "mae")
 #: of the answers to prompts: `beftkit.tasks.answer_metrics`
 ANSWER_METRICS = ("multirc_f1a", "multirc_em", "token_f1", "exact_match", "drop_f1", "drop_em")
+#: of texts that a model learns: `beftkit.tasks.language_metrics`
+LANGUAGE_METRICS = ("perplexity", "token_accuracy")
 #: all that are ours, and no code of others
-OUR_METRICS = (*METRIC_NAMES, *ANSWER_METRICS)
-_ERRORS = ("mse", "mae")
+OUR_METRICS = (*METRIC_NAMES, *ANSWER_METRICS, *LANGUAGE_METRICS)
+_ERRORS = ("mse", "mae", "perplexity")
 _OF_CLASSES = ("accuracy", "f1", "macro_f1", "matthews")
 
 
 def higher_is_better(name: str) -> bool:
-    """Whether more is better: yes but for mean errors. Metrics of others are taken for yes."""
+    """Whether more is better: yes but for errors and perplexity; yes for metrics of others."""
     return name not in _ERRORS
 
 
@@ -57,9 +59,12 @@ def compute_metrics(
     result: dict[str, float] = {}
     for given in metrics:
         name = given if isinstance(given, str) else given.name
-        if given in ANSWER_METRICS:
+        if given in (*ANSWER_METRICS, *LANGUAGE_METRICS):
+            what = (
+                "answers to other prompts" if given in ANSWER_METRICS else "texts that are learnt"
+            )
             raise BeftError(
-                f"{option('metric', name)}: is for answers to other prompts; expected one of "
+                f"{option('metric', name)}: is for {what}; expected one of "
                 f"{', '.join(METRIC_NAMES)}"
             )
         if given in _OF_CLASSES and "f" in (predicted.dtype.kind, expected.dtype.kind):

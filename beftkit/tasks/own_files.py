@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from beftkit.errors import BeftError, UsageError, option
+from beftkit.registry import Kind
 from beftkit.tasks.classes import find_classes
 from beftkit.tasks.data import Data, Split
 from beftkit.tasks.labels import match_labels, named_by
+from beftkit.tasks.own_language import load_language
 from beftkit.tasks.readers import read_file
 from beftkit.tasks.table import Table, listed, needed, text_column, values
 from beftkit.tasks.text_files import bare_name
@@ -44,6 +46,7 @@ def load_files(
     labels: Sequence[str] | None = None,
     label_map: Mapping[str, str] | None = None,
     quotes: bool = True,
+    kind: Kind | None = None,
 ) -> Data:
     """Load examples from csv, tsv, jsonl, JSON or parquet files; text also packed with gzip.
 
@@ -56,6 +59,8 @@ def load_files(
             name (`match_labels`); empty: regression. None: see `find_classes`.
         label_map: label -> one of ``labels``, where names alone do not tell.
         quotes: False: quotation marks in csv and tsv files are letters; see `read_csv`.
+        kind: ``language``: prompts, conversations or texts that a model learns, without labels; see
+            `beftkit.tasks.own_language.load_language`. Else the labels tell.
 
     Returns:
         `Data`; its metrics are accuracy and macro F1, or Spearman, Pearson and mean squared error.
@@ -67,6 +72,8 @@ def load_files(
     paths = {split: Path(path) for split, path in files.items() if path is not None}
     if not paths:
         raise BeftError("no file of examples: give a training or a validation file")
+    if kind == "language":
+        return load_language(paths, text_columns, name=name, quotes=quotes)
     chosen: list[str] | None = None
     tables: dict[str, Table] = {}
     for split, path in paths.items():

@@ -25,14 +25,15 @@ class Evaluation:
     Attributes:
         metrics: by name; with several splits ``accuracy_matched``, ``accuracy_mismatched``. None:
             not defined here (a correlation of constant predictions).
-        loss: mean over all examples, or over the tokens of their answers (`Objective.units`).
+        loss: mean over all examples; of texts that are learnt or written over their tokens.
         examples: how many there were.
         seconds: wall time.
         baselines: by name, what one prediction for all examples gets (`Objective.baseline`); None:
             not defined. Empty where the task has no such prediction.
         standard_errors: by name, one standard error at this many examples; None: not known.
-        constant: every example of a split got the same prediction, in all splits.
-        baseline_is: in words, what `baselines` are of: ``majority class``, ``mean``.
+        constant: every example of a split got the same prediction, in all splits, where predictions
+            are answers (`Objective.answering`).
+        baseline_is: in words, what `baselines` are of: ``majority class``, ``always the mean``.
     """
 
     metrics: Mapping[str, float | None]
@@ -131,8 +132,6 @@ def evaluate_model(
         batch_size: examples a forward pass.
         watcher: told each batch.
     """
-    import torch
-
     from beftkit.tasks import plan_evaluation
 
     watcher = watcher or Unwatched()
@@ -142,7 +141,7 @@ def evaluate_model(
     found: dict[str, float | None] = {}
     baselines: dict[str, float | None] = {}
     errors: dict[str, float | None] = {}
-    total, count, units, constant = 0.0, 0, 0, True
+    total, weight, count, constant = 0.0, 0.0, 0, objective.answering
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     batches = {
         name: plan_evaluation(split.lengths, batch_size, by_length=split.by_length)[share]
@@ -162,13 +161,13 @@ def evaluate_model(
                 for key, value in values.items():
                     held[f"{key}{suffix}"] = value if math.isfinite(value) else None
             constant = constant and objective.alike(predictions)
-            total, count = total + loss, count + len(split)
-            units += objective.units(split, torch.arange(len(split)))
+            summed, over = objective.total_loss(loss, predictions, split)
+            total, weight, count = total + summed, weight + over, count + len(split)
     finally:
         model.train(was_training)
     seconds = time.perf_counter() - started
     more = baselines, errors, constant, objective.constant
-    return Evaluation(found, total / units, count, seconds, *more)
+    return Evaluation(found, total / weight, count, seconds, *more)
 
 
 def _predict(

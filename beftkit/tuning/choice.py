@@ -29,7 +29,8 @@ class Part:
         size: how many of its scalars train.
         sites: the bias vectors in it that train.
         positions: which scalars, into the flat parameter; empty: all.
-        kind: ``bias``; ``head``: classifier and pooler bias; ``other``: weights (full, rand).
+        kind: ``bias``; ``head``: classifier and pooler bias; ``other``: weights (full, rand);
+            ``lora``: a matrix beside one of them.
     """
 
     parameter: str
@@ -68,7 +69,7 @@ class Choice:
 
     @property
     def is_adapter(self) -> bool:
-        """Whether what trains is biases and a head, and not weights inside the model."""
+        """Whether what trains is biases, a head or a LoRA, and not weights inside the model."""
         return all(part.kind != "other" for part in self.parts)
 
 

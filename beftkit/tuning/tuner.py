@@ -77,7 +77,7 @@ class Tuner:
                 unit = Unit(part, parameter, parameter)
             else:
                 unit = self._copied(part, parameter, device)
-            if part.kind != "other":
+            if part.kind in ("bias", "head"):
                 unit.before = parameter.detach().to("cpu", torch.float32, copy=True)
             self.units.append(unit)
 

@@ -27,11 +27,13 @@ class AppliedAdapter:
         info: what it says of itself.
         parameters: what it changed, by runtime name, sorted.
         notes: sentences that a reader of results needs.
+        merged: whether products of a LoRA's matrices were added to weights.
     """
 
     info: AdapterInfo
     parameters: tuple[str, ...]
     notes: tuple[str, ...]
+    merged: bool = False
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -95,7 +97,9 @@ def apply_adapter(
     # Of what is changed a module is the owner, also where it had no bias.
     changed = [one.parameter.rpartition(".")[0] for one in placed]
     notes += fewer_layers(changed, [name for name, _ in model.named_modules()])
-    return AppliedAdapter(info, tuple(sorted({one.parameter for one in placed})), tuple(notes))
+    merged = any(one.step.kind == "low_rank" for one in placed)
+    names = tuple(sorted({one.parameter for one in placed}))
+    return AppliedAdapter(info, names, tuple(notes), merged)
 
 
 def _open(reference: str | Path, download: bool) -> tuple[Checkpoint, AdapterInfo]:

@@ -1,0 +1,134 @@
+"""Demonstrations before prompts: which are drawn, what is left out, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from beftkit.errors import BeftError
+from beftkit.objectives.shots import Demonstrated, Shots, demonstrate
+from beftkit.tasks import Split
+from beftkit.tasks.prompts import Prompted
+from tests.causal_models import byte_level, texts, wrapped, write_model, write_sst2
+from tests.command import Beftkit, refused
+
+
+def asked(count: int, first: int = 0, label: int | None = None) -> Split:
+    """Prompts ``p0 It was``, ... and answers, of which one is right."""
+    made = tuple(
+        Prompted(f"p{n} It was", (" bad", " good"), () if label == -1 else (n % 2,), group=f"g{n}")
+        for n in range(first, first + count)
+    )
+    return Split((), np.zeros(count, np.int64), made)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return wrapped(byte_level(texts(50, 5), "</s>"))
+
+
+def shown(found: Demonstrated) -> list[list[str]]:
+    return [one.prompt.split("\n\n") for one in found.split.asked]
+
+
+def test_solved_examples_stand_before_the_prompt(tokenizer: Any) -> None:
+    evaluated, train = asked(3, 100), asked(20)
+    found = demonstrate(evaluated, train, Shots(4), tokenizer, 2048)
+    assert (found.left_out, found.shortened) == (0, 0)
+    solved = {f"p{n} It was {('bad', 'good')[n % 2]}" for n in range(20)}
+    for one, parts, before in zip(found.split.asked, shown(found), evaluated.asked, strict=True):
+        assert parts[-1] == before.prompt and len({*parts[:-1]} & solved) == 4
+        assert (one.answers, one.right, one.group) == (before.answers, before.right, before.group)
+    assert len({tuple(parts[:-1]) for parts in shown(found)}) == 3
+
+
+def test_draws_follow_from_the_seed_and_the_example_alone(tokenizer: Any) -> None:
+    train = asked(20)
+
+    def drawn(evaluated: Split, how: Shots) -> list[list[str]]:
+        return [parts[:-1] for parts in shown(demonstrate(evaluated, train, how, tokenizer, 9999))]
+
+    four = drawn(asked(6, 100), Shots(4))
+    assert four == drawn(asked(6, 100), Shots(4))
+    assert four[2:] == drawn(asked(4, 102), Shots(4))  # whatever else is evaluated
+    assert [one[:2] for one in four] == drawn(asked(6, 100), Shots(2))
+    assert four != drawn(asked(6, 100), Shots(4, seed=1))
+    common = drawn(asked(6, 100), Shots(4, common=True))
+    assert all(one == common[0] for one in common) and common[0] not in four
+    assert common != drawn(asked(6, 100), Shots(4, common=True, seed=1))
+
+
+@pytest.mark.parametrize("common", [False, True])
+def test_an_example_never_demonstrates_itself(tokenizer: Any, common: bool) -> None:
+    train = asked(6)
+    evaluated = asked(2, 4)  # two of the training examples
+    found = demonstrate(evaluated, train, Shots(4, common=common), tokenizer, 2048)
+    for parts in shown(found):
+        assert not any(one.startswith(parts[-1]) for one in parts[:-1])
+    with pytest.raises(BeftError, match=r"shots=6: there are [45] training examples"):
+        demonstrate(evaluated, train, Shots(6, common=common), tokenizer, 2048)
+    with pytest.raises(BeftError, match=r"shots=1: there are 0 training examples"):
+        demonstrate(evaluated, asked(6, label=-1), Shots(1, common=common), tokenizer, 2048)
+
+
+def test_whole_demonstrations_are_left_out_to_fit(tokenizer: Any) -> None:
+    def length(prompt: str) -> int:
+        return max(len(tokenizer(prompt + end)["input_ids"]) for end in (" bad", " good"))
+
+    whole = demonstrate(asked(5, 100), asked(20), Shots(8), tokenizer, 9999)
+    longest = max(length(one.prompt) for one in whole.split.asked)
+    for most in (longest, longest - 1, longest // 2, 12):
+        found = demonstrate(asked(5, 100), asked(20), Shots(8), tokenizer, most)
+        fewer = [9 - len(parts) for parts in shown(found)]
+        assert (found.left_out, found.shortened) == (sum(fewer), sum(map(bool, fewer)))
+        for parts, all_of_them in zip(shown(found), shown(whole), strict=True):
+            kept = all_of_them[: len(parts) - 1]
+            assert parts == [*kept, all_of_them[-1]]  # from the last on, whole
+            assert length("\n\n".join(parts)) <= most or len(parts) == 1
+            if len(parts) < 9:  # and no more than needed
+                more = [*all_of_them[: len(parts)], all_of_them[-1]]
+                assert length("\n\n".join(more)) > most
+    assert fewer == [8] * 5
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shots")
+    write_sst2(folder / "data", train=40, validation=12)
+    write_model(folder / "opt", "opt")
+    return folder
+
+
+def test_the_command(place: Path, beftkit: Beftkit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    given = ("evaluate", "opt", "--task", "sst2", "--data-dir", "data", "--device", "cpu")
+
+    def found(*more: str) -> Any:
+        ran = beftkit(*given, *more, "--format", "json")
+        assert ran.code == 0, ran
+        return json.loads(ran.out)
+
+    none, four = found(), found("--shots", "4")
+    assert none["in_context"] is None
+    assert four["in_context"] == {
+        "shots": 4, "common": False, "seed": 0, "left_out": {"validation": 0},
+        "shortened": {"validation": 0},
+    }  # fmt: skip
+    assert four["loss"] == found("--shots", "4", "--seed", "0")["loss"] != none["loss"]
+    assert four["loss"] != found("--shots", "4", "--seed", "1")["loss"]
+    cut = found("--shots", "4", "--common-shots", "--max-length", "40")
+    assert cut["in_context"]["left_out"]["validation"] > 0 == cut["truncated"]["validation"]
+    notes = " ".join(cut["notes"])
+    assert "4 demonstrations before each prompt: one draw for all, seed 0" in notes
+    assert "to fit 40 tokens (--max-length)" in notes
+    ran = beftkit(*given, "--shots", "1", "--validation-size", "3")
+    assert ran.code == 0 and "3 examples, 1 shot" in ran.out
+    refused(beftkit(*given, "--common-shots"), "expected --shots beside it", code=2)
+    refused(beftkit(*given, "--seed", "3"), "expected --shots beside it", code=2)
+    refused(beftkit(*given, "--shots", "99"), "--shots 99: there are 40 training examples")
+    headed = ("--shots", "1", "--as", "classes")
+    refused(beftkit(*given, *headed), "demonstrations stand before a prompt", code=2)
