@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -78,12 +79,43 @@ def wrapped(made: Any) -> Any:
     )  # fmt: skip
 
 
+def questions(count: int, seed: int) -> list[str]:
+    """Whole prompts of SQuAD's form over `sentences`, with their right answers."""
+    answers = "terrible", "great"
+    return [
+        f"Title: t\nContext: {sentence}\nQuestion: How?\nAnswer: {answers[label]}\n"
+        for sentence, label in sentences(count, seed)
+    ]
+
+
+def write_squad(folder: Path, train: int = 48, validation: int = 24) -> Path:
+    """The same as SQuAD's files; an answer has a second form."""
+    place = folder / "SQuAD"
+    place.mkdir(parents=True)
+    forms = ("terrible", "bad"), ("great", "The great!")
+    for name, count, seed in (("train-v1.1", train, 1), ("dev-v1.1", validation, 2)):
+        paragraphs = [
+            {
+                "context": sentence,
+                "qas": [{
+                    "question": "How?", "id": f"{number}",
+                    "answers": [{"text": one, "answer_start": 0} for one in forms[label]],
+                }],
+            }
+            for number, (sentence, label) in enumerate(sentences(count, seed))
+        ]  # fmt: skip
+        document = {"version": "1.1", "data": [{"title": "t", "paragraphs": paragraphs}]}
+        (place / f"{name}.json").write_text(json.dumps(document))
+    return folder
+
+
 def write_model(
     folder: Path,
     case: str,
     *,
     steps: int = 0,
     learn: Callable[[int, int], list[str]] = texts,
+    tokens: Callable[[int, int], list[str]] = texts,
     **options: Any,
 ) -> Path:
     """A tiny language model of a case of `tests.tiny_models`; its tokenizer puts </s> first.
@@ -94,9 +126,10 @@ def write_model(
         steps: updates on what it learns; afterwards its biases of the values are spoilt by noise,
             so that training them has something to mend.
         learn: so many whole texts of a seed.
+        tokens: the same, which its tokenizer is made of.
         options: of the configuration.
     """
-    tokenizer = wrapped(byte_level(texts(200, 5), "</s>"))
+    tokenizer = wrapped(byte_level(tokens(200, 5), "</s>"))
     size = {"vocab_size": len(tokenizer), "max_position_embeddings": 128, "n_positions": 128}
     model = build(case, **size, **options)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)

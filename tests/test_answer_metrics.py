@@ -173,7 +173,9 @@ def test_written_answers() -> None:
     )
     # SQuAD's 3.0 is 30; its right answer x stands alone. DROP's 3.0 is 3; x is one of two spans.
     assert found == {"token_f1": 0.5, "exact_match": 0.5, "drop_f1": 0.75, "drop_em": 0.5}
-    with pytest.raises(BeftError, match="metric accuracy: for written answers expected token_f1,"):
+    with pytest.raises(
+        BeftError, match="metric='accuracy': for written answers expected token_f1,"
+    ):
         measure_written(["accuracy"], ["x", "y"], asked)
     for given in ([], ["x"]):
         with pytest.raises(BeftError, match=f"{len(given)} answers for 2 examples: no metric"):

@@ -225,7 +225,7 @@ def test_perplexity_is_over_the_tokens_of_all_examples() -> None:
     found = measure_language(["perplexity", "token_accuracy"], COUNTED)
     assert found["perplexity"] == pytest.approx(math.exp(33.5 / 19))
     assert found["token_accuracy"] == 8 / 19
-    assert make_objective("language").total_loss(0.0, COUNTED) == (33.5, 19)
+    assert make_objective("language").total_loss(0.0, COUNTED, None) == (33.5, 19)  # type: ignore[arg-type]
     assert math.isinf(measure_language(["perplexity"], [(9999.0, 0.0, 1.0)])["perplexity"])
     assert not higher_is_better("perplexity") and higher_is_better("token_accuracy")
     with pytest.raises(BeftError, match="'accuracy': is not for texts that are learnt; expected"):

@@ -17,15 +17,17 @@ class Answer:
         probability: its own, in 0 to 1.
         value: what a model of values gives.
         probabilities: each label's, in the order of their numbers.
+        answer: the text that a model wrote, without blanks around it; perhaps empty.
     """
 
     label: str | None = None
     probability: float | None = None
     value: float | None = None
     probabilities: Mapping[str, float] = field(default_factory=dict)
+    answer: str | None = None
 
     def __repr__(self) -> str:
-        given = (self.label, self.probability, self.value)
+        given = (self.label, self.probability, self.value, self.answer)
         shown = [
             f"{one:.4g}" if isinstance(one, float) else repr(one)
             for one in given

@@ -43,6 +43,10 @@ def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str
     """
     s = settings
     task = TASKS.get(s.task or "")
+    own = getattr(s, "answer_column", None)
+    if own or (task and task.kind == "generation"):
+        _check_writes(s, own)
+        return "generation", ()
     if s.as_ == "language" and s.task:
         raise UsageError(
             f"{option('as', s.as_)}: is for files of your own (--train-file, --validation-file); "
@@ -76,6 +80,26 @@ def kind_of(settings: Loading | PredictSettings) -> tuple[Kind | None, tuple[str
     if not causal:
         raise BeftError(_no_causal(option("as", s.as_), s.model, config))
     return task.prompt.kind, ()
+
+
+def _check_writes(settings: Loading | PredictSettings, column: str | None) -> None:
+    """Refuse what does not go with answers that are written."""
+    s = settings
+    names = ("label_column", "label_map", *(["task"] if column else []))
+    given = {"as": s.as_, **{one: getattr(s, one, None) for one in names}}
+    name = option("answer_column", column) if column else option("task", s.task)
+    others = [option(key, value) for key, value in given.items() if value]
+    others += ["--new-head"] if s.head == "fresh" else []
+    if others:
+        raise UsageError(
+            f"{others[0]}: {name} has answers that are written; expected one of the two"
+        )
+    config = load_config(s.model, revision=s.revision, trust_remote_code=s.trust_remote_code)
+    if not is_causal(config):
+        raise BeftError(
+            f"{name}: {s.model} ({config.model_type}) is no causal language model, so it writes no "
+            "text; expected a decoder"
+        )
 
 
 def _only_asked(task: Task, settings: Loading | PredictSettings) -> tuple[Kind, tuple[str, ...]]:

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from beftkit.registry import Task
-    from beftkit.tasks import Batch, Encoded
-    from beftkit.tasks.prompts import Prompted
+    from beftkit.tasks import Batch, Encoded, Prompted
 
 #: logits that a pass without gradients makes at once: 256 MiB of float32
 _LOGITS = 1 << 26
@@ -78,14 +77,16 @@ class Language(CausalObjective):
     def negative_log_likelihoods(self, model: nn.Module, batch: Batch) -> Tensor:
         return self.outputs(model, batch)[:, 0]
 
-    def total_loss(self, losses: float, predictions: Sequence[Any]) -> tuple[float, float]:
+    def total_loss(
+        self, losses: float, predictions: Sequence[Any], encoded: Encoded
+    ) -> tuple[float, float]:
         return sum(one[0] for one in predictions), sum(one[2] for one in predictions)
 
     def predictions(self, outputs: Any) -> list[tuple[float, ...]]:
         """[B], the outputs as numbers."""
         return [tuple(row) for row in outputs.tolist()]
 
-    def check(self, metrics: Sequence[Any], targets: Any, asked: Sequence[Prompted] = ()) -> None:
+    def check(self, metrics: Sequence[Any], split: Split) -> None:
         check_language(metrics)
 
     def check_shots(self, count: int) -> None:

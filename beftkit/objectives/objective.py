@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+import torch
 
 from beftkit.adapters import SAVED_BY_TASK
 from beftkit.errors import BeftError, UsageError, option
@@ -55,6 +56,7 @@ class Objective(ABC):
             the Fisher score needs it.
         answer_fields: fields of `Answer` that its answers have, in the order they are shown.
         labels: names of the answers in the order of their ids; empty where there are none.
+        gives: what its answers are, in a word, where there are no labels.
     """
 
     task_type: ClassVar[str]
@@ -62,6 +64,7 @@ class Objective(ABC):
     nll_factor: ClassVar[float] = 1.0
     answer_fields: ClassVar[tuple[str, ...]] = ("label", "probability")
     labels: tuple[str, ...] = ()
+    gives: ClassVar[str] = "values"
 
     @property
     def constant(self) -> str:
@@ -155,22 +158,41 @@ class Objective(ABC):
         Safe under autocast: the model's outputs are made float32 first.
         """
 
+    def evaluated(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
+        """Losses as `losses` has them, and `predictions`."""
+        losses, outputs = self.losses(model, batch)
+        return losses, self.predictions(outputs)
+
+    def units(self, encoded: Encoded, examples: Tensor) -> int:
+        """What the summed losses of these examples, int64 [n], are divided by: how many there are.
+
+        Of answers whose every token counts alike, how many tokens.
+        """
+        return len(examples)
+
     def negative_log_likelihoods(self, model: nn.Module, batch: Batch) -> Tensor:
         """-log p of each example's target up to a constant, [B], as the Fisher score needs it."""
         return self.losses(model, batch)[0] * self.nll_factor
 
-    def total_loss(self, losses: float, predictions: Sequence[Any]) -> tuple[float, float]:
+    def total_loss(
+        self, losses: float, predictions: Sequence[Any], encoded: Encoded
+    ) -> tuple[float, float]:
         """What to divide by what for the mean loss of an evaluation.
 
         Args:
             losses: sum over the examples.
             predictions: [N].
+            encoded: the N examples.
         """
-        return losses, len(predictions)
+        return losses, self.units(encoded, torch.arange(len(encoded)))
 
     @abstractmethod
     def predictions(self, outputs: Any) -> Any:
         """[B], what `measure` takes: a tensor where the outputs are, or a sequence."""
+
+    def right(self, split: Split) -> Any:
+        """[N], predictions with which there is nothing wrong."""
+        return split.targets
 
     @abstractmethod
     def measure(
@@ -192,13 +214,13 @@ class Objective(ABC):
             BeftError: nothing to compare, or a metric that does not fit the targets.
         """
 
-    def check(self, metrics: Sequence[Any], targets: Any, asked: Sequence[Prompted] = ()) -> None:
-        """Try metrics on the targets themselves.
+    def check(self, metrics: Sequence[Any], split: Split) -> None:
+        """Try metrics on predictions with which there is nothing wrong.
 
         Raises:
-            BeftError: a metric that does not fit them.
+            BeftError: a metric that does not fit the targets.
         """
-        self.measure(metrics, targets, targets, asked)
+        self.measure(metrics, self.right(split), split.targets, split.asked)
 
     def baseline(
         self, metrics: Sequence[Any], targets: Any, asked: Sequence[Prompted] = ()

@@ -195,3 +195,11 @@ def _ends_of(special: Sequence[int]) -> tuple[int, int]:
 
 def _bare(text: str) -> str:
     return "".join(text.split()).casefold()
+
+
+def prompt_tokens(prompts: Sequence[str], tokenizer: Any) -> Iterator[tuple[list[int], int]]:
+    """Of each prompt alone its ids, without what the tokenizer puts behind a text; and `start`."""
+    for begin in range(0, len(prompts), CHUNK):
+        for ids, special, _ in _tokenised([*prompts[begin : begin + CHUNK]], tokenizer):
+            start, end = _ends_of(special)
+            yield ids[:end], start

@@ -188,4 +188,4 @@ TASKS: dict[str, Task] = {row.name: row for row in (*_ROWS, *PROMPTED_ROWS)}
 #: names of those that an encoder reads; the others are prompts for a causal model
 ENCODED = tuple(name for name, task in TASKS.items() if task.fields)
 #: names of those that commands take
-OFFERED = tuple(name for name, task in TASKS.items() if task.kind != "generation")
+OFFERED = tuple(TASKS)

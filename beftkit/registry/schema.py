@@ -169,7 +169,9 @@ class Task:
         """The hub's columns of an example's texts, as a model that meets it so is given them."""
         if self.prompt is None or not self.asked(kind):
             return self.columns
-        return self.columns or self.prompt.needs  # the same, in the order of the fields
+        needs = self.columns or self.prompt.needs  # the same, in the order of the fields
+        written = self.prompt.kind == "generation"  # then answers are what is asked for
+        return tuple(name for name in needs if not (written and name == "answers"))
 
     def texts_as(self, kind: Kind) -> tuple[str, ...]:
         """An example's texts, as templates over `columns_as`; a prompt is made of columns."""

@@ -22,10 +22,12 @@ from beftkit.tasks import (
     load_choices,
     load_files,
     load_task,
+    load_written,
     read_label_map,
     relabel,
     unnamed,
 )
+from beftkit.tasks.own_prompts import PROMPT_COLUMN
 from beftkit.tasks.sources import offered_task
 from beftkit.tasks.table import listed
 from beftkit.tuning.choice import parse_bias, parse_layers
@@ -59,6 +61,14 @@ def load_data(
 
     def read(names: Sequence[str] | None) -> Data:
         label_map = given if names else None
+        if s.answer_column:
+            return load_written(
+                s.train_file,
+                s.validation_file,
+                prompt_column=columns or PROMPT_COLUMN,
+                answers_column=s.answer_column,
+                quotes=s.quotes,
+            )
         if s.task:
             return load_task(
                 s.task,

@@ -271,7 +271,10 @@ class _Journey:
         import pyarrow
 
         known = [*self.source.schema] if self.source.schema is not None else []
-        kinds = [pyarrow.string() if name == "label" else pyarrow.float64() for name in self.fields]
+        kinds = [
+            pyarrow.string() if name in ("label", "answer") else pyarrow.float64()
+            for name in self.fields
+        ]
         kinds += [pyarrow.float64()] * (len(self.columns) - len(kinds))
         return [*known, *(pyarrow.field(*one) for one in zip(self.columns, kinds, strict=True))]
 

@@ -98,7 +98,8 @@ class Predictor:
     def __repr__(self) -> str:
         s, labels = self.settings, ", ".join(self.labels[:6])
         more = ", ..." if len(self.labels) > 6 else ""
-        return f"Predictor({s.adapter or s.model!r}, {f'{labels}{more}' if labels else 'values'})"
+        what = f"{labels}{more}" if labels else self.objective.gives
+        return f"Predictor({s.adapter or s.model!r}, {what})"
 
     @overload
     def __call__(self, texts: Text) -> Answer: ...
@@ -267,7 +268,9 @@ def load_with(settings: PredictSettings) -> Predictor:
     accelerator = make_accelerator(s.device, s.precision)
     objective = objective_told(s, standing.kind, labels)
     if s.threshold is not None and "probability" not in objective.answer_fields:
-        raise UsageError("--threshold: this model gives values, which have no probability")
+        raise UsageError(
+            f"--threshold: this model gives {objective.gives}, which have no probability"
+        )
     loaded = objective.load(s, 0)
     notes = (*found.notes, *told, *put_on(loaded, found))
     wanted = s.max_length or found.had.max_length

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from beftkit.accelerator import make_accelerator
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.models import Loaded
-from beftkit.objectives import Objective, has_head, kind_of, make_objective, objective_of
+from beftkit.objectives import Objective, for_files, has_head, kind_of, make_objective, objective_of
 from beftkit.objectives.fits import fitted, most_tokens
 from beftkit.objectives.shots import Demonstrated, Shots, demonstrate
 from beftkit.registry import MAX_LENGTH, REGIMES, TASKS
@@ -202,7 +202,7 @@ def check_metrics(names: Sequence[str], objective: Objective, data: Data, trust:
     """
     metrics = load_metrics(names, trust)
     for split in data.validation.values():
-        objective.check(metrics, split.targets, split.asked)
+        objective.check(metrics, split)
     return metrics
 
 
@@ -236,7 +236,7 @@ def fill_settings(settings: TrainSettings, config: Any, data: Data) -> TrainSett
         filled["metric"] = data.metrics
     if task and data.kind != task.kind:
         filled["as_"] = data.kind
-    if not (task or has_head(data.kind)):
+    if not (task or has_head(data.kind)) and for_files(data.kind):
         filled["as_"] = data.kind
     missing = {key: value for key, value in filled.items() if getattr(settings, key) in (None, ())}
     return settings.model_copy(update=missing)

@@ -188,6 +188,8 @@ class _Repetition:
         filled |= self.met(filled.get("task", s.task), filled.get("template", s.template))
         if had.label_map and "label_map" not in own and not (self.other and "task" in own):
             filled["label_map"] = had.label_map
+        if had.answer_column and not {"answer_column", "label_column", "task"} & own:
+            filled["answer_column"] = had.answer_column
         if had.validation_size and "validation_size" not in own:
             if self.other:
                 drew = f"the run's own evaluation drew {had.validation_size} (--validation-size)"
@@ -261,7 +263,8 @@ class _Repetition:
         both = known is not None and known.prompt is not None and bool(known.fields)
         if was is not None and (for_files(was) if task is None else both and for_prompts(was)):
             return {"as_": was}
-        if not has_head(was) and not (known and known.prompt) and template is None:
+        asked = (known is not None and known.prompt is not None) or template is not None
+        if not has_head(was) and not asked and not (s.answer_column or for_files(was or "")):
             able = ", ".join(name for name in OFFERED if TASKS[name].prompt)
             raise UsageError(
                 f"the adapter answers a task's prompt ({was}), and {task or 'this file'} has none; "

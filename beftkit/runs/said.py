@@ -36,6 +36,7 @@ def words_of_run(settings: TrainSettings) -> dict[str, str]:
         "max_length": s.max_length,
         "text_columns": s.text_columns,
         "label_column": s.label_column,
+        "answer_column": s.answer_column,
         "quotes": json.dumps(s.quotes),
         "label_map": s.label_map,
         "template": s.template,
@@ -72,7 +73,7 @@ def _number(text: str) -> int | None:
 
 def _kind(text: str) -> str | None:
     """The ways that may both be open; of the others no setting is."""
-    return None if text in ("", "values") else text
+    return None if text in ("", "values", "generation") else text
 
 
 def _text(text: str) -> str | None:
@@ -81,7 +82,7 @@ def _text(text: str) -> str | None:
 
 #: setting of an evaluation -> what reads it in the header
 _READ: dict[str, Callable[[str], Any]] = {
-    **dict.fromkeys(("task", "text_columns", "label_column", "label_map"), _text),
+    **dict.fromkeys(("task", "text_columns", "label_column", "label_map", "answer_column"), _text),
     **dict.fromkeys(("template", "choices"), _text),
     **dict.fromkeys(("max_length", "validation_size"), _number),
     **dict.fromkeys(("precision", "dtype"), str),

@@ -134,6 +134,11 @@ class ColumnsPart(TextsPart):
     """Columns of the user's own files."""
 
     label_column: str | None = of_data(None, "The column of labels or values.")
+    answer_column: str | None = of_data(
+        None,
+        "Instead of labels: right answers that a causal language model is to write behind the text "
+        "of --text-columns, a whole prompt; several with | between them.",
+    )
     label_map: str | None = of_data(
         None,
         "LABEL=NAME,...: which class of a classifier that is kept each label of the data is, where "

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, option
 from beftkit.tasks.metrics import compute_metrics
 from beftkit.tasks.prompts import Prompted
 
@@ -40,10 +40,32 @@ def measure_written(
         BeftError: nothing to compare, or a metric for something else.
     """
     _check(metrics, WRITTEN_METRICS, written, prompts)
+    for name in metrics:
+        if name.startswith("drop_") and not all(one.bags for one in prompts):
+            raise BeftError(
+                f"{option('metric', name)}: is for answers of several spans, which only DROP's own "
+                "data keep apart; expected token_f1 or exact_match"
+            )
     return {
         name: float(np.mean([*starmap(WRITTEN_METRICS[name], zip(written, prompts, strict=True))]))
         for name in metrics
     }
+
+
+def written_errors(
+    metrics: Sequence[str], written: Sequence[str], prompts: Sequence[Prompted]
+) -> dict[str, float]:
+    """One standard error of each mean of `measure_written`: deviation (n - 1) / sqrt(N).
+
+    NaN for a single example. Arguments as there.
+    """
+    found = {}
+    for name in metrics:
+        pairs = zip(written, prompts, strict=True)
+        each = np.array([*starmap(WRITTEN_METRICS[name], pairs)])
+        spread = each.std(ddof=1) if len(each) > 1 else math.nan
+        found[name] = float(spread) / math.sqrt(len(each))
+    return found
 
 
 def measure_chosen(
@@ -78,7 +100,9 @@ def _check(
 ) -> None:
     for name in metrics:
         if name not in known:
-            raise BeftError(f"metric {name}: for written answers expected {', '.join(known)}")
+            said = name if isinstance(name, str) else getattr(name, "name", name)
+            place = option("metric", said)
+            raise BeftError(f"{place}: for written answers expected {', '.join(known)}")
     if len(found) != len(wanted) or not len(found):
         raise BeftError(f"{len(found)} answers for {len(wanted)} examples: no metric")
 

@@ -33,12 +33,16 @@ class Batch:
             answer, or hold tokens that are learnt: the places of these tokens in the row, -1 behind
             those of a row with fewer.
         targets: [B], class ids as int64, or values as float32.
+            Where answers are to be written ``prompt_input_ids`` and ``prompt_attention_mask``,
+            int64 [R, P], the prompts alone, filled up on the left.
         index: int64 [R], which of the B examples a row belongs to; None: row i is example i.
+        tokenizer: makes texts of what is written; None: nothing is.
     """
 
     inputs: dict[str, Tensor]
     targets: Tensor
     index: Tensor | None = None
+    tokenizer: Any = None
 
     @property
     def examples(self) -> int:
@@ -64,10 +68,12 @@ class Encoded:
         notes: what a user should be told, one line each.
         by_length: whether evaluation puts rows of one length together, as padding would be read.
         answers: int64 [R], how many of a row's last tokens are its answer; None: there are none.
-        learnt: uint8 [tokens], 1 where a token is learnt, wherever in a row; None: ``answers`` say
-            it, or nothing is.
         asked: the N examples as a causal model is asked, for what metrics want to know of them;
             empty where a head reads texts.
+        prompts: the N prompts alone, where answers are to be written.
+        tokenizer: as in `Batch`.
+        learnt: uint8 [tokens], 1 where a token is learnt, wherever in a row; None: ``answers`` say
+            it, or nothing is.
     """
 
     ids: Tensor
@@ -83,8 +89,10 @@ class Encoded:
     notes: tuple[str, ...] = ()
     by_length: bool = False
     answers: Tensor | None = None
-    learnt: Tensor | None = None
     asked: tuple[Prompted, ...] = ()
+    prompts: Encoded | None = None
+    tokenizer: Any = None
+    learnt: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -117,8 +125,9 @@ class Encoded:
             first_row=torch.cat([zero, torch.tensor([len(one) for one in chosen]).cumsum(0)]),
             targets=self.targets[examples],
             answers=None if self.answers is None else self.answers[rows],
-            learnt=None if self.learnt is None else self.learnt[at],
             asked=tuple(self.asked[n] for n in examples.tolist()) if self.asked else (),
+            prompts=None if self.prompts is None else self.prompts.take(examples),
+            learnt=None if self.learnt is None else self.learnt[at],
         )
 
     def batch(
@@ -163,13 +172,16 @@ class Encoded:
             behind = width if self.padding_side == "left" else lengths.unsqueeze(1)
             place = torch.arange(int(counts.max()))
             inputs["answer_at"] = torch.where(place < counts, behind - counts + place, -1)
+        if self.prompts is not None:
+            alone = self.prompts.batch(examples).inputs
+            inputs |= {f"prompt_{name}": value for name, value in alone.items()}
         if self._padded_learnt is not None:
             learnt = self._padded_learnt[where].bool()
             counts = learnt.sum(1, keepdim=True)
             place = torch.arange(int(counts.max()))
             found = learnt.long().argsort(dim=1, descending=True, stable=True)[:, : len(place)]
             inputs["answer_at"] = torch.where(place < counts, found, -1)
-        return _moved(Batch(inputs, self.targets[examples], index), device)
+        return _moved(Batch(inputs, self.targets[examples], index, self.tokenizer), device)
 
     @cached_property
     def _one_row_each(self) -> bool:
@@ -217,6 +229,7 @@ def _moved(batch: Batch, device: torch.device | str | None) -> Batch:
         {name: move(tensor) for name, tensor in batch.inputs.items()},
         move(batch.targets),
         None if batch.index is None else move(batch.index),
+        batch.tokenizer,
     )
 
 

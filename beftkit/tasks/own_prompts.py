@@ -14,13 +14,15 @@ from beftkit.tasks.table import Table, needed, text_column
 from beftkit.tasks.text_files import bare_name
 
 ANSWER_METRICS = ("token_f1", "exact_match")
+#: of whole prompts, where no other is named
+PROMPT_COLUMN = "context"
 
 
 def load_written(
     train: str | os.PathLike[str] | None = None,
     validation: str | os.PathLike[str] | None = None,
     *,
-    prompt_column: str = "context",
+    prompt_column: str = PROMPT_COLUMN,
     answers_column: str = "ref_text",
     separator: str = "|",
     name: str | None = None,
@@ -66,7 +68,7 @@ def load_written(
         source={
             "kind": "files",
             "files": {split: str(path) for split, path in paths.items()},
-            "prompt_column": prompt_column,
+            "text_columns": [prompt_column],
             "answers_column": answers_column,
             "examples": {split: len(found) for split, found in splits.items()},
         },

@@ -26,7 +26,7 @@ BIASES, WEIGHTS = "the base's biases", "the base's weights"
 
 
 def examples_digest(encoded: Encoded, labels: Sequence[str]) -> str:
-    """Of token ids, token types, targets, their order, and the names of the classes."""
+    """Of token ids, token types, targets, right answers, their order, and the names of classes."""
     import torch
 
     found = blake2b(repr([*labels]).encode(), digest_size=16)
@@ -35,6 +35,9 @@ def examples_digest(encoded: Encoded, labels: Sequence[str]) -> str:
         if isinstance(value, torch.Tensor):
             found.update(f"{field.name} {value.dtype} {[*value.shape]}".encode())
             found.update(_raw(value))
+    for one in encoded.asked:
+        if one.gold:
+            found.update(repr((one.gold, one.bags)).encode())
     return found.hexdigest()
 
 

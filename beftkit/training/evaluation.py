@@ -25,7 +25,7 @@ class Evaluation:
     Attributes:
         metrics: by name; with several splits ``accuracy_matched``, ``accuracy_mismatched``. None:
             not defined here (a correlation of constant predictions).
-        loss: mean over all examples; of texts that are learnt over their tokens.
+        loss: mean over all examples; of texts that are learnt or written over their tokens.
         examples: how many there were.
         seconds: wall time.
         baselines: by name, what one prediction for all examples gets (`Objective.baseline`); None:
@@ -160,7 +160,7 @@ def evaluate_model(
                 for key, value in values.items():
                     held[f"{key}{suffix}"] = value if math.isfinite(value) else None
             constant = constant and objective.alike(predictions)
-            summed, over = objective.total_loss(loss, predictions)
+            summed, over = objective.total_loss(loss, predictions, split)
             total, weight, count = total + summed, weight + over, count + len(split)
     finally:
         model.train(was_training)
@@ -187,9 +187,9 @@ def _predict(
     with torch.inference_mode(), accelerator.autocast():
         for examples in batches:
             batch = split.batch(examples, device=accelerator.device)
-            loss, outputs = objective.losses(model, batch)
+            loss, predicted = objective.evaluated(model, batch)
             losses.append(loss.sum(dtype=torch.float32).double())
-            parts.append(objective.predictions(outputs))
+            parts.append(predicted)
             mine.append(examples)
     order = [at for examples in mine for at in examples.tolist()]
     predicted = [one for part in parts for one in _on_cpu(part)]

@@ -46,7 +46,7 @@ class Stepper(Protocol):
         ...
 
     def step(self, window: Sequence[Tensor]) -> Update | None:
-        """One update on the mean loss over all examples of a few batches; None: nothing trains."""
+        """One update on the mean loss over a few batches; None: nothing trains."""
         ...
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -102,6 +102,7 @@ class EagerStepper:
             return None
         job, accelerator = self.job, self.job.accelerator
         examples = sum(len(batch) for batch in window)
+        units = job.objective.units(job.train, torch.cat([*window]))
         total = torch.zeros((), device=accelerator.device)
         for batch in window:
             mine = batch[accelerator.process_index :: accelerator.num_processes]
@@ -111,7 +112,7 @@ class EagerStepper:
             with accelerator.autocast():
                 losses, _ = job.objective.losses(job.model, rows)
             # A share of the mean: the sum over batches and processes is the mean itself.
-            loss = losses.sum() / examples
+            loss = losses.sum() / units
             accelerator.backward(loss)
             total = total + loss.detach()
         for value in self.values:
