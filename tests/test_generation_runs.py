@@ -150,3 +150,9 @@ def test_what_does_not_go_together(here: Path, tiny: Path, beftkit: Beftkit) -> 
     refused(ran, "is no causal language model, so it writes no text", limit=500)
     ran = beftkit("evaluate", "opt", *RUN[:4], "--max-length", "51", "--quiet")
     refused(ran, "--max-length 51: leaves no room for a prompt and 50 tokens")
+
+
+def test_demonstrations_stand_before_questions(here: Path, beftkit: Beftkit) -> None:
+    none, two = (evaluated(beftkit, "opt", *RUN[:4], *more) for more in ((), ("--shots", "2")))
+    assert two["in_context"]["shots"] == 2 and none["loss"] != two["loss"]
+    assert {*two["metrics"]} == {*none["metrics"]} and two["examples"] == none["examples"]
