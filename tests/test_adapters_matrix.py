@@ -227,7 +227,7 @@ def test_a_base_outside_is_said_and_read_only_if_it_is_a_model(
             lambda: beftkit.score(None, tmp_path / "adapter"),
             lambda: evaluate(adapter=str(tmp_path / "adapter"), task="rte"),
         ):
-            with pytest.raises(BeftError, match=r"where no model's folder is .*give the base your"):
+            with pytest.raises(BeftError, match=r"where no model's folder is .*give the base"):
                 call()
 
 

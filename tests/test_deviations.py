@@ -78,4 +78,4 @@ def test_the_majority_class_and_the_mean() -> None:
     values = make_objective("values")
     found = values.baseline(["pearson", "mse"], np.array([1.0, 2.0, 6.0], dtype="float32"))
     assert np.isnan(found["pearson"]) and found["mse"] == pytest.approx(14 / 3)
-    assert values.constant == "mean"
+    assert values.constant == "always the mean"

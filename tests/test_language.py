@@ -231,7 +231,8 @@ def test_perplexity_is_over_the_tokens_of_all_examples() -> None:
     with pytest.raises(BeftError, match="'accuracy': is not for texts that are learnt; expected"):
         make_objective("language").check(["accuracy"], [0])
     with pytest.raises(BeftError, match="'perplexity': is for texts that are learnt"):
-        make_objective("classes", ("a", "b")).check(["perplexity"], [0, 1])
+        ids = np.array([0, 1])
+        make_objective("classes", ("a", "b")).measure(["perplexity"], ids, ids)
 
 
 def test_standard_errors_are_scipys_bootstrap() -> None:
