@@ -1,0 +1,166 @@
+"""Work that is recorded once and replayed: CUDA graphs, and a stand-in for where there is no GPU.
+
+A replay launches everything a call did at once, with no Python in between. It reads and writes the
+very tensors the call did: new inputs are copied into the old ones, results lie where they lay. The
+stand-in calls the function again and puts its results into the first ones, so code that is right
+with it finds the same values with a graph; while it records it refuses what a graph cannot hold
+(a value that the host waits for), so that falling back can be tested on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+#: calls before the recording: what is made or chosen at a first call must not be recorded
+WARMUPS = 3
+#: operations whose results the host waits for, or whose shapes depend on values
+_WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "_unique")
+
+
+class NotCaptured(RuntimeError):
+    """The function does what a graph cannot hold; nothing of its recording is left."""
+
+
+class Graph:
+    """A recorded call.
+
+    Attributes:
+        result: what the call gave: the tensors that every replay writes anew.
+    """
+
+    def __init__(self, replay: Callable[[], None], result: Any) -> None:
+        self._replay, self.result = replay, result
+
+    def replay(self) -> Any:
+        """Do it again with what its tensors hold now; returns `result`. On CUDA nothing waits."""
+        self._replay()
+        return self.result
+
+
+def capture(
+    function: Callable[[], Any],
+    *,
+    device: torch.device,
+    warmups: int = WARMUPS,
+    pool: Any = None,
+) -> Graph:
+    """Record a call of ``function``.
+
+    The function is called ``warmups`` times for good before. On CUDA these run on a side stream and
+    the recorded call does nothing yet; the stand-in's does: what a caller may not see done more
+    often than asked for, it saves before and puts back after.
+
+    Args:
+        function: takes nothing; may give a tensor, or lists, tuples and dicts of them.
+        device: where its tensors live; CUDA, or the stand-in.
+        warmups: calls before the recording.
+        pool: of `memory_pool`, shared by graphs that never run at the same time.
+
+    Raises:
+        NotCaptured: the host waits for a value in it, or else a graph cannot hold it.
+    """
+    if device.type == "cuda":
+        return _on_cuda(function, device, warmups, pool)
+    return _stand_in(function, warmups)
+
+
+def memory_pool(device: torch.device) -> Any:
+    """Memory that several graphs share; None where there are no graphs."""
+    import torch
+
+    return torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+
+
+def _on_cuda(function: Callable[[], Any], device: torch.device, warmups: int, pool: Any) -> Graph:
+    import torch
+
+    with torch.cuda.device(device):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(warmups):
+                function()
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        # Not `torch.cuda.graph`: it gives all cached memory back first, for every width.
+        with torch.cuda.stream(side):
+            graph.capture_begin(*([pool] if pool is not None else []))
+            try:
+                result = function()
+            except Exception as error:
+                _give_up(graph)
+                raise NotCaptured(_line(error)) from error
+            try:
+                graph.capture_end()
+            except Exception as error:
+                torch.cuda.synchronize()
+                raise NotCaptured(_line(error)) from error
+        torch.cuda.current_stream().wait_stream(side)
+    return Graph(graph.replay, result)
+
+
+def _give_up(graph: Any) -> None:
+    """End a recording that has failed; that is an error again, of which nothing is new."""
+    from contextlib import suppress
+
+    import torch
+
+    with suppress(RuntimeError):
+        graph.capture_end()
+    with suppress(RuntimeError):
+        graph.reset()
+    torch.cuda.synchronize()
+
+
+def _stand_in(function: Callable[[], Any], warmups: int) -> Graph:
+    for _ in range(warmups):
+        function()
+    with _refusing():
+        result = function()
+
+    def replay() -> None:
+        _copy(result, function())
+
+    return Graph(replay, result)
+
+
+def _refusing() -> Any:
+    """A mode in which an operation that no graph can hold is an error."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Refusing(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            name = func.overloadpacket.__name__
+            by_mask = name in ("index", "index_put", "index_put_") and any(
+                one is not None and one.dtype in (torch.bool, torch.uint8) for one in args[1]
+            )
+            if name in _WAITING or by_mask:
+                raise NotCaptured(f"{name}: the host waits for its result")
+            return func(*args, **(kwargs or {}))
+
+    return Refusing()
+
+
+def _copy(held: Any, found: Any) -> None:
+    """Put tensors where the recorded call's lie."""
+    if isinstance(held, dict):
+        for key, one in held.items():
+            _copy(one, found[key])
+    elif isinstance(held, list | tuple):
+        for one, other in zip(held, found, strict=True):
+            _copy(one, other)
+    elif hasattr(held, "copy_") and held is not found:
+        held.detach().copy_(found.detach())
+
+
+def _line(error: Exception) -> str:
+    """The first line of what CUDA says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
