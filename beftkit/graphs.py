@@ -9,7 +9,8 @@ with it finds the same values with a graph; while it records it refuses what a g
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -82,8 +83,11 @@ def _on_cuda(function: Callable[[], Any], device: torch.device, warmups: int, po
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            for _ in range(warmups):
+            for _ in range(warmups - 1):
                 function()
+            # A recording that fails leaves traces, so what would fail is looked for before.
+            for _ in range(min(warmups, 1)):
+                _tried(function)
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
@@ -93,38 +97,92 @@ def _on_cuda(function: Callable[[], Any], device: torch.device, warmups: int, po
             try:
                 result = function()
             except Exception as error:
-                _give_up(graph)
+                _give_up(graph, device, pool)
                 raise NotCaptured(_line(error)) from error
             try:
                 graph.capture_end()
             except Exception as error:
-                torch.cuda.synchronize()
+                _give_up(graph, device, pool)
                 raise NotCaptured(_line(error)) from error
         torch.cuda.current_stream().wait_stream(side)
     return Graph(graph.replay, result)
 
 
-def _give_up(graph: Any) -> None:
-    """End a recording that has failed; that is an error again, of which nothing is new."""
-    from contextlib import suppress
+def _tried(function: Callable[[], Any]) -> None:
+    """A call in which waiting for the device is an error.
 
+    Raises:
+        NotCaptured: it does.
+    """
+    import torch
+
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with as_if_recording():
+            function()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        torch.cuda.set_sync_debug_mode(before)
+        torch.cuda.synchronize()
+        raise NotCaptured(_line(error)) from error
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+@contextmanager
+def as_if_recording() -> Iterator[None]:
+    """Have libraries take the way that they take while a stream records.
+
+    Transformers, for one, looks then at no mask to see whether it could do without.
+    """
+    import torch
+
+    def always() -> bool:
+        return True
+
+    before = torch.cuda.is_current_stream_capturing
+    torch.cuda.is_current_stream_capturing = always
+    try:
+        yield
+    finally:
+        torch.cuda.is_current_stream_capturing = before
+
+
+def _give_up(graph: Any, device: torch.device, pool: Any) -> None:
+    """End a recording that has failed; that is an error again, of which nothing is new.
+
+    Left half done, it would leave the allocator waiting for this pool's recording to end, and the
+    generator refusing every draw ("Offset increment outside graph capture").
+    """
     import torch
 
     with suppress(RuntimeError):
         graph.capture_end()
+    if pool is not None:
+        with suppress(RuntimeError, AttributeError, TypeError):
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
     with suppress(RuntimeError):
         graph.reset()
+    with suppress(RuntimeError):  # an error that was left behind is told once
+        torch.cuda.synchronize()
+    generator = torch.cuda.default_generators[device.index or torch.cuda.current_device()]
+    with suppress(RuntimeError):
+        generator.graphsafe_set_state(generator.clone_state())
     torch.cuda.synchronize()
 
 
 def _stand_in(function: Callable[[], Any], warmups: int) -> Graph:
-    for _ in range(warmups):
-        function()
-    with _refusing():
-        result = function()
+    with as_if_recording():
+        for _ in range(warmups):
+            function()
+        with _refusing():
+            result = function()
 
     def replay() -> None:
-        _copy(result, function())
+        with as_if_recording():
+            _copy(result, function())
 
     return Graph(replay, result)
 
