@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from beftkit.accelerator import steady_attention
 from beftkit.errors import BeftError
 from beftkit.gradients.losses import Losses, negative_log_likelihoods
 from beftkit.gradients.rows import AnyBatch, Rows, as_batch
@@ -96,7 +97,8 @@ def example_squares(
     parameters = dict(model.named_parameters(remove_duplicate=False))
     scale = FIRST_SCALE if lowest == torch.float16 else 1.0
     measure = _Measure(taps, call, parameters, scale)
-    with frozen(model), checkpointed(model) if gradient_checkpointing else nullcontext():
+    again = checkpointed(model) if gradient_checkpointing else nullcontext()
+    with frozen(model), again, steady_attention(device):
         pair = _pair(as_batch(probe, device) if probe is not None else first)
         _drop_unfit(model, pair, measure, lowest)
         examples = 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from beftkit.accelerator import out_of_memory, sum_over_processes
+from beftkit.accelerator import arithmetic, out_of_memory, sum_over_processes
 from beftkit.gradients.batch_mean import batch_mean_squares
 from beftkit.gradients.exact import example_squares
 from beftkit.gradients.taps import BUDGET
@@ -53,7 +53,7 @@ def example_means(
     device = next(model.parameters()).device
     if mine:
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
-        with out_of_memory(_advice(batch_size)):
+        with out_of_memory(_advice(batch_size)), arithmetic(accelerator):
             found = example_squares(
                 model,
                 names,
@@ -94,7 +94,7 @@ def published_means(
     watcher = watcher or Unwatched()
     watcher.started("Fisher", len(mine), 0)
     if mine:
-        with out_of_memory(_advice(batch_size)):
+        with out_of_memory(_advice(batch_size)), arithmetic(accelerator):
             sums, _, _ = batch_mean_squares(
                 model,
                 names,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from beftkit.accelerator import make_accelerator, out_of_memory
+from beftkit.accelerator import arithmetic, make_accelerator, out_of_memory
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.models import Loaded
 from beftkit.objectives import (
@@ -214,7 +214,12 @@ class Predictor:
             "--max-length, or use --precision bf16 or --dtype bfloat16"
         )
         batches = plan_evaluation(encoded.lengths, s.batch_size, by_length=encoded.by_length)
-        with out_of_memory(advice), torch.inference_mode(), self.accelerator.autocast():
+        with (
+            out_of_memory(advice),
+            arithmetic(self.accelerator),
+            torch.inference_mode(),
+            self.accelerator.autocast(),
+        ):
             for examples in batches:
                 outputs = self.objective.outputs(self.model, encoded.batch(examples, device=device))
                 for at, one in zip(examples.tolist(), self.objective.answers(outputs), strict=True):

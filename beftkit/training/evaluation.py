@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from beftkit.accelerator import arithmetic
 from beftkit.watching import Unwatched, Watcher, told
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def _predict(
     from accelerate.utils import gather_object
 
     mine, parts, losses = [], [], []
-    with torch.inference_mode(), accelerator.autocast():
+    with arithmetic(accelerator), torch.inference_mode(), accelerator.autocast():
         for examples in batches:
             batch = split.batch(examples, device=accelerator.device)
             loss, predicted = objective.evaluated(model, batch)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from beftkit.accelerator import told_by_main
+from beftkit.accelerator import arithmetic, told_by_main
 from beftkit.errors import BeftError, Refusal, option
 from beftkit.files import from_plain
 from beftkit.training import state
@@ -73,6 +73,10 @@ class Trainer:
             Interrupted: asked to stop, after the state was saved.
             BeftError: the loss is not finite any more, or a file cannot be written.
         """
+        with arithmetic(self.job.accelerator):
+            return self._run(title)
+
+    def _run(self, title: str) -> Progress:
         p = self.progress
         self.job.watcher.started(title, self.total_steps, p.step)
         if self.total_steps == 0 and p.last is None:
