@@ -38,10 +38,9 @@ def apart(one: Trainer, other: Trainer, start: Trainer, what: str) -> dict[str, 
     ours, theirs, before = by_role(one), by_role(other), by_role(start)
     found = {}
     for role, judge in theirs.items():
-        gap = float((ours[role] - judge).norm())
+        gap, way = float((ours[role] - judge).norm()), float((judge - before[role]).norm())
         found[role] = gap / float(judge.norm())
-        print(f"{what} {role}: {found[role]:.1e} of the values, "
-              f"{gap / max(float((judge - before[role]).norm()), 1e-30):.1e} of the way")  # fmt: skip
+        print(f"{what} {role}: {found[role]:.1e} of the values, {gap / max(way, 1e-30):.1e} of it")
     return found
 
 
@@ -159,7 +158,9 @@ def usable() -> None:
 @gpu
 def test_a_forward_that_waits_goes_on_eagerly() -> None:
     net = bert()
-    net.register_forward_pre_hook(lambda module, _: bool(module.classifier.weight.sum() > 9) or None)
+    net.register_forward_pre_hook(
+        lambda module, _: bool(module.classifier.weight.sum() > 9) or None
+    )
     one = run(run_of(net, "cuda", "on", epochs=2))
     stepper = one.stepper
     assert isinstance(stepper, CapturedStepper) and not stepper.graphs

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,7 @@ class CapturedStepper:
         widths: which are captured.
         eager: of those the ones that could not be.
         graphs: what was recorded, by name and width.
+        recording: seconds that each took.
     """
 
     mode = "captured"
@@ -78,6 +80,7 @@ class CapturedStepper:
         self.widths = self._widths()
         self.eager: set[int] = set()
         self.graphs: dict[tuple[str, int], Graph] = {}
+        self.recording: list[float] = []
         self.pool = memory_pool(device)
         self.held: list[Any] = []
         batches = math.ceil(len(job.train) / s.examples_a_batch)
@@ -108,8 +111,9 @@ class CapturedStepper:
             fused=True,
             capturable=on_gpu,
         )
-        for value in self.values:
-            value.grad = torch.zeros_like(value)
+        self.grads = [torch.zeros_like(value) for value in self.values]
+        for value, grad in zip(self.values, self.grads, strict=True):
+            value.grad = grad
             self.adam.state[value] = {
                 "step": torch.zeros((), device=self.device),
                 "exp_avg": torch.zeros_like(value),
@@ -188,6 +192,7 @@ class CapturedStepper:
 
     def _record(self, name: str, width: int, work: Callable[[int], None]) -> None:
         """Record the work of a width, or note why that cannot be; the state is as before."""
+        begun = time.perf_counter()
         before = kept_tensors(self.job.model)
         try:
             with self._scratch(), read_chance(self.job) as chance:
@@ -212,6 +217,7 @@ class CapturedStepper:
                 self.job.watcher.note(f"updates of {what} go on eagerly, not captured: {error}")
             return
         self.graphs[name, width] = made
+        self.recording.append(time.perf_counter() - begun)
 
     @contextmanager
     def _scratch(self) -> Iterator[None]:
@@ -233,9 +239,9 @@ class CapturedStepper:
             random.setstate(chance)
 
     def _moving(self) -> Iterator[Tensor]:
+        yield from (*self.values, *self.grads)
         for value in self.values:
-            assert value.grad is not None
-            yield from (value, value.grad, *self.adam.state[value].values())
+            yield from self.adam.state[value].values()
         yield from (self.at, self.done, self.loss, self.rate, self.stride, self.meter.sums)
 
     # --- what is recorded: no value of a tensor is looked at, and nothing made for good
@@ -267,7 +273,7 @@ class CapturedStepper:
         self.rate.copy_(self.table.index_select(0, self.done).squeeze(0))
         self.adam.step()
         self.done += self.stride
-        torch._foreach_zero_([value.grad for value in self.values])
+        torch._foreach_zero_(self.grads)
         self.job.tuner.write_back()
         self.meter.add_sums(self.loss, norm, self.done.squeeze(0))
         self.loss.zero_()
