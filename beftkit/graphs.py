@@ -22,6 +22,10 @@ WARMUPS = 3
 _WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "_unique")
 
 
+#: by number of the device, what is recorded on
+_SIDES: dict[int, Any] = {}
+
+
 class NotCaptured(RuntimeError):
     """The function does what a graph cannot hold; nothing of its recording is left."""
 
@@ -80,7 +84,8 @@ def _on_cuda(function: Callable[[], Any], device: torch.device, warmups: int, po
     import torch
 
     with torch.cuda.device(device):
-        side = torch.cuda.Stream()
+        # One stream for all: what warm-ups leave in its memory the next ones find.
+        side = _SIDES.setdefault(torch.cuda.current_device(), torch.cuda.Stream())
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(warmups - 1):

@@ -25,7 +25,8 @@ OPTIONS = {
         accumulation adapter-format allow-partial answer-column as batch-size beta1 beta2 bias
         choices config data-dir data-revision device device-map dry-run dtype early-stopping epochs
         eps
-        eval-batch-size eval-steps format freeze-head gradient-checkpointing group-by-length keep
+        eval-batch-size eval-steps format freeze-head gradient-checkpointing graphs group-by-length
+        keep
         label-column label-map layers log-steps lr max-grad-norm max-length max-steps metric
         new-head no-allow-partial no-freeze-head no-gradient-checkpointing no-group-by-length
         no-new-head no-quotes no-regression no-save-snapshots no-trust-remote-code output overwrite
@@ -63,7 +64,8 @@ OPTIONS = {
         accumulation allow-inert answer-column as batch-size beta1 beta2 candidates choices config
         data-dir
         data-revision device device-map dry-run dtype early-stopping epochs eps eval-batch-size
-        eval-steps fisher format gradient-checkpointing group-by-length label-column label-map
+        eval-steps fisher format gradient-checkpointing graphs group-by-length label-column
+        label-map
         log-steps lr lrs max-grad-norm max-length metric new-head no-allow-inert no-fisher
         no-gradient-checkpointing no-group-by-length no-new-head no-quotes no-regression
         no-trust-remote-code no-verify output overwrite precision probe-steps quiet quotes regime

@@ -12,6 +12,7 @@ from pydantic import field_validator
 
 from beftkit.registry import ENCODED, MAX_LENGTH, OFFERED
 from beftkit.settings.asking import TemplatePart
+from beftkit.settings.graphs import GraphsPart
 from beftkit.settings.names import check_task
 from beftkit.settings.topics import (
     Part,
@@ -338,6 +339,7 @@ class RunPart(
     MetricPart,
     EvaluationPart,
     CheckpointingPart,
+    GraphsPart,
     DevicePart,
     OptimisationPart,
 ):

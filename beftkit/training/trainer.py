@@ -14,15 +14,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from beftkit.accelerator import arithmetic, told_by_main
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, Refusal, option
 from beftkit.files import from_plain
 from beftkit.training import state
+from beftkit.training.captured import make_stepper
 from beftkit.training.course import course_of
 from beftkit.training.digests import UNKNOWN, check_same
 from beftkit.training.evaluation import Evaluated, Evaluation, evaluate_model
 from beftkit.training.job import Job
 from beftkit.training.journal import Journal, Meter, Progress, finite
-from beftkit.training.stepper import EagerStepper, Stepper
+from beftkit.training.stepper import Stepper
 from beftkit.watching import Inside
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Trainer:
         # A model that is as it was all the time is evaluated once.
         course = course_of(s, len(job.train), trains=bool(job.tuner.values))
         self.total_steps, self.steps_per_epoch = course.updates, course.per_epoch
-        self.stepper: Stepper = EagerStepper(job, self.total_steps)
+        self.stepper: Stepper = make_stepper(job, course, self.meter)
         self.best_values: dict[str, torch.Tensor] = {}
         vectors, roles = job.tuner.vectors()
         self.track = Track(vectors, roles) if vectors else None
@@ -86,8 +87,10 @@ class Trainer:
             for window in self.updates():
                 made = self.stepper.step(window)
                 p.step, p.update = p.step + 1, p.update + 1
-                if made is not None:
-                    self.meter.add(*made, p.step)
+                if made is not None and made.loss is not None and made.tells is not None:
+                    self.meter.add(made.loss, made.tells, made.examples, p.step)
+                elif made is not None:
+                    self.meter.count(made.examples)
                 self.job.watcher.advanced(1)
                 self.after_update()
                 if p.update == 0 or p.step == self.total_steps or p.stopped_early:
@@ -102,7 +105,9 @@ class Trainer:
         place = {"seed": self.job.seed, "epoch": self.progress.epoch}
         lengths = self.job.train.lengths
         batches = plan(lengths, s.examples_a_batch, **place, grouped=s.group_by_length)
-        for begin in range(self.progress.update * s.accumulation, len(batches), s.accumulation):
+        first = self.progress.update * s.accumulation
+        self.stepper.planned(batches, first)
+        for begin in range(first, len(batches), s.accumulation):
             yield batches[begin : begin + s.accumulation]
 
     def after_update(self) -> None:
@@ -258,6 +263,7 @@ class Trainer:
             "metered": [self.meter.updates, self.meter.examples],
             "processes": job.accelerator.num_processes,
             "inputs": dict(job.inputs),
+            "steps": self.stepper.mode,
         }
         moments, course = self.stepper.state()
         tensors, facts = {**tensors, **moments}, {**facts, **course}
@@ -288,6 +294,7 @@ class Trainer:
                 f"{job.folder}: trained by {facts['processes']} processes so far, now there are "
                 f"{job.accelerator.num_processes}; dropout would differ, so resume with as many"
             )
+        self.check_mode(facts.get("steps", "eager"))
         told_by_main(job.accelerator, lambda: self.check_inputs(facts.get("inputs")))
         for key, value in vars(from_plain(Progress, facts["progress"])).items():
             setattr(self.progress, key, value)
@@ -299,6 +306,19 @@ class Trainer:
         self.stepper.restore(tensors, facts)
         state.restore_random(job.accelerator, tensors)
         return True
+
+    def check_mode(self, before: str) -> None:
+        """Refuse to go on in another mode: its bits are others.
+
+        Raises:
+            Refusal: so it is.
+        """
+        if before != self.stepper.mode:
+            flag = option("graphs", "off" if before == "eager" else "on")
+            raise Refusal(
+                f"{self.job.folder}: its updates were {before} so far, and now they would be "
+                f"{self.stepper.mode}, which rounds otherwise; resume with {flag}"
+            )
 
     def check_inputs(self, before: Mapping[str, str] | None) -> None:
         """Refuse to go on with other data or another base, where the state knows them."""
