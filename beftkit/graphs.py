@@ -80,6 +80,21 @@ def memory_pool(device: torch.device) -> Any:
     return torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
 
+def kept_tensors(model: Any) -> dict[str, torch.Tensor]:
+    """Tensors that modules hold beside their parameters, by place.
+
+    Those that a forward pass makes anew would lie in a graph's memory, or leave it behind.
+    """
+    import torch
+
+    found = {}
+    for name, module in model.named_modules():
+        for key, value in {**vars(module), **module._buffers}.items():
+            if isinstance(value, torch.Tensor):
+                found[f"{name}.{key}"] = value
+    return found
+
+
 def _on_cuda(function: Callable[[], Any], device: torch.device, warmups: int, pool: Any) -> Graph:
     import torch
 

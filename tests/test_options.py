@@ -54,7 +54,8 @@ OPTIONS = {
     "fisher": """
         allow-inert answer-column as batch-size buffer-mib candidates choices data-dir data-revision
         device
-        device-map dry-run dtype examples format gradient-checkpointing head-seeds label-column
+        device-map dry-run dtype examples format gradient-checkpointing graphs head-seeds
+        label-column
         label-map max-length new-head no-allow-inert no-gradient-checkpointing no-new-head no-quotes
         no-regression no-trust-remote-code output precision quiet quotes reduce regression revision
         seed snapshots task template text-columns time tokenizer tower train-file train-size

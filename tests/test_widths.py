@@ -8,9 +8,8 @@ import random
 import pytest
 import torch
 
-from beftkit.tasks import plan
-from beftkit.training import widths
-from beftkit.training.widths import ADDED, MOST, Costs, choose_widths
+from beftkit.tasks import plan, widths
+from beftkit.tasks.widths import ADDED, MOST, Costs, choose_widths
 
 #: BERT-base in float32 on a GPU, about
 COSTS = Costs(launch=0.02, token=8e-6, capture=0.06)

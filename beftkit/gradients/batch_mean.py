@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from beftkit.accelerator import steady_attention
 from beftkit.errors import BeftError
-from beftkit.gradients.exact import Autocast, check_finite, frozen
+from beftkit.gradients.exact import Autocast, check_finite
 from beftkit.gradients.losses import Losses, negative_log_likelihoods
+from beftkit.gradients.modes import frozen
 from beftkit.gradients.rows import as_batch
 
 

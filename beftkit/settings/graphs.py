@@ -12,6 +12,6 @@ class GraphsPart(Part):
 
     graphs: Literal["auto", "on", "off"] = of_device(
         "auto",
-        "Capture updates as CUDA graphs, one for each of a few widths: auto, on GPUs; on, on CPUs "
-        "too, rounding widths alike with a stand-in; off, nowhere.",
+        "Capture updates and measured batches as CUDA graphs, one for each of a few widths: auto, "
+        "on GPUs; on, on CPUs too, rounding widths alike with a stand-in; off, nowhere.",
     )

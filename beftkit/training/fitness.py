@@ -6,14 +6,11 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from beftkit.graphs import NotCaptured
 from beftkit.tasks.resident import rows_each
 from beftkit.training.job import Job
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def hindrance(job: Job) -> str | None:
@@ -44,21 +41,6 @@ def _of_model(model: Any) -> str | None:
         if "layerdrop" in name and isinstance(value, float) and value > 0:
             return f"{name} {value} leaves out layers by lots that are drawn on the host"
     return None
-
-
-def kept_tensors(model: Any) -> dict[str, Tensor]:
-    """Tensors that modules hold beside their parameters, by place.
-
-    Those that a forward pass makes anew would lie in a graph's memory, or leave it behind.
-    """
-    import torch
-
-    found = {}
-    for name, module in model.named_modules():
-        for key, value in {**vars(module), **module._buffers}.items():
-            if isinstance(value, torch.Tensor):
-                found[f"{name}.{key}"] = value
-    return found
 
 
 @dataclass

@@ -250,7 +250,8 @@ class Launch:
 
     def _look_up(self, addresses: list[int]) -> None:
         """Bring the table of addresses to the device; into a graph where one is being captured."""
-        capturing = self.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        # Not by torch.cuda's own function, which others put another in place of.
+        capturing = self.device.type == "cuda" and torch._C._cuda_isCurrentStreamCapturing()
         if addresses == (self._captured if capturing else self._addresses):
             return
         if self._aligned and any(address % ALIGNMENT for address in addresses):
