@@ -147,7 +147,17 @@ def test_groups_depend_on_length_alone() -> None:
     pytest.importorskip("triton")
     from beftkit_kernels.squares import group_of
 
-    assert [group_of(n) for n in (0, 1, 2, 9, 20, 32, 63, 64, 128)] == [64, 64, 32, 8, 4, 2, 2, 1, 1]
+    assert [group_of(n) for n in (0, 1, 2, 9, 20, 32, 63, 64, 128)] == [
+        64,
+        64,
+        32,
+        8,
+        4,
+        2,
+        2,
+        1,
+        1,
+    ]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

@@ -44,8 +44,8 @@ def example_square_sum(
 ) -> SquareSum:
     """Sum over examples of (sum over the example's rows and tokens of the gradient)^2.
 
-    For a larger ``examples`` the sums are the same: with Triton to the bit, with torch to the rounding
-    of float64.
+    For a larger ``examples`` the sums are the same: with Triton to the bit, with torch to the
+    rounding of float64.
 
     Args:
         grad: ``[R, T, D]`` of any strides, the gradient with respect to a layer's output.
@@ -94,14 +94,12 @@ def example_square_sums(
     if not grads:
         choose(backend, common_device(grads))
         return []
-    prepared = SquareSums(
-        grads, index, examples=examples, per_example=per_example, backend=backend
-    )
+    prepared = SquareSums(grads, index, examples=examples, per_example=per_example, backend=backend)
     return prepared.run(grads)
 
 
 class SquareSums:
-    """`example_square_sums` of many batches of one layout, looked up once and run as often as wanted.
+    """`example_square_sums` of many batches of one layout, looked up once and run often.
 
     `run` neither waits for the device nor, with Triton, allocates: it can be recorded in a CUDA
     graph, once, whose replays read the gradients where they lay then. Results lie in the same

@@ -62,8 +62,8 @@ class Tiles(NamedTuple):
 #: by bytes of an element: up to so many elements in the longest item, so; measured by
 #: `python bench/gpu_kernels.py --configs`
 CHOICES: dict[int, tuple[tuple[int, Tiles], ...]] = {
-    4: ((2048, Tiles(4, 32, 2, 4)), (1 << 62, Tiles(1, 128, 4, 4))),
-    2: ((2048, Tiles(8, 32, 1, 4)), (1 << 62, Tiles(1, 128, 2, 4))),
+    4: ((2048, Tiles(4, 32, 4, 4)), (1 << 62, Tiles(1, 128, 2, 4))),
+    2: ((2048, Tiles(4, 32, 2, 4)), (1 << 62, Tiles(1, 128, 2, 4))),
 }
 #: where a vector is several items, of several dtypes in one launch, at any address: one item each
 SPLIT, MIXED, UNALIGNED = Tiles(1, 128, 2, 4), Tiles(1, 128, 1, 4), Tiles(1, 128, 4, 4)
@@ -125,13 +125,13 @@ def _add6(a0, a1, a2, a3, a4, a5, b0, b1, b2, b3, b4, b5):
 
 
 @triton.jit
-def _store6(to, s0, s1, s2, s3, s4, s5, mask):
-    tl.store(to, s0, mask=mask)
-    tl.store(to + 1, s1, mask=mask)
-    tl.store(to + 2, s2, mask=mask)
-    tl.store(to + 3, s3, mask=mask)
-    tl.store(to + 4, s4, mask=mask)
-    tl.store(to + 5, s5, mask=mask)
+def _store6(to, at, s0, s1, s2, s3, s4, s5, mask):
+    tl.store(to + at, s0, mask=mask)
+    tl.store(to + (at + 1), s1, mask=mask)
+    tl.store(to + (at + 2), s2, mask=mask)
+    tl.store(to + (at + 3), s3, mask=mask)
+    tl.store(to + (at + 4), s4, mask=mask)
+    tl.store(to + (at + 5), s5, mask=mask)
 
 
 @triton.jit(
@@ -174,7 +174,9 @@ def pair_sums_kernel(
         n, even = n[None, :, None, None], even[None, :, None, None]
     kinds, vector = last % 16, last // 16
     lane = tl.arange(0, LANES).to(tl.int64)
-    load = tl.arange(0, UNROLL)[:, None, None, None] * LANES + lane[None, None, :, None]
+    load = (
+        tl.arange(0, UNROLL).to(tl.int64)[:, None, None, None] * LANES + lane[None, None, :, None]
+    )
     within = tl.arange(0, WIDTH)[None, None, None, :]
     tile = load * WIDTH + within  # [UNROLL, 1, LANES, WIDTH]
     zero = tl.zeros([ROWS, LANES], tl.float64)
@@ -198,10 +200,10 @@ def pair_sums_kernel(
         first = tl.load(firsts + vector)
         count = tl.load(firsts + vector + 1) - first
         if count == 1:
-            _store6(out + vector * 6, s0, s1, s2, s3, s4, s5, there)
+            _store6(out, vector * 6, s0, s1, s2, s3, s4, s5, there)
         else:
             # One thread stores the scalars and counts: its release covers them.
-            _store6(part + item * 6, s0, s1, s2, s3, s4, s5, there)
+            _store6(part, item * 6, s0, s1, s2, s3, s4, s5, there)
             tl.debug_barrier()
             before = tl.atomic_add(counts + vector, 1, sem="acq_rel", scope="gpu")
             if before == count - 1:
@@ -209,19 +211,19 @@ def pair_sums_kernel(
                 s0, s1, s2, s3, s4, s5 = none, none, none, none, none, none
                 for start in range(0, count, LANES):
                     at = start + lane
-                    of, mask = part + (first + at) * 6, at < count
-                    t0 = tl.load(of, mask=mask, other=0.0, cache_modifier=".cg")
-                    t1 = tl.load(of + 1, mask=mask, other=0.0, cache_modifier=".cg")
-                    t2 = tl.load(of + 2, mask=mask, other=0.0, cache_modifier=".cg")
-                    t3 = tl.load(of + 3, mask=mask, other=0.0, cache_modifier=".cg")
-                    t4 = tl.load(of + 4, mask=mask, other=0.0, cache_modifier=".cg")
-                    t5 = tl.load(of + 5, mask=mask, other=0.0, cache_modifier=".cg")
+                    of, mask = (first + at) * 6, at < count
+                    t0 = tl.load(part + of, mask=mask, other=0.0, cache_modifier=".cg")
+                    t1 = tl.load(part + (of + 1), mask=mask, other=0.0, cache_modifier=".cg")
+                    t2 = tl.load(part + (of + 2), mask=mask, other=0.0, cache_modifier=".cg")
+                    t3 = tl.load(part + (of + 3), mask=mask, other=0.0, cache_modifier=".cg")
+                    t4 = tl.load(part + (of + 4), mask=mask, other=0.0, cache_modifier=".cg")
+                    t5 = tl.load(part + (of + 5), mask=mask, other=0.0, cache_modifier=".cg")
                     s0, s1, s2, s3, s4, s5 = _add6(s0, s1, s2, s3, s4, s5, t0, t1, t2, t3, t4, t5)
                 s0, s1, s2, s3, s4, s5 = tl.reduce((s0, s1, s2, s3, s4, s5), 0, _add6)
-                _store6(out + vector * 6, s0, s1, s2, s3, s4, s5, there)
+                _store6(out, vector * 6, s0, s1, s2, s3, s4, s5, there)
                 tl.store(counts + vector, 0)
     else:
-        _store6(out + vector * 6, s0, s1, s2, s3, s4, s5, there)
+        _store6(out, vector * 6, s0, s1, s2, s3, s4, s5, there)
 
 
 @triton.jit(do_not_specialize_on_alignment=["stats", "members", "firsts", "ratios", "means"])

@@ -49,7 +49,7 @@ class Tiles(NamedTuple):
 
 
 #: by bytes of an element; measured by `python bench/gpu_kernels.py --configs`
-CHOICES = {4: Tiles(64, 2, 8, 4), 2: Tiles(32, 4, 4, 4)}
+CHOICES = {4: Tiles(64, 2, 4, 4), 2: Tiles(32, 4, 4, 4)}
 #: of several dtypes in one launch, and of any strides
 MIXED, STRIDED = Tiles(32, 4, 1, 4), Tiles(32, 4, 4, 4)
 #: tokens that are worth a program
