@@ -21,21 +21,19 @@ from beftkit.graphs import WARMUPS, Graph, NotCaptured, capture, memory_pool
 from beftkit.tasks.batches import plan
 from beftkit.tasks.resident import Resident, widths_of
 from beftkit.training import state
+from beftkit.training.costs import costs_of
 from beftkit.training.course import Course
 from beftkit.training.fitness import hindrance, kept_tensors, read_chance
 from beftkit.training.job import Job
 from beftkit.training.journal import Meter
 from beftkit.training.stepper import EagerStepper, Stepper, Update, schedule
-from beftkit.training.widths import Costs, Widths, choose_widths
+from beftkit.training.widths import Widths, choose_widths
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 #: epochs whose batches are looked at for their widths; later ones are much like them
 LOOKED_AT = 16
-#: seconds: the recording of one width; each tensor of a model whose work is launched eagerly;
-#: floating-point operations a second, in float32 and in half precision (measured on an H200)
-CAPTURE, LAUNCH, RATES = 0.04, 1e-4, (4e13, 2.5e14)
 
 
 def make_stepper(job: Job, course: Course, meter: Meter) -> Stepper:
@@ -297,22 +295,3 @@ class CapturedStepper:
         self.updates = facts["captured"]["updates"]
         self.eager = {*facts["captured"]["eager"]}
         self.done.fill_(self.updates)
-
-
-def costs_of(model: Any, *, half: bool, trains: bool = True) -> Costs:
-    """What batches of a model cost on a GPU, roughly: enough to choose widths by.
-
-    Args:
-        model: whose tensors are counted.
-        half: whether it computes in half precision.
-        trains: forward and backward; else forward alone, a third of the launches.
-    """
-    matrices = sum(p.numel() for p in model.parameters() if p.dim() > 1)
-    try:  # looked up, not multiplied
-        table = model.get_input_embeddings()
-        matrices -= table.weight.numel()
-    except (AttributeError, NotImplementedError):
-        pass
-    launch = LAUNCH * sum(1 for _ in model.parameters()) * (1 if trains else 1 / 3)
-    token = (4 if trains else 2) * max(matrices, 1) / RATES[half]
-    return Costs(launch=launch, token=token, capture=CAPTURE + launch)
