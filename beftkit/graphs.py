@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 #: calls before the recording: what is made or chosen at a first call must not be recorded
 WARMUPS = 3
 #: operations whose results the host waits for, or whose shapes depend on values
-_WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "_unique")
+_WAITING = (
+    *("_local_scalar_dense", "item", "is_nonzero", "nonzero", "argwhere", "masked_select", "equal"),
+    *("_unique2", "_unique", "unique_dim", "unique_consecutive"),
+)
 
 
 #: by number of the device, what is recorded on

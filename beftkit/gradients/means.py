@@ -15,8 +15,9 @@ from beftkit.gradients.exact import example_squares
 from beftkit.gradients.taps import BUDGET
 from beftkit.objectives import Objective
 from beftkit.tasks import Encoded, plan_evaluation
+from beftkit.tasks.costs import costs_of
 from beftkit.tasks.resident import rows_each, widths_of
-from beftkit.tasks.widths import Widths, choose_widths, costs_of
+from beftkit.tasks.widths import Widths, choose_widths
 from beftkit.tuning import choose
 from beftkit.watching import Unwatched, Watcher, told
 

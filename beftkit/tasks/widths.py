@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -17,9 +16,6 @@ import numpy as np
 MOST = 12
 #: tokens that rounding may add, as a share of all
 ADDED = 0.10
-#: seconds: the recording of one width; each tensor of a model whose work is launched eagerly;
-#: floating-point operations a second, in float32 and in half precision (measured on an H200)
-CAPTURE, LAUNCH, RATES = 0.04, 1e-4, (4e13, 2.5e14)
 
 
 @dataclass(frozen=True)
@@ -133,22 +129,3 @@ def _cheapest(
             many -= 1
         place = begin if begin >= 0 else place - 1
     return Widths(tuple(tops[::-1]), tuple(captured[::-1]), float(more / tokens[-1]))
-
-
-def costs_of(model: Any, *, half: bool, trains: bool = True) -> Costs:
-    """What batches of a model cost on a GPU, roughly: enough to choose widths by.
-
-    Args:
-        model: whose tensors are counted.
-        half: whether it computes in half precision.
-        trains: forward and backward; else forward alone, a third of the launches.
-    """
-    matrices = sum(p.numel() for p in model.parameters() if p.dim() > 1)
-    try:  # looked up, not multiplied
-        table = model.get_input_embeddings()
-        matrices -= table.weight.numel()
-    except (AttributeError, NotImplementedError):
-        pass
-    launch = LAUNCH * sum(1 for _ in model.parameters()) * (1 if trains else 1 / 3)
-    token = (4 if trains else 2) * max(matrices, 1) / RATES[half]
-    return Costs(launch=launch, token=token, capture=CAPTURE + launch)

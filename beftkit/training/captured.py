@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from beftkit.graphs import WARMUPS, Graph, NotCaptured, capture, kept_tensors, memory_pool
 from beftkit.tasks.batches import plan
+from beftkit.tasks.costs import costs_of
 from beftkit.tasks.resident import Resident, widths_of
-from beftkit.tasks.widths import Widths, choose_widths, costs_of
+from beftkit.tasks.widths import Widths, choose_widths
 from beftkit.training import state
 from beftkit.training.course import Course
 from beftkit.training.fitness import hindrance, read_chance

@@ -21,6 +21,7 @@ from beftkit.training.captured import make_stepper
 from beftkit.training.course import course_of
 from beftkit.training.digests import UNKNOWN, check_same
 from beftkit.training.evaluation import Evaluated, Evaluation, evaluate_model
+from beftkit.training.forwards import Replays
 from beftkit.training.job import Job
 from beftkit.training.journal import Journal, Meter, Progress, finite
 from beftkit.training.stepper import Stepper
@@ -58,6 +59,7 @@ class Trainer:
         course = course_of(s, len(job.train), trains=bool(job.tuner.values))
         self.total_steps, self.steps_per_epoch = course.updates, course.per_epoch
         self.stepper: Stepper = make_stepper(job, course, self.meter)
+        self.replays = Replays(s.graphs, course.evaluations, job.watcher.note)
         self.best_values: dict[str, torch.Tensor] = {}
         vectors, roles = job.tuner.vectors()
         self.track = Track(vectors, roles) if vectors else None
@@ -191,8 +193,9 @@ class Trainer:
         self.flush()  # a spoilt model is no candidate, and the log stays in order
         now = time.perf_counter()
         p.train_seconds += now - self.since
-        how = job.metrics, job.accelerator, job.settings.eval_batch_size, self.inside
-        found = evaluate_model(job.model, job.validation, job.objective, *how)
+        what = job.model, job.validation, job.objective, job.metrics, job.accelerator
+        how = job.settings.eval_batch_size, self.inside
+        found = evaluate_model(*what, *how, replays=self.replays)
         job.model.train()
         self.since = time.perf_counter()
         p.eval_seconds += self.since - now
