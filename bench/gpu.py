@@ -122,6 +122,9 @@ def fork(row: Row, place: Place, seconds: float, limit: float) -> Figures:
             target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             os.dup2(target, 1)
             os.dup2(target, 2)
+            import torch
+
+            torch.set_num_threads(1 if place.dry else min(8, os.cpu_count() or 1))
             rows.run(row.run, place, seconds, result)
             code = 0
         except BaseException:
@@ -171,20 +174,21 @@ def surroundings(dry: bool) -> dict[str, str]:
     }
 
 
-def material(folder: Path, dry: bool) -> None:
+def material(dry: bool, place: Place, seconds: float) -> Figures:
     """A model and data for all rows."""
     from bench import material as made
 
+    folder = place.folder
     made.write_data(folder, None, 64 if dry else 1000, 40 if dry else 872)
-    made.write_batches(folder, 64 if dry else 1000, 30522)
     if not dry:
         made.write_model(folder / "model")
-        return
+        return {}
     from transformers import BertConfig
 
     made.write_model(folder / "model", config=BertConfig(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
     ))  # fmt: skip
+    return {}
 
 
 def goals(found: dict[str, Figures]) -> list[tuple[str, str, str]]:
@@ -269,7 +273,9 @@ def main() -> None:
 
     if not chosen.dry and not torch.cuda.is_available():
         raise SystemExit("gpu: needs a CUDA device, there is none; --dry runs on the CPU")
-    # Imported before the forks: rows begin at once.
+    # Imported before the forks: rows begin at once. Threads that were begun here would be missing
+    # in the forks, and waited for.
+    torch.set_num_threads(1)
     from transformers import BertForSequenceClassification, BertTokenizer, Trainer, get_scheduler
 
     assert all((beftkit.train, BertForSequenceClassification, BertTokenizer, Trainer))
@@ -292,7 +298,9 @@ def main() -> None:
     found: dict[str, Figures] = {}
     text = ""
     try:
-        material(folder, chosen.dry)
+        making = Row("material", "model and data", partial(material, chosen.dry), 60)
+        if failed := fork(making, place, 60, 120).get("failed"):
+            raise SystemExit(f"gpu: no model and data: {failed}")
         print(f"{where}; ready after {time.perf_counter() - begin:.1f} s", flush=True)
         for row in wanted:
             left = 60 * chosen.minutes - SPARE - (time.perf_counter() - begin)

@@ -30,7 +30,7 @@ class Place:
     """What rows are told.
 
     Attributes:
-        folder: with ``model``, ``data`` and ``batches.pt``.
+        folder: with ``model`` and ``data``.
         device: ``cuda``, or ``cpu`` for a dry run.
         out: folder of results.
         epochs: of the task.
