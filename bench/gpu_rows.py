@@ -390,7 +390,7 @@ def kernels(place: Place, seconds: float) -> Figures:
     said = output([sys.executable, str(script), *more], seconds, place.out / "gpu-kernels.txt")
     made = [one for one in results.glob("*") if before.get(one) != one.stat().st_mtime_ns]
     for path in made:
-        if path.parent != place.out and path.is_file() and path.name.startswith("gpu_kernels"):
+        if path.parent != place.out and path.is_file() and "kernel" in path.name:
             (place.out / path.name).write_bytes(path.read_bytes())
     return {"lines": len(said.splitlines()), "file": "gpu-kernels.txt"}
 
