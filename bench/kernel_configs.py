@@ -50,15 +50,16 @@ LONG = {
         P(1, 256, 1, 8), P(1, 64, 2, 2),
     ),
 }  # fmt: skip
-#: columns, tokens, loads at a time, warps, float32 within a step
+#: columns, tokens, loads at a time, warps, float32 within a step, bytes of a load
 GRADIENT = {
     "float32": (
-        S(64, 2, 8, 4), S(64, 2, 8, 4, True), S(64, 2, 4, 4), S(32, 4, 4, 4, True),
-        S(64, 4, 8, 8, True), S(64, 4, 4, 8), S(64, 1, 8, 2), S(64, 2, 16, 4, True),
+        S(64, 2, 8, 4), S(64, 2, 8, 4, True), S(64, 2, 4, 4), S(64, 4, 8, 8), S(64, 4, 4, 8),
+        S(64, 4, 8, 8, True), S(64, 1, 8, 2), S(32, 4, 8, 4), S(32, 1, 8, 1),
     ),
     "bfloat16": (
-        S(32, 4, 4, 4), S(32, 4, 4, 4, True), S(32, 4, 8, 4, True), S(32, 4, 2, 4),
-        S(32, 2, 8, 2, True), S(32, 8, 4, 8, True), S(32, 1, 8, 1, True), S(32, 2, 4, 2),
+        S(32, 4, 4, 4), S(32, 4, 4, 4, True), S(32, 2, 8, 2, True), S(32, 8, 4, 8, True),
+        S(32, 2, 4, 2), S(32, 4, 2, 4), S(64, 2, 8, 4, False, 8), S(64, 2, 8, 4, True, 8),
+        S(64, 4, 8, 8, False, 8), S(64, 1, 8, 2, True, 8),
     ),
 }  # fmt: skip
 

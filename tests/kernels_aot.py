@@ -82,7 +82,7 @@ class Variant(NamedTuple):
         if not self.aligned:
             return 0
         if self.kernel is squares.square_sums_kernel:
-            return 8 if elements is None else self.tiles[2]
+            return 8 if elements is None else self.tiles[2] * (self.tiles[5] == 16)
         rows, lanes, unroll, warps = self.tiles
         return 16 if elements is None else 2 * unroll * rows * lanes // (32 * warps)
 

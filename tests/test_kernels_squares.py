@@ -160,8 +160,8 @@ def test_groups_depend_on_length_alone() -> None:
     ]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("tiles", [(64, 2, 8, 4), (32, 1, 4, 1), (32, 4, 2, 4)], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tiles", [(64, 2, 8, 4, 8), (32, 1, 4, 1, 16)], ids=str)
 @pytest.mark.parametrize("narrow", [False, True])
 def test_tiles(tiles: tuple[int, ...], narrow: bool, dtype: str, engine: Engine) -> None:
     """However a launch goes through columns and tokens; narrow ones keep the bound they state."""
@@ -171,10 +171,10 @@ def test_tiles(tiles: tuple[int, ...], narrow: bool, dtype: str, engine: Engine)
     from beftkit_kernels.squares import Launch, Tiles
 
     grads = [randn(3, 37, width, seed=width, dtype=dtype, device=device) for width in (264, 40)]
-    grads[0][1, 5] *= 1e4 if dtype != "float16" else 100
+    grads[0][1, 5] *= 1e4
     launch = Launch(grads, None, 3, True)
-    columns, tokens, unroll, warps = tiles
-    launch.tiles = Tiles(columns, tokens, unroll, warps, narrow)
+    columns, tokens, unroll, warps, load = tiles
+    launch.tiles = Tiles(columns, tokens, unroll, warps, narrow, load)
     launch.run(grads)
     single = torch.cat([reference.example_square_sum(grad)[1] for grad in grads], 1)
     if narrow:

@@ -164,11 +164,11 @@ def pair_sums_kernel(
     else:
         item = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
         there = item < P
-        row = items + item * 4
-        pre = tl.load(row, mask=there, other=0)[None, :, None, None]
-        post = tl.load(row + 1, mask=there, other=0)[None, :, None, None]
-        n = tl.load(row + 2, mask=there, other=0)
-        last = tl.load(row + 3, mask=there, other=0)
+        of = item * 4
+        pre = tl.load(items + of, mask=there, other=0)[None, :, None, None]
+        post = tl.load(items + (of + 1), mask=there, other=0)[None, :, None, None]
+        n = tl.load(items + (of + 2), mask=there, other=0)
+        last = tl.load(items + (of + 3), mask=there, other=0)
         even = tl.multiple_of(n - n % WIDTH, WIDTH)
         longest, rest = tl.max(even, 0), tl.max(n - even, 0)
         n, even = n[None, :, None, None], even[None, :, None, None]

@@ -34,11 +34,12 @@ class Tiles(NamedTuple):
     """How a program goes through its columns and tokens.
 
     Attributes:
-        columns: threads side by side, each with the columns of one 128-bit load.
+        columns: threads side by side, each with the columns of one load.
         tokens: threads that share the tokens; with ``columns`` the threads of the program.
         unroll: loads of a thread at a time, each of another token.
         warps: of a program, of 32 threads.
         narrow: whether the tokens of these loads are added up in float32.
+        load: bytes of a load, where aligned and of one dtype.
     """
 
     columns: int
@@ -46,10 +47,11 @@ class Tiles(NamedTuple):
     unroll: int
     warps: int
     narrow: bool = False
+    load: int = ALIGNMENT
 
 
 #: by bytes of an element; measured by `python bench/gpu_kernels.py --configs`
-CHOICES = {4: Tiles(64, 2, 4, 4), 2: Tiles(32, 4, 4, 4)}
+CHOICES = {4: Tiles(64, 2, 8, 4), 2: Tiles(32, 4, 4, 4)}
 #: of several dtypes in one launch, and of any strides
 MIXED, STRIDED = Tiles(32, 4, 1, 4), Tiles(32, 4, 4, 4)
 #: tokens that are worth a program
@@ -158,7 +160,8 @@ def tiles_for(dtype: Any, aligned: bool) -> Tiles:
 
 def constants(dtype: Any, aligned: bool, tiles: Tiles) -> dict[str, Any]:
     """What the kernel is compiled for."""
-    width = (WIDE // 2 if dtype == tl.float32 else WIDE) if aligned else 1
+    size = 4 if dtype == tl.float32 else 2
+    width = (WIDE if dtype is None else tiles.load // size) if aligned else 1
     memory = {"DTYPE": dtype, "ALIGN": ALIGNMENT if aligned else 1}
     shape = {"UNROLL": tiles.unroll, "TOKENS": tiles.tokens, "COLUMNS": tiles.columns}
     return memory | {"NARROW": tiles.narrow and dtype is not None} | shape | {"WIDTH": width}
@@ -245,8 +248,8 @@ class Launch:
             )
             if len(self._sums) > 1:
                 parts, columns = self._sums.shape
-                grid = (-(-columns // TOTALS["BLOCK"]),)
-                totals_kernel[grid](self._sums, self.total, parts, columns, **TOTALS)
+                whole = (-(-columns // TOTALS["BLOCK"]),)
+                totals_kernel[whole](self._sums, self.total, parts, columns, **TOTALS)
 
     def _look_up(self, addresses: list[int]) -> None:
         """Bring the table of addresses to the device; into a graph where one is being captured."""
