@@ -9,6 +9,8 @@ with it finds the same values with a graph; while it records it refuses what a g
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -115,8 +117,8 @@ def _on_cuda(function: Callable[[], Any], device: torch.device, warmups: int, po
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         # Not `torch.cuda.graph`: it gives all cached memory back first, for every width.
-        with torch.cuda.stream(side):
-            graph.capture_begin(*([pool] if pool is not None else []))
+        with torch.cuda.stream(side), _uncollected():
+            graph.capture_begin(pool, capture_error_mode="thread_local")
             try:
                 result = function()
             except Exception as error:
@@ -131,6 +133,18 @@ def _on_cuda(function: Callable[[], Any], device: torch.device, warmups: int, po
     return Graph(graph.replay, result)
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Nothing is collected meanwhile: what frees memory or graphs would end a recording."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _tried(function: Callable[[], Any]) -> None:
     """A call in which waiting for the device is an error.
 
@@ -140,7 +154,9 @@ def _tried(function: Callable[[], Any]) -> None:
     import torch
 
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it does not see every wait, and says so
+        torch.cuda.set_sync_debug_mode("error")
     try:
         with as_if_recording():
             function()

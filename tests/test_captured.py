@@ -58,6 +58,7 @@ def close(one: Trainer, other: Trainer) -> float:
 def test_it_is_the_eager_run(accumulation: int, bias: str) -> None:
     """50 examples in batches of 8: the last is filled with rows of weight 0."""
     how: dict[str, Any] = {"accumulation": accumulation, "bias": bias, "log_steps": 1, **HARD}
+    how["track_steps"] = 2
     (one, told), (other, before) = ran("on", **how), ran("off", **how)
     assert isinstance(one.stepper, CapturedStepper) and isinstance(other.stepper, EagerStepper)
     assert not told.notes and not one.stepper.eager and one.stepper.graphs
@@ -66,6 +67,9 @@ def test_it_is_the_eager_run(accumulation: int, bias: str) -> None:
         for key in ("loss", "grad_norm", "lr"):
             if key in mine:
                 assert mine[key] == pytest.approx(theirs[key], rel=2e-4), (key, mine["step"])
+        assert {*mine.get("scores", ())} == {*theirs.get("scores", ())}
+        for role, score in mine.get("scores", {}).items():
+            assert score == pytest.approx(theirs["scores"][role], rel=1e-3, abs=1e-5), mine["step"]
 
 
 def test_auto_leaves_the_cpu_as_it_is() -> None:
@@ -129,7 +133,8 @@ def test_what_the_host_waits_for_goes_on_eagerly() -> None:
     (one, told), (other, _) = ran("on", waiting(model())), ran("off")
     stepper = one.stepper
     assert isinstance(stepper, CapturedStepper)
-    assert {*stepper.eager} == {*stepper.widths.chosen} and not stepper.graphs
+    assert {*stepper.eager} == {*stepper.widths.chosen}
+    assert {*stepper.graphs} <= {("scores", 0)}
     (note,) = (one for one in told.notes if one.startswith("updates"))
     assert "go on eagerly, not captured: _local_scalar_dense" in note
     assert close(one, other) < 1e-5
@@ -143,7 +148,7 @@ def test_tensors_kept_by_a_module_are_no_graphs() -> None:
 
     net.bert.encoder.layer[0].register_forward_hook(keep)
     trainer, told = ran("on", net)
-    assert not trainer.stepper.graphs  # type: ignore[attr-defined]
+    assert {*trainer.stepper.graphs} <= {("scores", 0)}  # type: ignore[attr-defined]
     assert "keep tensors from one call to the next" in told.notes[0]
 
 

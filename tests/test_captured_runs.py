@@ -46,7 +46,7 @@ def test_the_mode_is_in_the_state(place: Path, tmp_path: Path) -> None:
     one, other = tmp_path / "stopped", tmp_path / "whole"
     with pytest.raises(KeyboardInterrupt):
         train(place, graphs="on", output=str(one), save_steps=1, watcher=Looks(5))
-    with pytest.raises(api.BeftError, match="updates were captured so far.*graphs='on'"):
+    with pytest.raises(api.BeftError, match=r"updates were captured so far.*graphs='on'"):
         train(place, graphs="off", output=str(one), resume=True)
     train(place, graphs="on", output=str(one), resume=True)
     looks = Looks()
@@ -104,3 +104,23 @@ def test_no_option_of_a_device_stands_in_the_way_unsaid() -> None:
     assert hindrance(ours) is None
     object.__setattr__(ours.settings, "precision", "fp16")
     assert "found on the host" in (hindrance(ours) or "")
+
+
+def test_evaluating_and_predicting(place: Path, tmp_path: Path) -> None:
+    """Answers and metrics of a run's adapter, captured and not: the same, to rounding."""
+    output = tmp_path / "run"
+    train(place, graphs="off", output=str(output), epochs=1)
+    rows = str(place / "dev.jsonl")
+    how: dict[str, Any] = {"device": "cpu", "batch_size": 8}
+    found = []
+    for way in ("on", "off"):
+        done = api.evaluate(output, validation_file=rows, graphs=way, **how)
+        lines = api.load(output, graphs=way, **how)(
+            [f"{word} film" for word in "good bad a".split()]
+        )
+        found.append((done.evaluation, lines, done.notes))
+    assert found[0][0].metrics == found[1][0].metrics and found[0][2] == found[1][2]
+    assert found[0][0].loss == pytest.approx(found[1][0].loss, rel=1e-6)
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        assert one.label == other.label
+        assert one.probability == pytest.approx(other.probability, rel=1e-6)

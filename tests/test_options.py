@@ -37,15 +37,15 @@ OPTIONS = {
     """,
     "evaluate": """
         adapter answer-column as batch-size choices common-shots data-dir data-revision device
-        device-map dtype eval-batch-size format label-column label-map max-length metric
+        device-map dtype eval-batch-size format graphs label-column label-map max-length metric
         no-common-shots no-quotes no-trust-remote-code output precision quiet quotes revision seed
         shots task template
         text-columns tokenizer trust-remote-code validation-file validation-size
     """,
     "predict": """
         adapter all-probabilities as base batch-size device device-map dtype eval-batch-size file
-        format max-length no-all-probabilities no-quotes no-trust-remote-code output precision quiet
-        quotes revision task text-columns threshold tokenizer trust-remote-code
+        format graphs max-length no-all-probabilities no-quotes no-trust-remote-code output
+        precision quiet quotes revision task text-columns threshold tokenizer trust-remote-code
     """,
     "export": """
         base dtype format no-trust-remote-code output overwrite quiet revision tokenizer

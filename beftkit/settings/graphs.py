@@ -1,4 +1,4 @@
-"""Whether updates are captured."""
+"""Whether updates and passes are captured."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ class GraphsPart(Part):
 
     graphs: Literal["auto", "on", "off"] = of_device(
         "auto",
-        "Capture updates and measured batches as CUDA graphs, one for each of a few widths: auto, "
-        "on GPUs; on, on CPUs too, rounding widths alike with a stand-in; off, nowhere.",
+        "Capture updates, evaluations and measured batches as CUDA graphs, one for each of few "
+        "widths: auto, on GPUs; on, on CPUs too, rounding widths alike with a stand-in; off: not.",
     )

@@ -32,6 +32,8 @@ from beftkit.training.stepper import EagerStepper, Stepper, Update, schedule
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from beftkit_kernels import Track
+
 #: epochs whose batches are looked at for their widths; later ones are much like them
 LOOKED_AT = 16
 
@@ -275,6 +277,19 @@ class CapturedStepper:
         self.job.tuner.write_back()
         self.meter.add_sums(self.loss, norm, self.done.squeeze(0))
         self.loss.zero_()
+
+    def scored(self, track: Track) -> Tensor:
+        """The scores as they are now; recorded at the first call."""
+        key = ("scores", 0)
+        if key not in self.graphs:
+            try:
+                self.graphs[key] = capture(
+                    track.step, device=self.device, warmups=1, pool=self.pool
+                )
+            except NotCaptured:
+                return track.step()
+        found: Tensor = self.graphs[key].replay()
+        return found
 
     # --- its part of the state
 

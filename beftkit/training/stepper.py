@@ -17,6 +17,8 @@ from beftkit.training.job import Job
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from beftkit_kernels import Track
+
 
 class Update(NamedTuple):
     """What an update tells of itself, still on the device.
@@ -59,6 +61,10 @@ class Stepper(Protocol):
 
     def step(self, window: Sequence[Tensor]) -> Update | None:
         """One update on the mean loss over a few batches; None: nothing trains."""
+        ...
+
+    def scored(self, track: Track) -> Tensor:
+        """The scores as they are now, [K]; written over by the next ones."""
         ...
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -150,6 +156,10 @@ class EagerStepper:
         job.tuner.write_back()
         # fp16: an infinite gradient is how the scaler finds its scale, so the loss has to tell.
         return Update(total, total if job.settings.precision == "fp16" else norm, examples)
+
+    def scored(self, track: Track) -> Tensor:
+        """As `Track.step`."""
+        return track.step()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Moments, and the course of the schedule."""

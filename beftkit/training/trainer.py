@@ -124,7 +124,7 @@ class Trainer:
             "save": ends or (s.save_steps is not None and p.step % s.save_steps == 0),
         }
         if due["track"] and self.track is not None:
-            self.tracked.append((p.step, self.track.step().clone()))
+            self.tracked.append((p.step, self.stepper.scored(self.track).clone()))
         if due["log"]:
             self.log()
         if due["eval"] or p.step == self.total_steps:
@@ -147,7 +147,7 @@ class Trainer:
         seconds, self.since = now - self.since, now
         p.train_seconds += seconds
         if self.track is not None:
-            p.scores = self.scores(self.track.step())
+            p.scores = self.scores(self.stepper.scored(self.track))
         record = {
             "step": p.step,
             "epoch": self.epochs_done(),
