@@ -39,6 +39,7 @@ os.environ |= {
     "TOKENIZERS_PARALLELISM": "false",
 }  # fmt: skip
 
+from bench import gpu_fisher  # noqa: E402
 from bench import gpu_rows as rows  # noqa: E402
 from bench.gpu_rows import Figures, Place  # noqa: E402
 
@@ -88,7 +89,7 @@ def all_rows(graphs: bool) -> list[Row]:
         Row("trainer-fp32", "Trainer, biases, fp32", partial(rows.trainer, "trainer", {}), 14),
         Row("trainer-bf16", "Trainer, biases, bf16", partial(rows.trainer, "trainer", bf16), 30),
         Row("floor", "captured update by hand", rows.floor, 12),
-        Row("fisher", "Fisher", rows.fisher, 20),
+        Row("fisher", "Fisher", gpu_fisher.fisher, 20),
         *(captured_tf32 if graphs else []),
         Row("kernels", "bench/gpu_kernels.py", rows.kernels, 70),
         *(eager if graphs else []),
