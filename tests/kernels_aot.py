@@ -76,16 +76,15 @@ class Variant(NamedTuple):
     tiles: tuple[Any, ...] = ()
     warps: int = 4
 
-    @property
-    def wide(self) -> int:
-        """Loads of 128 bits of a thread at a time, where aligned."""
+    def wide(self, threads: int) -> int:
+        """Loads of 128 bits of one of so many threads at a time, where aligned."""
         elements = {"fp32": 4, "bf16": 8, "fp16": 8}.get(self.dtype)
         if not self.aligned:
             return 0
         if self.kernel is squares.square_sums_kernel:
             return 8 if elements is None else self.tiles[2] * (self.tiles[5] == 16)
-        rows, lanes, unroll, warps, *_ = self.tiles
-        return 16 if elements is None else 2 * unroll * rows * lanes // (32 * warps)
+        rows, lanes, unroll, *_ = self.tiles
+        return 16 if elements is None else 2 * unroll * max(1, rows * lanes // threads)
 
 
 def pairs(dtype: Any, aligned: bool, tiles: projection.Tiles, split: bool) -> Variant:
@@ -139,8 +138,8 @@ def build(variant: Variant, name: str, target: GPUTarget) -> dict[str, Any]:
     """Compile for one target; what came of it."""
     signature = variant.signature | dict.fromkeys(variant.constants, "constexpr")
     source = ASTSource(fn=variant.kernel, signature=signature, constexprs=variant.constants)
-    options = {"num_warps": max(1, variant.warps * 32 // target.warp_size)}
-    compiled = triton.compile(source, target=target, options=options)
+    warps = max(1, variant.warps * 32 // target.warp_size)
+    compiled = triton.compile(source, target=target, options={"num_warps": warps})
     nvidia = target.backend == "cuda"
     assembly = compiled.asm["ptx" if nvidia else "amdgcn"]
     usage = nvidia_usage(compiled.asm["cubin"]) if nvidia else amd_usage(assembly)
@@ -158,7 +157,7 @@ def build(variant: Variant, name: str, target: GPUTarget) -> dict[str, Any]:
         "shared": compiled.metadata.shared,
         "triton": triton.__version__,
         "wide_loads": len(re.findall(wide, assembly)),
-        "wanted_wide": variant.wide if variant.tiles else 0,
+        "wanted_wide": variant.wide(warps * target.warp_size) if variant.tiles else 0,
         "flight": in_flight(compiled.asm["cubin"]) if name == "sm_90" else "",
         "loads": data_loads(compiled.asm["ttgir"]),
         "narrow_offsets": narrow_offsets(compiled.asm["ttir"]),

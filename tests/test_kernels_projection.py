@@ -266,7 +266,7 @@ def test_vectors_at_equal_distances(tiles: tuple[int, ...], dtype: str, engine: 
     chosen = projection.Tiles(*tiles)
     for width in (64, 339):  # the second with a few elements over, at distances of its own
         whole = randn(7, 2, 352, seed=width, dtype=dtype, device=device)
-        pre, post = list(whole[:, 0, :width]), list(whole.flip(0)[:, 1, :width])
+        pre, post = list(whole[:, 0, :width]), list(whole[:, 1].contiguous()[:, :width])
         pre[2][5] = float("inf")  # stays in its row
         found = Pairs(pre, post, backend=backend)
         assert found._table is not None and found._table.places != projection.NOWHERE
