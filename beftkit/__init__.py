@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from beftkit.inspection import inspect as inspect
     from beftkit.runs import EvaluationResult as EvaluationResult
     from beftkit.runs import ExportResult as ExportResult
+    from beftkit.runs import MergeResult as MergeResult
     from beftkit.runs import PredictionResult as PredictionResult
     from beftkit.runs import Predictor as Predictor
     from beftkit.runs import evaluate as evaluate
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from beftkit.runs import fisher as fisher
     from beftkit.runs import fisher_all as fisher_all
     from beftkit.runs import load as load
+    from beftkit.runs import merge as merge
     from beftkit.runs import predict as predict
     from beftkit.runs.results import TrainResult as TrainResult
     from beftkit.scores import Scores as Scores
@@ -39,6 +41,7 @@ _HOMES = {
     "EvaluationResult": "runs",
     "ExportResult": "runs",
     "Inspection": "inspection",
+    "MergeResult": "runs",
     "PredictionResult": "runs",
     "Predictor": "runs",
     "Scores": "scores",
@@ -52,6 +55,7 @@ _HOMES = {
     "fisher_all": "runs",
     "inspect": "inspection",
     "load": "runs",
+    "merge": "runs",
     "predict": "runs",
     "score": "diff",
     "score_all": "diff",
@@ -62,6 +66,7 @@ __all__ = [
     "EvaluationResult",
     "ExportResult",
     "Inspection",
+    "MergeResult",
     "PredictionResult",
     "Predictor",
     "Scores",
@@ -76,6 +81,7 @@ __all__ = [
     "fisher_all",
     "inspect",
     "load",
+    "merge",
     "predict",
     "score",
     "score_all",

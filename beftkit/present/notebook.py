@@ -80,6 +80,10 @@ def _document(result: Any) -> Document | None:
             from beftkit.present.predictions import export_document
 
             return export_document(result)
+        case "MergeResult":
+            from beftkit.present.merging import merge_document
+
+            return merge_document(result)
         case "EvaluationResult":
             from beftkit.present.evaluation import evaluation_document
 

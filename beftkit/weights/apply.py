@@ -51,7 +51,7 @@ def adapter_info(reference: str | Path, *, download: bool = False) -> AdapterInf
     Raises:
         BeftError: there is no adapter, or one of a kind that beftkit does not apply.
     """
-    return _open(reference, download)[1]
+    return open_adapter(reference, download=download)[1]
 
 
 def apply_adapter(
@@ -73,7 +73,7 @@ def apply_adapter(
     """
     import torch
 
-    checkpoint, info = _open(reference, download)
+    checkpoint, info = open_adapter(reference, download=download)
     steps = all_steps(checkpoint.adapter or {}, checkpoint.tensors, info)
     placed = sorted((_place(model, step, info) for step in steps), key=lambda one: one.step.turn())
     for one in placed:
@@ -102,8 +102,14 @@ def apply_adapter(
     return AppliedAdapter(info, names, tuple(notes), merged)
 
 
-def _open(reference: str | Path, download: bool) -> tuple[Checkpoint, AdapterInfo]:
-    """An adapter's files and what they say; anything else is refused."""
+def open_adapter(
+    reference: str | Path, *, download: bool = False
+) -> tuple[Checkpoint, AdapterInfo]:
+    """An adapter's files and what they say.
+
+    Raises:
+        BeftError: there is no adapter, or one of a kind that beftkit does not apply.
+    """
     checkpoint = open_checkpoint(reference, download=download)
     if checkpoint.adapter is None:
         raise BeftError(
