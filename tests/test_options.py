@@ -74,6 +74,10 @@ OPTIONS = {
     "report": """
         output quiet title
     """,
+    "merge": """
+        dtype format link no-trust-remote-code output overwrite quiet revision tokenizer
+        trust-remote-code
+    """,
 }
 
 

@@ -21,6 +21,7 @@ from beftkit.present.document import Table
 from beftkit.present.scores import scores_document
 from beftkit.runs import EvaluationResult, FisherPlan, RunPlan, Timing
 from beftkit.runs.exporting import ExportResult
+from beftkit.runs.merge_result import MergeResult
 from beftkit.runs.predicting import PredictionResult
 from beftkit.runs.results import Run, TrainResult
 from beftkit.scores import FisherFacts, Identity, Scores
@@ -34,9 +35,11 @@ from beftkit.settings import (
     SelectSettings,
     TrainSettings,
 )
+from beftkit.settings.merge import MergeSettings
 from beftkit.shown import Shown
 from beftkit.training.evaluation import Evaluated, Evaluation
 from beftkit.tuning import Choice
+from beftkit.weights.values import Rounding
 from tests import version_one
 from tests.builders import write_model
 from tests.selections import selection
@@ -70,13 +73,15 @@ def results(scores: Scores) -> list[Shown]:
     what: Any = ("m", None, "2 texts", None, ("a", "b"), ("label",), ("text",), 1)
     predicted = PredictionResult(*what, *counted)
     exported = ExportResult("out", "adapter", "m", ("a", "b"), "float32", 100, (), ())
+    merged = MergeResult("o", NASTY, "a", "llama", "bfloat16", 9, (), 0, 3, 9, 0, ("attention_bias",),
+                         (), (), 5, (Rounding("bfloat16", 3, 0.01, 0, 9),), (), ())  # fmt: skip
     found = selection(model=NASTY)
     cell = CellResult.from_dict(version_one.CELL)
     facts = FisherFacts("exact", "mean", "sst2", 100)
     fisher = replace(scores, settings=facts, method="projection")
     inspection = beftkit.inspect(scores.pre.path)
     whole = [scores, fisher, inspection, trained, evaluated, found, plan]
-    more = [select, fisher_plan, timing, predicted, exported]
+    more = [select, fisher_plan, timing, predicted, exported, merged]
     [group] = found.groups
     margin = group.projection.margin
     assert margin is not None
@@ -175,6 +180,7 @@ FUNCTIONS: dict[str, tuple[type[Any], tuple[str, ...]]] = {
     "fisher": (FisherSettings, ()), "fisher_all": (FisherSettings, ()),
     "select": (SelectSettings, SelectSettings.CELLWISE), "load": (PredictSettings, ()),
     "predict": (PredictSettings, ()), "export": (ExportSettings, ()),
+    "merge": (MergeSettings, ("model",)),
 }  # fmt: skip
 
 

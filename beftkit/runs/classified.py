@@ -22,7 +22,6 @@ from beftkit.weights.plan import HeadFrame
 
 #: PEFT's word for adapters whose head is one over a whole text
 _TASK_TYPES = (None, "SEQ_CLS")
-_COUNTS = ("num_labels", "_num_labels")
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def classified(settings: ExportSettings) -> Classified:
     found = named(settings)
     s = found.settings
     if found.info is not None and found.labels is not None:
-        if found.info.task_type not in _TASK_TYPES and found.info.num_labels is not None:
+        if found.info.task_type not in _TASK_TYPES and found.info.head_labels is not None:
             raise BeftError(
                 f"{s.adapter}: brings a head for PEFT's task type {found.info.task_type}; expected "
                 "SEQ_CLS, a head over a whole text; merge this one with PEFT"
@@ -85,20 +84,10 @@ def classified(settings: ExportSettings) -> Classified:
 
 def frame_of(known: Classified, config: Mapping[str, Any]) -> HeadFrame:
     """The model's names, and the base's configuration with what the head changes in it."""
-    model, own = known.model, known.model.config
-    changed: dict[str, Any] = {
-        "architectures": [type(model).__name__],
-        "id2label": {str(number): str(name) for number, name in own.id2label.items()},
-        "label2id": {str(name): int(number) for name, number in own.label2id.items()},
-        "problem_type": own.problem_type,
-    }
-    if (pad := getattr(own, "pad_token_id", None)) is not None:
-        changed["pad_token_id"] = pad
-    kept = {key: one for key, one in config.items() if key not in _COUNTS}
-    if isinstance(text := kept.get("text_config"), dict) and "pad_token_id" in changed:
-        kept["text_config"] = {**text, "pad_token_id": own.get_text_config().pad_token_id}
-    prefix = f"{model.base_model_prefix}."
-    return HeadFrame(frozenset(model.state_dict()), prefix, {**kept, **changed})
+    from beftkit.objectives.saved import with_head
+
+    names = frozenset(known.model.state_dict())
+    return HeadFrame(names, f"{known.model.base_model_prefix}.", with_head(config, known.model))
 
 
 def card_of(known: Classified) -> str:

@@ -12,7 +12,15 @@ from functools import partial
 
 import numpy as np
 
-from beftkit.adapters import AdapterInfo, Step, Target, all_steps, fewer_layers, layers_of
+from beftkit.adapters import (
+    SAVED_BY_TASK,
+    AdapterInfo,
+    Step,
+    Target,
+    all_steps,
+    fewer_layers,
+    layers_of,
+)
 from beftkit.checkpoints import Checkpoint, TensorInfo
 from beftkit.checkpoints.shards import Part, bytes_part
 from beftkit.errors import BeftError
@@ -29,8 +37,10 @@ _CONV1D = ("gpt2", "imagegpt", "openai-gpt", "decision_transformer")
 
 def brings_head(base: Checkpoint, adapter: Checkpoint, info: AdapterInfo) -> bool:
     """Whether an adapter holds a head over a whole text, so that the result is another class."""
-    if info.task_type in ("SEQ_CLS", "TOKEN_CLS") or info.num_labels is not None:
+    if info.task_type in SAVED_BY_TASK or info.head_labels is not None:
         return True
+    if info.task_type is not None:  # a language model's own head, say, which has to be there
+        return False
     places, steps = _placed(base, adapter, info)
     return any(one.kind == "replace" and _is_new(base, places, one) for one in steps)
 
@@ -304,10 +314,15 @@ class _Merge:
         return frozenset(
             name
             for name in self.base.tensors
-            if not (self.prefix + name).startswith(self.head.prefix)
-            and name not in self.head.names
+            if self._of_head(self.prefix + name)
+            and self.prefix + name not in self.head.names
             and name not in kept
         )
+
+    def _of_head(self, name: str) -> bool:
+        """Whether a tensor of the result is one of its head, or of a pooler before it."""
+        assert self.head is not None
+        return not name.startswith(self.head.prefix) or "pooler" in name.split(".")
 
     def _check_head(self) -> None:
         """Refuse a result whose head nobody trained."""
@@ -315,8 +330,7 @@ class _Merge:
             return
         there = {self.prefix + name for name in self.base.tensors} | {one.name for one in self.new}
         for name in sorted(self.head.names - there):
-            own = not name.startswith(self.head.prefix) or "pooler" in name.split(".")
-            if own and not layers_of([name]):
+            if self._of_head(name) and not layers_of([name]):
                 raise BeftError(
                     f"{self.base.reference}: holds no trained {name}, nor does "
                     f"{self.info.reference}, so answers would be drawn by lot; give a fine-tuned "
