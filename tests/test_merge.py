@@ -236,7 +236,10 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     bad = {
         "is \\[1, 3\\], but": {**held, first: torch.zeros(1, 3)},
         "NaN": {**held, first: torch.full((1, 16), float("nan"))},
-        "which .*base has not": {**held, first.replace("layers.0", "layers.7"): held[first].clone()},
+        "which .*base has not": {
+            **held,
+            first.replace("layers.0", "layers.7"): held[first].clone(),
+        },
         "stored as I32": {**held, first: torch.zeros(1, 16, dtype=torch.int32)},
     }
     for number, (message, tensors) in enumerate(bad.items()):

@@ -73,8 +73,9 @@ def results(scores: Scores) -> list[Shown]:
     what: Any = ("m", None, "2 texts", None, ("a", "b"), ("label",), ("text",), 1)
     predicted = PredictionResult(*what, *counted)
     exported = ExportResult("out", "adapter", "m", ("a", "b"), "float32", 100, (), ())
-    merged = MergeResult("o", NASTY, "a", "llama", "bfloat16", 9, (), 0, 3, 9, 0, ("attention_bias",),
-                         (), (), 5, (Rounding("bfloat16", 3, 0.01, 0, 9),), (), ())  # fmt: skip
+    rounding = Rounding("bfloat16", 3, 0.01, 0, 9)
+    named: Any = ("out", NASTY, "adapter", "llama", "bfloat16", 9, ())
+    merged = MergeResult(*named, 0, 3, 9, 0, ("attention_bias",), (), (), 5, (rounding,), (), ())
     found = selection(model=NASTY)
     cell = CellResult.from_dict(version_one.CELL)
     facts = FisherFacts("exact", "mean", "sst2", 100)

@@ -69,7 +69,6 @@ MISTRAL: Mapping[str, Any] = {
     "num_hidden_layers": 32,
     "num_attention_heads": 32,
     "num_key_value_heads": 8,
-    "head_dim": None,
     "hidden_act": "silu",
     "max_position_embeddings": 131072,
     "initializer_range": 0.02,

@@ -16,6 +16,9 @@ from beftkit.checkpoints.copying import BLOCK, copy_file, copy_range, put
 from beftkit.checkpoints.header import DTYPE_BITS, LENGTH_BYTES, TensorInfo
 from beftkit.checkpoints.local import File, LocalFile
 
+#: bytes that one request to a hub asks for: hubs count requests
+FAR_BLOCK = 32 << 20
+
 
 @dataclass(frozen=True)
 class Part:
@@ -90,7 +93,8 @@ def cast_part(
 
 def blocks_of(file: File, start: int, stop: int, multiple: int = 8) -> Iterator[tuple[int, bytes]]:
     """A range of a file block by block, each of a multiple of so many bytes but the last."""
-    step = max(BLOCK // multiple, 1) * multiple
+    block = BLOCK if isinstance(file, LocalFile) else FAR_BLOCK
+    step = max(block // multiple, 1) * multiple
     while start < stop:
         span = start, min(start + step, stop)
         yield start, file.read([span])[span]

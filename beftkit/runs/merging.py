@@ -177,12 +177,12 @@ def _open_base(reference: str, revision: str | None) -> Checkpoint:
 def _inputs(base: Checkpoint, adapter: Checkpoint) -> dict[Path, str]:
     """What is read from this machine: no output may be, hold or lie in it."""
     found: dict[Path, str] = {}
-    for file in (*base.files, *adapter.files):
-        if isinstance(file, LocalFile):
-            found[file.path] = "file that is read"
     for one, what in ((base, "base"), (adapter, "adapter")):
         if isinstance(one.folder, LocalFolder):
             found[one.folder.path] = what
+    for file in (*base.files, *adapter.files):
+        if isinstance(file, LocalFile):
+            found[file.path] = "file that is read"
     return found
 
 

@@ -113,6 +113,11 @@ class _Merge:
     def plan(self) -> Plan:
         if not self.steps:
             raise BeftError(f"{self.info.reference}: changes nothing; there is nothing to merge")
+        if self.dtype and self.config.get("quantization_config"):
+            raise BeftError(
+                f"{self.base.reference}: is quantised, and its numbers mean nothing in another "
+                "--dtype; leave it out"
+            )
         given = self._read()
         for step in self.steps:
             self._do(step, [given[name] for name in step.tensors])
