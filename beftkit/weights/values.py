@@ -64,6 +64,8 @@ class Ledger:
             return
         kept = rounded(exact, dtype)
         moved = exact != before
+        if not moved.any():
+            return
         row = self.sums.setdefault(dtype, [0.0, 0.0, 0.0, 0.0, 0.0])
         stay = int((moved & (kept == before)).sum())
         new = (1, ((kept - exact) ** 2).sum(), ((exact - before) ** 2).sum(), stay, moved.sum())
