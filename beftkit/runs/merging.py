@@ -32,9 +32,9 @@ from beftkit.settings.merge import MergeSettings
 from beftkit.settings.predict import ExportSettings
 from beftkit.settings.resolve import resolve
 from beftkit.settings.signatures import documented
-from beftkit.weights.apply import open_adapter
 from beftkit.weights.files import Shard, Written, bytes_needed, shards_of, write_shards
 from beftkit.weights.merging import brings_head, main_dtype, plan_merge
+from beftkit.weights.opening import open_adapter
 from beftkit.weights.plan import HeadFrame, Plan
 from beftkit.weights.values import WORDS
 
