@@ -155,6 +155,10 @@ def test_what_comes_along(here: Path) -> None:
     (base / "tokenizer.json").write_text("the adapter's")
     beftkit.merge(base, here / "changed", here / "same")
     assert "of the base" in (here / "same" / "tokenizer_config.json").read_text()
+    (base / "tokenizer.json").write_text('{"model": 1, "truncation": {"max_length": 3}}')
+    (here / "changed" / "tokenizer.json").write_text('{"truncation": null, "model": 1}')
+    found = beftkit.merge(base, here / "changed", here / "cut")
+    assert "tokenizer is" not in str(found.notes)
     given = here / "given"
     given.mkdir()
     (given / "tokenizer.json").write_text("given")

@@ -6,10 +6,12 @@ on request alone, and other forms of the weights never: they would be those befo
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from beftkit.checkpoints.copying import copy_file
 from beftkit.checkpoints.local import Folder, LocalFolder
@@ -158,8 +160,19 @@ def _differing(
                 return name
             continue
         try:
-            if adapter.whole(name) != base.whole(name):
+            if _meaning(name, adapter.whole(name)) != _meaning(name, base.whole(name)):
                 return name
         except BeftError:
             return name
     return ""
+
+
+def _meaning(name: str, data: bytes) -> Any:
+    """What a tokenizer's file says; how rows were cut and filled when it was saved means nothing."""
+    if name != "tokenizer.json":
+        return data
+    try:
+        held = json.loads(data)
+    except (ValueError, RecursionError):
+        return data
+    return {**held, "truncation": None, "padding": None} if isinstance(held, dict) else data
