@@ -22,15 +22,8 @@ SWITCHES = frozenset(
     {
         *("allow-inert", "allow-nonfinite", "allow-partial", "common-shots", "download", "fisher"),
         *("freeze-head", "gradient-checkpointing", "group-by-length", "new-head", "overwrite"),
-        *(
-            "link",
-            "quotes",
-            "regression",
-            "resume",
-            "save-snapshots",
-            "trust-remote-code",
-            "verify",
-        ),
+        *("quotes", "regression", "resume", "save-snapshots", "trust-remote-code", "verify"),
+        "link",
     }
 )
 _QUOTED = r"""'[^']*'(?:"'"'[^']*')*"""

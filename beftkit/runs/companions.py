@@ -168,7 +168,7 @@ def _differing(
 
 
 def _meaning(name: str, data: bytes) -> Any:
-    """What a tokenizer's file says; how rows were cut and filled when it was saved means nothing."""
+    """What a tokenizer's file says; how rows were cut when it was saved means nothing."""
     if name != "tokenizer.json":
         return data
     try:
