@@ -45,12 +45,14 @@ class Checkpoint:
         files: the files of the tensors, which `TensorInfo.file` counts.
         shards: their names in the folder, in the same order.
         index: the name of the index that was read, or None.
+        twice: tensors that lie in another shard as well as in the one that the index names.
     """
 
     origin: Callable[[], dict[str, Any]] = dict
     folder: Folder | None = None
     shards: tuple[str, ...] = ()
     index: str | None = None
+    twice: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -136,12 +138,12 @@ def _open_hub(reference: str, download: bool) -> Checkpoint | None:
 
 def open_in(folder: Folder, name: str | list[str], reference: str) -> Checkpoint:
     """Open one file, an index, or a list of shards in a folder, with the ``config.json`` there."""
-    index = None
+    index, twice = None, tuple[str, ...]()
     if isinstance(name, list):
         shards, (files, tensors) = name, _open_shards(folder, name)
     elif name.endswith(INDEX_SUFFIXES):
         index = name
-        shards, files, tensors = _open_index(folder, name)
+        shards, files, tensors, twice = _open_index(folder, name)
     else:
         shards, files = [name], [folder.open(name)]
         tensors = files[0].header()
@@ -157,6 +159,7 @@ def open_in(folder: Folder, name: str | list[str], reference: str) -> Checkpoint
         adapter = biases_config(metadata)
     found = Checkpoint(reference, files, tensors, config, adapter, metadata)
     found.folder, found.shards, found.index = folder, tuple(shards), index
+    found.twice = twice
     return found
 
 
@@ -228,7 +231,7 @@ def _open_shards(folder: Folder, names: list[str]) -> tuple[list[File], dict[str
 
 def _open_index(
     folder: Folder, index_name: str
-) -> tuple[list[str], list[File], dict[str, TensorInfo]]:
+) -> tuple[list[str], list[File], dict[str, TensorInfo], tuple[str, ...]]:
     where = f"{folder.where}/{index_name}"
     weight_map = folder.json(index_name, "index").get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
@@ -246,7 +249,9 @@ def _open_index(
             raise BeftError(f"{where}: its shard {shorten(shard)} is missing; fetch it again")
     files = [folder.open(shard) for shard in sorted(shards)]
     tensors: dict[str, TensorInfo] = {}
+    twice: list[str] = []
     for shard, header in zip(sorted(shards), read_headers(files), strict=True):
+        twice += [name for name in header if weight_map.get(name, shard) != shard]
         for name in shards[shard]:
             if name not in header:
                 raise BeftError(
@@ -254,7 +259,7 @@ def _open_index(
                     "hold it"
                 )
             tensors[name] = header[name]
-    return sorted(shards), files, tensors
+    return sorted(shards), files, tensors, tuple(twice)
 
 
 def _inside(shard: str) -> bool:

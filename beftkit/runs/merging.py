@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from beftkit.adapters import is_adapter, meant
 from beftkit.checkpoints import Checkpoint, open_checkpoint
+from beftkit.checkpoints.header import shorten
 from beftkit.checkpoints.hub import HubFolder, parse_reference
 from beftkit.checkpoints.local import LocalFile, LocalFolder
 from beftkit.checkpoints.pickles import PICKLES
@@ -166,6 +167,11 @@ def _open_base(reference: str, revision: str | None) -> Checkpoint:
         raise BeftError(f"{reference}: is an adapter, and its base model is wanted here")
     if not isinstance(base.config, dict) or base.folder is None:
         raise BeftError(f"{reference}: has no config.json; expected a model folder")
+    if base.twice:
+        raise BeftError(
+            f"{reference}: {shorten(base.twice[0])} lies in two files of weights, of which "
+            "transformers takes the last, whatever the index says; save the model again"
+        )
     if pickled := [name for name in base.shards if name.endswith(PICKLES)]:
         raise BeftError(
             f"{reference}: its weights are a pickle, {pickled[0]}; expected safetensors: load it "

@@ -140,7 +140,7 @@ class _Merge:
         if self.merged:
             notes += self._said_of_products()
         roundings = self.ledger.roundings()
-        notes += [one.told() for one in roundings]
+        notes += [one.told() for one in roundings if one.lost]
         config = {**({} if place.whole else self.config), **place.config}
         return Plan(
             self.parts, self.new, dropped, self.prefix, self.dtype, config, changed, place,
