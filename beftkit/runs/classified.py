@@ -87,7 +87,11 @@ def frame_of(known: Classified, config: Mapping[str, Any]) -> HeadFrame:
     from beftkit.objectives.saved import with_head
 
     names = frozenset(known.model.state_dict())
-    return HeadFrame(names, f"{known.model.base_model_prefix}.", with_head(config, known.model))
+    prefix = str(known.model.base_model_prefix)
+    parts = frozenset(
+        name for name, _ in getattr(known.model, prefix, known.model).named_children()
+    )
+    return HeadFrame(names, f"{prefix}.", parts, with_head(config, known.model))
 
 
 def card_of(known: Classified) -> str:

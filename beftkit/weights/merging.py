@@ -18,14 +18,17 @@ from beftkit.adapters import (
     Step,
     Target,
     all_steps,
+    endings,
     fewer_layers,
     layers_of,
 )
-from beftkit.checkpoints import Checkpoint, TensorInfo
+from beftkit.biases import Site
+from beftkit.checkpoints import Checkpoint, TensorInfo, recognise_checkpoint
 from beftkit.checkpoints.shards import Part, bytes_part
 from beftkit.errors import BeftError
 from beftkit.scores.statistics import PRECISION, decode, rounded
 from beftkit.weights.added import Given, place_added
+from beftkit.weights.heads import HeadOver
 from beftkit.weights.places import Places
 from beftkit.weights.plan import HeadFrame, Plan
 from beftkit.weights.products import fill_product
@@ -42,7 +45,8 @@ def brings_head(base: Checkpoint, adapter: Checkpoint, info: AdapterInfo) -> boo
     if info.task_type is not None:  # a language model's own head, say, which has to be there
         return False
     places, steps = _placed(base, adapter, info)
-    return any(one.kind == "replace" and _is_new(base, places, one) for one in steps)
+    new = [one.parameter for one in steps if one.kind == "replace"]
+    return any(places.find(one) is None and not layers_of([one]) for one in new)
 
 
 def plan_merge(
@@ -83,11 +87,6 @@ def _placed(base: Checkpoint, adapter: Checkpoint, info: AdapterInfo) -> tuple[P
     return Places(base.tensors, base.config or {}, names), steps
 
 
-def _is_new(base: Checkpoint, places: Places, step: Step) -> bool:
-    """Whether a step makes a tensor of no layer that the base has not."""
-    return places.find(step.parameter) is None and not layers_of([step.parameter])
-
-
 class _Merge:
     def __init__(
         self,
@@ -97,7 +96,7 @@ class _Merge:
         head: HeadFrame | None,
         dtype: str | None,
     ) -> None:
-        self.base, self.adapter, self.info, self.head, self.dtype = base, adapter, info, head, dtype
+        self.base, self.adapter, self.info, self.dtype = base, adapter, info, dtype
         self.config = dict((head.config if head else base.config) or {})
         self.places, self.steps = _placed(base, adapter, info)
         self.parts: dict[str, Part] = {}
@@ -105,10 +104,11 @@ class _Merge:
         self.values: dict[str, Array] = {}  # of what changes as a whole
         self.added: dict[str, Array] = {}
         self.before: dict[str, Array] = {}
+        self.slices: dict[str, Site] | None = None
         self.ledger = Ledger()
         self.merged = False
-        bare = head is not None and not any(n.startswith(head.prefix) for n in base.tensors)
-        self.prefix = head.prefix if head and bare else ""
+        self.over = HeadOver(head, base, info, self.places.more) if head else None
+        self.prefix = self.over.prefix if self.over else ""
 
     def plan(self) -> Plan:
         if not self.steps:
@@ -126,8 +126,11 @@ class _Merge:
             place = place_added(self.base, self.config, self.added, self.info.reference)
             self._take_in(place)
         changed = self._store()
-        dropped = self._dropped()
-        self._check_head()
+        dropped = frozenset[str]()
+        if self.over:
+            new = [one.name for one in self.new]
+            dropped = self.over.dropped({*self.parts, *new})
+            self.over.check(new, dropped)
         there = [name.rpartition(".")[0] for name in self.base.tensors]
         found = [self.places.find(one.parameter) for one in self.steps]
         touched = [name.rpartition(".")[0] for name in (*filter(None, found), *self._added_names())]
@@ -179,8 +182,8 @@ class _Merge:
             self._product(step, given, name, info, dtype)
             return
         shape = info.shape
-        outside = self.head and not (self.prefix + name).startswith(self.head.prefix)
-        if outside and step.kind == "replace":  # of its own number of labels
+        is_head = self.over is not None and self.over.is_head(self.prefix + name)
+        if is_head and step.kind == "replace":  # of its own number of labels
             shape = given[0].shape
         self._check(step, name, shape)
         if name not in self.before and step.kind == "add":
@@ -202,6 +205,9 @@ class _Merge:
 
     def _make(self, step: Step, given: Sequence[Array]) -> None:
         """A bias of a module that has none, or a tensor of a head."""
+        if step.kind != "low_rank" and (site := self._slice(step.parameter)):
+            self._cut(step, given[0], site)
+            return
         module, _, leaf = step.parameter.rpartition(".")
         weight = self.places.find(f"{module}.weight") if leaf == "bias" else None
         if weight is not None and step.kind != "low_rank":
@@ -213,16 +219,36 @@ class _Merge:
                 step, self.added.get(place), given[0].reshape(-1), self._float(weight, info)
             )
             return
-        if step.kind != "replace" or layers_of([step.parameter]) or self.head is None:
+        if step.kind != "replace" or not (self.over and self.over.is_head(step.parameter)):
             raise BeftError(
                 f"{self.info.reference}: {step.tensor} changes {step.parameter}, which "
                 f"{self.base.reference} has not; {self.info.mismatch}"
             )
-        if step.parameter not in self.head.names:  # PEFT saves more than a model of ours has
+        if not self.over.known(step.parameter):  # PEFT saves more than a model of ours has
             return
         dtype = self.dtype or main_dtype(self.base)
         data = encode(given[0], dtype)
         self.new.append(bytes_part(step.parameter, dtype, given[0].shape, data))
+
+    def _slice(self, parameter: str) -> Site | None:
+        """The part of a tensor that files fuse and the running model has apart (GTE)."""
+        if self.slices is None:
+            found = recognise_checkpoint(self.base, self.config).sites
+            self.slices = {one.parameter: one for one in found if one.cut and one.module}
+        return next((s for end in endings(parameter)[:3] if (s := self.slices.get(end))), None)
+
+    def _cut(self, step: Step, given: Array, site: Site) -> None:
+        """Do a step on a part of a fused bias."""
+        name, info = site.name, self.base.tensors[site.name]
+        dtype = self._float(name, info)
+        self._check(step, name, (site.width,))
+        if name not in self.before:
+            self.before[name] = self._base(name, info, dtype)
+        whole = self.values.setdefault(name, self.before[name].copy())
+        after = self._after(step, site.take(whole).copy(), given.reshape(-1), dtype)
+        assert site.cut is not None
+        part = site.cut.part(whole)
+        part[...] = after.reshape(part.shape)
 
     def _product(
         self, step: Step, given: Sequence[Array], name: str, info: TensorInfo, dtype: str
@@ -310,37 +336,6 @@ class _Merge:
                 " dtype; nothing was written"
             )
         return data
-
-    def _dropped(self) -> frozenset[str]:
-        """The base's own head, where the result has another."""
-        if self.head is None:
-            return frozenset()
-        kept = {*self.parts, *(one.name for one in self.new)}
-        return frozenset(
-            name
-            for name in self.base.tensors
-            if self._of_head(self.prefix + name)
-            and self.prefix + name not in self.head.names
-            and name not in kept
-        )
-
-    def _of_head(self, name: str) -> bool:
-        """Whether a tensor of the result is one of its head, or of a pooler before it."""
-        assert self.head is not None
-        return not name.startswith(self.head.prefix) or "pooler" in name.split(".")
-
-    def _check_head(self) -> None:
-        """Refuse a result whose head nobody trained."""
-        if self.head is None:
-            return
-        there = {self.prefix + name for name in self.base.tensors} | {one.name for one in self.new}
-        for name in sorted(self.head.names - there):
-            if self._of_head(name) and not layers_of([name]):
-                raise BeftError(
-                    f"{self.base.reference}: holds no trained {name}, nor does "
-                    f"{self.info.reference}, so answers would be drawn by lot; give a fine-tuned "
-                    "base"
-                )
 
     def _said_of_products(self) -> list[str]:
         coarse = sorted({one.dtype for one in self.parts.values()} & {"BF16", "F16"})

@@ -38,8 +38,8 @@ class Places:
 
     def find(self, parameter: str) -> str | None:
         """The name in the base's files, or None."""
-        if self.lead and not parameter.startswith(self.lead):
-            return None
+        if self.lead and not parameter.startswith(self.lead):  # a head, outside of the base model
+            return self._disk.get(parameter)
         return self._disk.get(self.more + parameter.removeprefix(self.lead))
 
     def _told(self, parameters: list[str]) -> tuple[str, str]:
@@ -54,10 +54,14 @@ class Places:
                 for end in endings(name)[1:4]:
                     if end in self._disk and not layers_of([name[: -len(end)]]):
                         found[name[: -len(end)], ""] += 1
-                if name in tails:
+                for end in endings(name)[:2]:
+                    lead = name[: -len(end)]
+                    # What ends in no layer (a head's "bias") says nothing of prefixes.
+                    if end not in tails or layers_of([lead]) or (lead and not layers_of([end])):
+                        continue
                     for one in self._disk:
-                        if one.endswith(f".{name}"):
-                            found["", one[: -len(name)]] += 1
+                        if one.endswith(f".{end}") and not layers_of([one[: -len(end)]]):
+                            found[lead, one[: -len(end)]] += 1
         best = max(found.values(), default=0)
         return min(
             (one for one, count in found.items() if count == best),

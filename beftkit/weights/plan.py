@@ -18,11 +18,13 @@ class HeadFrame:
     Attributes:
         names: its tensors at runtime.
         prefix: of the base model in it, ``bert.``.
+        parts: names of the base model's own modules, ``encoder``.
         config: its configuration.
     """
 
     names: frozenset[str]
     prefix: str
+    parts: frozenset[str]
     config: Mapping[str, Any]
 
 
