@@ -222,7 +222,7 @@ class _Merge:
         if step.kind != "replace" or not (self.over and self.over.is_head(step.parameter)):
             raise BeftError(
                 f"{self.info.reference}: {step.tensor} changes {step.parameter}, which "
-                f"{self.base.reference} has not; {self.info.mismatch}"
+                f"{self.base.reference} has not under that name; {self.info.mismatch}"
             )
         if not self.over.known(step.parameter):  # PEFT saves more than a model of ours has
             return
