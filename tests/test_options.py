@@ -74,6 +74,15 @@ OPTIONS = {
     "report": """
         output quiet title
     """,
+    "extract": """
+        adapter-format bias deep download families format model-config output overwrite quiet tower
+    """,
+    "average": """
+        base format head output overwrite quiet scale weights
+    """,
+    "compare": """
+        base download families format model-config output plot quiet tower
+    """,
 }
 
 
