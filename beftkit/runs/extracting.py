@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,8 @@ def extract(
             raise BeftError(
                 f"{one.checkpoint.reference}: is an adapter already; expected a model as {side}"
             )
+    if not right.sites:
+        raise BeftError(f"{post}: {bias_free(right.recognition)}")
     pairs, only_pre, only_post = match_sites(left.sites, right.sites)
     if pairs:
         check_pairs(pairs, left, right)
@@ -160,6 +162,8 @@ def extract(
     if format == "auto":
         format, why = default_format(found.tuned, task)
     notes += [why] if why else []
+    if format == "biases":  # values, not changes
+        found = replace(found, unreached=0)
     _check_inputs(found, format)
     base, revision = base_named(left.checkpoint, str(pre), notes)
     with adapter_folder(output, overwrite=overwrite, inputs=[str(pre), str(post)]) as work:
@@ -209,8 +213,6 @@ def _check(
             roles = ", ".join(dict.fromkeys(site.role for site in right.sites))
             said = f"it has {roles}" if roles else bias_free(right.recognition)
             raise BeftError(f"{option('bias', role)}: {post} has no such bias; {said}")
-    if not there:
-        raise BeftError(f"{post}: {bias_free(right.recognition)}")
 
 
 def _of_head(name: str, task: str | None) -> bool:
@@ -260,7 +262,10 @@ def _said(found: Taken, left: BiasSet, right: BiasSet, beside: Beside) -> list[s
             "dtype, which rounds them when the adapter is merged"
         )
     if found.unreached:
-        notes.append(f"{found.unreached:,} of {found.scalars:,} scalars miss POST's value")
+        notes.append(
+            f"{found.unreached:,} of {found.scalars:,} scalars miss POST's value by a "
+            "rounding, as no float32 change reaches it; --adapter-format=biases holds the values"
+        )
     if not any(found.norms.values()) and not any(
         not np.array_equal(one.pre, one.post) for one in found.tuned
     ):

@@ -41,8 +41,8 @@ class BiasBank:
             to its output.
 
     Example:
-        >>> bank = beftkit.BiasBank(model, {"sst2": "runs/sst2", "rte": "runs/rte"})
-        ... # doctest: +SKIP
+        >>> adapters = {"sst2": "runs/sst2", "rte": "runs/rte"}
+        >>> bank = beftkit.BiasBank(model, adapters)  # doctest: +SKIP
         >>> logits = bank(names=["sst2", "rte", None], **batch)  # doctest: +SKIP
     """
 
@@ -137,6 +137,7 @@ class BiasBank:
         """
         if "labels" in inputs:
             raise UsageError("labels: rows have heads of their own, so there is no common loss")
+        self._variants(names)
         self._check_rows(names, inputs)
         try:
             found = self._run(names, inputs)

@@ -54,7 +54,8 @@ class Beside(Shown):
 
     def in_short(self) -> dict[str, Any]:
         """What its line says."""
-        return plain_of(self, "biases unread compared changed relative")
+        said = plain_of(self, "unread compared changed relative")
+        return {"biases": sum(self.biases.values()), **said}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -205,7 +205,7 @@ def _moved(reference: str, sides: Sides) -> _Moved:
                 f"{reference}: is no adapter but a checkpoint, which holds no change by itself; "
                 "give what it was trained from: --base=PRE"
             )
-        return _moved_checkpoint(reference, sides)
+        return _moved_checkpoint(checkpoint, sides)
     base, notes = base_of(checkpoint, sides)
     return _moved_adapter(reference, read_changes(checkpoint, base), base, [*notes])
 
@@ -258,8 +258,9 @@ def _moved_adapter(
     return _Moved(reference, tuple(vectors), vectors, tuple(dict.fromkeys(notes)))
 
 
-def _moved_checkpoint(reference: str, sides: Sides) -> _Moved:
-    left, right = sides.pair(reference)
+def _moved_checkpoint(checkpoint: Checkpoint, sides: Sides) -> _Moved:
+    reference = checkpoint.reference
+    left, right = sides.pair_with(checkpoint)
     refuse_empty(left, right)
     pairs, only_pre, only_post = match_sites(left.sites, right.sites)
     check_pairs(pairs, left, right)
