@@ -11,7 +11,7 @@ from beftkit.biases import plain_name
 from beftkit.checkpoints import BiasSet
 from beftkit.errors import BeftError
 from beftkit.tuning.choice import spans
-from beftkit.weights.arithmetic import Array, norm
+from beftkit.weights.sums import Array, norm
 from beftkit.weights.changes import Changed, Changes, base_value, same_name, sites_of
 
 

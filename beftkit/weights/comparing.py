@@ -18,7 +18,7 @@ from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError
 from beftkit.files import headed, plain_of
 from beftkit.shown import Shown
-from beftkit.weights.arithmetic import Array, angle, cosine, norm
+from beftkit.weights.sums import Array, angle, cosine, norm
 from beftkit.weights.changes import Changes, read_changes, sites_of
 
 Matrix = tuple[tuple[float | None, ...], ...]

@@ -18,7 +18,7 @@ from beftkit.biases.renames import runtime_path
 from beftkit.checkpoints import BiasSet, Checkpoint
 from beftkit.errors import BeftError
 from beftkit.scores.statistics import PRECISION, decode, rounded
-from beftkit.weights.arithmetic import norm
+from beftkit.weights.sums import norm
 from beftkit.weights.changes import POOLER_BIAS, same_name
 
 Single = npt.NDArray[np.float32]
