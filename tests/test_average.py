@@ -19,6 +19,7 @@ from beftkit.runs import average
 from beftkit.weights import adapter_info, apply_adapter, collect_tuned
 from tests.adapted import same, trained
 from tests.command import Beftkit, misused, refused, tree
+from tests.hub_server import Hub
 from tests.tiny_models import build
 
 peft = pytest.importorskip("peft")
@@ -107,6 +108,16 @@ def test_heads_are_never_added_up(three: Path, tmp_path: Path) -> None:
     trained("bert", tmp_path / "none", task_type=None, base=str(three / "base"))
     with pytest.raises(BeftError, match="brings no head"):
         average(three / "0", tmp_path / "none", output=tmp_path / "x", head=tmp_path / "none")
+
+
+def test_on_the_hub(three: Path, tmp_path: Path, hub: Hub) -> None:
+    hub.add("o/zero", three / "0")
+    hub.add("o/one", three / "1")
+    found = average("o/zero", "o/one", output="out", head="o/one")
+    held = [deltas(three / name) for name in "01"]
+    np.testing.assert_allclose(deltas(tmp_path / "out"), sum(held) / 2, rtol=1e-6)
+    assert found.head == "o/one" and adapter_info("out").base == str(three / "base")
+    assert b"o/zero" in (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
 
 
 def test_one_adapter_scaled_to_nothing_is_the_base(three: Path, tmp_path: Path) -> None:

@@ -91,6 +91,9 @@ def test_without_a_base_names_tell_the_roles(bert: Bert, tmp_path: Path) -> None
     assert any("told by its names alone" in note for note in found.notes)
     known = beftkit.compare(tmp_path / "one", tmp_path / "two", base=bert[0] / "base")
     assert known.cosines == found.cosines
+    other = beftkit.compare(tmp_path / "one", bert[0] / "beft")
+    assert any("they name different bases" in note for note in other.notes)
+    assert not any("different bases" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("shards", [1, 3])

@@ -22,9 +22,9 @@ from beftkit.runs.said import hub_id
 from beftkit.runs.standing import Standing
 from beftkit.shown import Shown
 from beftkit.weights.adding import aligned, measure, tuned_sum
-from beftkit.weights.sums import combined
 from beftkit.weights.changes import Changes, read_changes
 from beftkit.weights.comparing import base_of
+from beftkit.weights.sums import combined
 
 _KEY = "beftkit.average"
 

@@ -11,8 +11,8 @@ from beftkit.biases import plain_name
 from beftkit.checkpoints import BiasSet
 from beftkit.errors import BeftError
 from beftkit.tuning.choice import spans
-from beftkit.weights.sums import Array, norm
 from beftkit.weights.changes import Changed, Changes, base_value, same_name, sites_of
+from beftkit.weights.sums import Array, norm
 
 
 def aligned(changes: Sequence[Changes], base: BiasSet | None) -> list[dict[str, str]]:

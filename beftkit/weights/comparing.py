@@ -18,8 +18,8 @@ from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError
 from beftkit.files import headed, plain_of
 from beftkit.shown import Shown
-from beftkit.weights.sums import Array, angle, cosine, norm
 from beftkit.weights.changes import Changes, read_changes, sites_of
+from beftkit.weights.sums import Array, angle, cosine, norm
 
 Matrix = tuple[tuple[float | None, ...], ...]
 
@@ -113,6 +113,7 @@ class _Moved:
     sites: tuple[Site, ...]
     vectors: Mapping[Site, Array]
     notes: tuple[str, ...]
+    base: str | None = None  # as an adapter names it
 
 
 def compare(
@@ -159,6 +160,12 @@ def compare(
     keep = [n for n, site in enumerate(keys) if in_tower(site.tower, chosen)]
     keys, found = [keys[n] for n in keep], [[row[n] for n in keep] for row in found]
     notes = [*dict.fromkeys(note for one in moved for note in one.notes), *told]
+    bases = list(dict.fromkeys(one.base for one in moved if one.base))
+    if len(bases) > 1:
+        notes.append(
+            f"they name different bases ({', '.join(bases)}): an angle between changes of two "
+            "models means nothing"
+        )
     roles = list(dict.fromkeys(site.role for site in sorted(keys, key=_place)))
 
     def alike(members: Sequence[int], site: Site | None, role: str | None) -> Alike:
@@ -255,7 +262,8 @@ def _moved_adapter(
         )
     if not vectors:
         raise BeftError(f"{reference}: changes no bias of a layer, so there is nothing to compare")
-    return _Moved(reference, tuple(vectors), vectors, tuple(dict.fromkeys(notes)))
+    named = "@".join(filter(None, (changes.info.base, changes.info.revision)))
+    return _Moved(reference, tuple(vectors), vectors, tuple(dict.fromkeys(notes)), named)
 
 
 def _moved_checkpoint(checkpoint: Checkpoint, sides: Sides) -> _Moved:
