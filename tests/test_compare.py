@@ -23,6 +23,7 @@ from tests.adapted import trained
 from tests.command import Beftkit, misused, refused
 from tests.hub_fixtures import needed
 from tests.hub_server import Hub
+from tests.test_imports import COMMAND, HEAVY, heavy_after
 from tests.tiny_models import build
 
 Bert = tuple[Path, dict[str, Any]]
@@ -171,6 +172,11 @@ def test_the_command(bert: Bert, beftkit: Beftkit, tmp_path: Path) -> None:
     misused(beftkit("compare", names[0]), "expected two adapters or more")
     misused(beftkit("compare", *names, "--plot", tmp_path / "m.gif"), "ends in .png")
     refused(beftkit("compare", names[0], tmp_path / "none"), "no such file or folder")
+
+
+def test_no_heavy_library_is_loaded(bert: Bert, tmp_path: Path) -> None:
+    names = [str(bert[0] / name) for name in ("beft", "biases")]
+    assert not heavy_after(COMMAND, "compare", *names, tmp_path=tmp_path) & HEAVY
 
 
 def test_names_are_shown_as_text() -> None:

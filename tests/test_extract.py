@@ -119,6 +119,7 @@ def test_half_precision(tmp_path: Path, dtype: torch.dtype) -> None:
             assert torch.equal(got.get_parameter(name), one.to(dtype))
 
 
+@pytest.mark.filterwarnings("ignore:Detected that the base layer has no bias:UserWarning")
 def test_biases_that_the_base_has_not(tmp_path: Path) -> None:
     """The switch ``attention_bias`` was turned on for POST: an added bias, as PEFT's BEFT."""
     base = build("llama", attention_bias=False)
@@ -175,7 +176,7 @@ def test_what_else_changed_is_said_in_numbers(tmp_path: Path) -> None:
     assert beside.compared == len(rest)
     before = torch.cat([base.get_parameter(n).double().ravel() for n in rest])
     after = torch.cat([post.get_parameter(n).double().ravel() for n in rest])
-    assert beside.relative == pytest.approx(float((after - before).norm() / before.norm()))
+    assert beside.relative == pytest.approx(((after - before).norm() / before.norm()).item())
     assert [name.split(".")[4] for name, _ in beside.largest] == ["intermediate"] * 2
     assert any("not the whole fine-tuning" in note for note in found.notes)
 

@@ -17,7 +17,8 @@ from beftkit.spelling import OF_ROLES, meant
 
 #: what ``--bias`` takes beside roles
 WHOLE = ("all", "none", "head", "full", "rand")
-_POOLER_BIAS = re.compile(r"(.*\.)?pooler(\..*)?\.bias")
+#: the bias of a pooler, which trains along with a head and belongs to it
+POOLER_BIAS = re.compile(r"(.*\.)?pooler(\..*)?\.bias")
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def choose(
     """
     wanted = parse_bias(bias)
     names = {name: p.numel() for name, p in model.named_parameters()}
-    head, pooler = head_names(model), [name for name in names if _POOLER_BIAS.fullmatch(name)]
+    head, pooler = head_names(model), [name for name in names if POOLER_BIAS.fullmatch(name)]
     sites, found = _sites(model)
     notes: list[str] = []
     if layers is not None:

@@ -6,7 +6,6 @@ whole hold new values, whose change takes the base to tell.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +18,9 @@ from beftkit.biases import Site, Tensor, plain_name, recognise
 from beftkit.checkpoints import BiasSet, Checkpoint
 from beftkit.errors import BeftError
 from beftkit.scores.statistics import PRECISION, decode
+from beftkit.tuning.choice import POOLER_BIAS
 
 Array = npt.NDArray[np.float64]
-#: the bias of a pooler, which trains along with a head and belongs to it
-POOLER_BIAS = re.compile(r"(?:.*\.)?pooler(?:\..*)?\.bias")
 
 
 @dataclass(frozen=True, eq=False)

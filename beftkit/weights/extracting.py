@@ -18,7 +18,8 @@ from beftkit.biases.renames import runtime_path
 from beftkit.checkpoints import BiasSet, Checkpoint
 from beftkit.errors import BeftError
 from beftkit.scores.statistics import PRECISION, decode, rounded
-from beftkit.weights.changes import POOLER_BIAS, same_name
+from beftkit.tuning.choice import POOLER_BIAS
+from beftkit.weights.changes import same_name
 from beftkit.weights.sums import norm
 
 Single = npt.NDArray[np.float32]
