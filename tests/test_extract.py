@@ -181,6 +181,22 @@ def test_what_else_changed_is_said_in_numbers(tmp_path: Path) -> None:
     assert any("not the whole fine-tuning" in note for note in found.notes)
 
 
+def test_a_file_without_a_configuration(tmp_path: Path) -> None:
+    """Its head is one where a configuration says so."""
+    base, post = pair(tmp_path, "bert", values)
+    save_file(post.state_dict(), tmp_path / "post.safetensors", {"format": "pt"})
+    bare = beftkit.extract(tmp_path / "pre", tmp_path / "post.safetensors", output=tmp_path / "a")
+    assert bare.head == () and any("--model-config PATH says it" in note for note in bare.notes)
+    told = beftkit.extract(
+        tmp_path / "pre", tmp_path / "post.safetensors", output=tmp_path / "b",
+        model_config=tmp_path / "post" / "config.json",
+    )  # fmt: skip
+    assert told.head == ("classifier",) and same(on_base(base, tmp_path / "b"), post)
+    base.bert.save_pretrained(tmp_path / "inner")
+    new = beftkit.extract(tmp_path / "inner", tmp_path / "post.safetensors", output=tmp_path / "c")
+    assert new.beside.only_post == ("classifier.bias", "classifier.weight")
+
+
 def test_pieces_are_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors larger than a block, of two dtypes, are met piece by piece."""
     from beftkit.weights import beside

@@ -146,7 +146,7 @@ def average(
     format = _format(tuned, info.format, task_type, notes)
     if kept is None and any(one.head or one.pooler for one in changes):
         notes.append(
-            "their heads differ, so none is in it and nothing can be answered with it; --head=NAME "
+            "their heads differ, so none is in it and nothing can be answered with it; --head ADAPTER "
             "takes that of one"
         )
     metadata = _metadata(changes, kept, given, factors, scale)

@@ -13,6 +13,7 @@ import numpy as np
 from beftkit.adapters import check_format, default_format, write_adapter
 from beftkit.adapters.heads import head_modules, labels_of, task_type
 from beftkit.biases import (
+    ROLES,
     Site,
     bias_free,
     choose_tower,
@@ -144,7 +145,8 @@ def extract(
     mine = [(a, b) for a, b in pairs if b.role in wanted and in_tower(b.tower, chosen)]
     added = [b for b in only_post if b.role in wanted and in_tower(b.tower, chosen)]
     _check(wanted, [b for _, b in mine] + added, only_pre, left, right, bias)
-    task = task_type(right.checkpoint.config)
+    config = given or right.checkpoint.config
+    task = task_type(config)
     others = [] if roles else [p for p in loose_pairs(left, right) if not _of_head(p[1], task)]
     found = taken(
         left, right, [*mine, *((None, site) for site in added)], others,
@@ -173,10 +175,10 @@ def extract(
             format=format,
             base=base,
             task_type=task,
-            metadata=_metadata(left, right, found, bias, str(pre), str(post)),
+            metadata=_metadata(left, found, config, bias, str(pre), str(post)),
             revision=revision,
         )
-    notes += _said(found, left, right, beside)
+    notes += _said(found, left, right, beside, config)
     return ExtractResult(
         str(output), str(pre), str(post), bias, format, found.vectors, found.scalars, found.added,
         found.norms, found.head, found.unreached, found.rounded, beside,
@@ -233,7 +235,7 @@ def _check_inputs(found: Taken, format: str) -> None:
 
 
 def _metadata(
-    left: BiasSet, right: BiasSet, found: Taken, bias: str, pre: str, post: str
+    left: BiasSet, found: Taken, config: Mapping[str, Any] | None, bias: str, pre: str, post: str
 ) -> dict[str, str]:
     """What the header says: the base, the classes, where it is from; no path of this machine."""
     base = {"given": bare(pre), "digest": vectors_digest(left.checkpoint)}
@@ -241,15 +243,26 @@ def _metadata(
     said = {"beftkit.bias": bias, "beftkit.base": json.dumps(base)}
     said["beftkit.extract"] = json.dumps({"pre": bare(pre), "post": bare(post)})
     heads = [one.post for one in found.tuned if one.kind == "head" and one.post.ndim == 2]
-    labels = labels_of(right.checkpoint.config, heads[-1].shape[0]) if heads else None
+    labels = labels_of(config, heads[-1].shape[0]) if heads else None
     if found.head and labels is not None:
         said["beftkit.labels"] = json.dumps(list(labels))
     return said
 
 
-def _said(found: Taken, left: BiasSet, right: BiasSet, beside: Beside) -> list[str]:
+def _said(
+    found: Taken,
+    left: BiasSet,
+    right: BiasSet,
+    beside: Beside,
+    config: Mapping[str, Any] | None,
+) -> list[str]:
     """Sentences on what came along, what was lost, and what else changed."""
     notes = []
+    if config is None:
+        notes.append(
+            "POST has no config.json, so whether it has a classification head is not known; "
+            "--model-config PATH says it"
+        )
     if found.head:
         fresh = f"; PRE has none, or another: {', '.join(found.fresh)}" if found.fresh else ""
         notes.append(f"POST's head came along: {', '.join(found.head)}{fresh}")
@@ -264,14 +277,15 @@ def _said(found: Taken, left: BiasSet, right: BiasSet, beside: Beside) -> list[s
     if found.unreached:
         notes.append(
             f"{found.unreached:,} of {found.scalars:,} scalars miss POST's value by a "
-            "rounding, as no float32 change reaches it; --adapter-format=biases holds the values"
+            "rounding, as no float32 change reaches it; --adapter-format biases holds the values"
         )
     if not any(found.norms.values()) and not any(
         not np.array_equal(one.pre, one.post) for one in found.tuned
     ):
         notes.append("none of these biases changed: the adapter changes nothing")
     if beside.biases:
-        some = ", ".join(f"{n} of {name}" for name, n in list(beside.biases.items())[:8])
+        known = [f"{n} of {name}" if name in ROLES else name for name, n in beside.biases.items()]
+        some = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
         notes.append(f"other biases changed as well and are not in it: {some}")
     if beside.unread:
         notes.append(

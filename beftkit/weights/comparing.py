@@ -193,12 +193,12 @@ def compare(
     for name, length in zip(names, whole.norms, strict=True):
         if not length:
             notes.append(f"{name}: changes none of these biases, so it has no angle to anything")
-    for role in of_roles:
-        zero = [name for name, n in zip(names, role.norms, strict=True) if not n]
-        if zero and any(role.norms):
+    for number, name in enumerate(names):
+        still = [str(r.role) for r in of_roles if any(r.norms) and not r.norms[number]]
+        if still and whole.norms[number]:
             notes.append(
-                f"{', '.join(zero)}: no change of {role.role}, so there is no cosine; over all "
-                "biases together it counts as zeros"
+                f"{name}: no change of {', '.join(still)}, so there is no cosine; over all biases "
+                "together it counts as zeros"
             )
     rest = tuple(of_roles), tuple(of_sites), tuple(notes)
     return CosineResult(names, None if base is None else str(base), whole, *rest)
