@@ -146,8 +146,8 @@ def average(
     format = _format(tuned, info.format, task_type, notes)
     if kept is None and any(one.head or one.pooler for one in changes):
         notes.append(
-            "their heads differ, so none is in it and nothing can be answered with it; --head ADAPTER "
-            "takes that of one"
+            "their heads differ, so none is in it and nothing can be answered with it; "
+            "--head ADAPTER takes that of one"
         )
     metadata = _metadata(changes, kept, given, factors, scale)
     model = info.base if base is None else _named(str(base))
