@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,26 @@ def test_on_the_hub(three: Path, tmp_path: Path, hub: Hub) -> None:
     np.testing.assert_allclose(deltas(tmp_path / "out"), sum(held) / 2, rtol=1e-6)
     assert found.head == "o/one" and adapter_info("out").base == str(three / "base")
     assert b"o/zero" in (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
+
+
+def test_a_base_that_has_changed_since(answering: Path, tmp_path: Path) -> None:
+    """Its digest stands in the header of an adapter of ours."""
+    shutil.copytree(answering / "base", tmp_path / "base")
+    path = tmp_path / "base" / "model.safetensors"
+    held = {name: one.copy() for name, one in load_file(path).items()}
+    next(one for name, one in held.items() if name.endswith("value.bias"))[0] += 1
+    save_file(held, path, {"format": "pt"})
+    at = {"base": tmp_path / "base", "output": tmp_path / "out"}
+    found = average(answering / "run", **at)
+    assert any("not those of the base that was trained on" in note for note in found.notes)
+    shutil.copytree(answering / "run" / "adapter", tmp_path / "moved")
+    config = tmp_path / "moved" / "adapter_config.json"
+    said = {**json.loads(config.read_text()), "base_model_name_or_path": str(tmp_path / "base")}
+    config.write_text(json.dumps(said))
+    with pytest.raises(BeftError, match=r"has changed since .* was trained on it"):
+        average(tmp_path / "moved", output=tmp_path / "x")
+    with pytest.raises(BeftError, match="is an adapter; expected a model"):
+        average(answering / "run", base=tmp_path / "moved", output=tmp_path / "x")
 
 
 def test_one_adapter_scaled_to_nothing_is_the_base(three: Path, tmp_path: Path) -> None:

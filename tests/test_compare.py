@@ -17,7 +17,7 @@ import beftkit
 from beftkit.errors import BeftError, UsageError
 from beftkit.present.cosines import cosines_document
 from beftkit.weights import compare
-from beftkit.weights.comparing import Alike
+from beftkit.weights.cosines import Alike
 from tests import builders
 from tests.adapted import trained
 from tests.command import Beftkit, misused, refused
@@ -89,7 +89,7 @@ def test_without_a_base_names_tell_the_roles(bert: Bert, tmp_path: Path) -> None
     trained("bert", tmp_path / "two", base=str(tmp_path / "gone"), seed=4)
     found = beftkit.compare(tmp_path / "one", tmp_path / "two")
     assert [role.role for role in found.roles] == ["v"]
-    assert any("told by its names alone" in note for note in found.notes)
+    assert any("told by names alone" in note for note in found.notes)
     known = beftkit.compare(tmp_path / "one", tmp_path / "two", base=bert[0] / "base")
     assert known.cosines == found.cosines
     other = beftkit.compare(tmp_path / "one", bert[0] / "beft")
@@ -144,6 +144,8 @@ def test_what_cannot_be_compared(bert: Bert, tmp_path: Path) -> None:
         beftkit.compare(folder / "beft", tmp_path / "wide")
     with pytest.raises(BeftError, match="is this the adapter's base"):
         beftkit.compare(folder / "beft", tmp_path / "wide", base=folder / "base")
+    with pytest.raises(BeftError, match="is an adapter; expected a model"):
+        beftkit.compare(folder / "beft", folder / "lora", base=folder / "beft")
     trained("bert", tmp_path / "nan", base=str(folder / "base"))
     path = tmp_path / "nan" / "adapter_model.safetensors"
     tensors = {name: one.copy() for name, one in load_file(path).items()}

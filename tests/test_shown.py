@@ -40,7 +40,7 @@ from beftkit.shown import Shown
 from beftkit.training.evaluation import Evaluated, Evaluation
 from beftkit.tuning import Choice
 from beftkit.weights.beside import Beside
-from beftkit.weights.comparing import Alike, CosineResult
+from beftkit.weights.cosines import Alike, CosineResult
 from tests import version_one
 from tests.builders import write_model
 from tests.selections import selection

@@ -87,7 +87,7 @@ def extract(
 
 def average(
     adapters: Annotated[
-        list[str], Argument(metavar="ADAPTER...", help=f"{_ADAPTER}; two or more, or one to scale.")
+        list[str], Argument(metavar="ADAPTER", help=f"{_ADAPTER}; two or more, or one to scale.")
     ],
     output: _HERE = None,
     weights: Annotated[
@@ -136,9 +136,7 @@ def average(
 def compare(
     references: Annotated[
         list[str],
-        Argument(
-            metavar="ADAPTER...", help=f"{_ADAPTER}; with --base also checkpoints; two or more."
-        ),
+        Argument(metavar="ADAPTER", help=f"{_ADAPTER}; with --base also checkpoints; two or more."),
     ],
     base: Annotated[
         str | None, Option(metavar="PRE", help="What the checkpoints were trained from.")

@@ -14,7 +14,7 @@ from beftkit.present.document import Block, Document, Lines, Table, numbers, tex
 from beftkit.present.plots import check_plot_path, style
 from beftkit.present.words import noted, number
 from beftkit.weights import CosineResult
-from beftkit.weights.comparing import Alike
+from beftkit.weights.cosines import Alike
 
 #: beyond this many rows or columns the numbers in the cells no longer fit
 _LABELLED = 24

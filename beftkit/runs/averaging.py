@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,19 +12,18 @@ import numpy as np
 from beftkit.adapters import Tuned, check_format, default_format, meant, write_adapter
 from beftkit.biases import BUILT_IN
 from beftkit.checkpoints import BiasSet, base_digest, open_checkpoint
+from beftkit.checkpoints.digest import vectors_digest
 from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import headed, plain_of
 from beftkit.runs.adapter_folder import adapter_folder, check_place
-from beftkit.runs.said import hub_id
 from beftkit.runs.standing import Standing
+from beftkit.runs.summed import header_words, put_tokenizer
 from beftkit.shown import Shown
 from beftkit.weights.adding import aligned, measure, tuned_sum
 from beftkit.weights.changes import Changes, read_changes
-from beftkit.weights.comparing import base_of
+from beftkit.weights.comparing import base_if_there, base_of
 from beftkit.weights.sums import combined
-
-_KEY = "beftkit.average"
 
 
 @dataclass(frozen=True, repr=False)
@@ -132,7 +129,8 @@ def average(
     source = _head_source(given, changes, head)
     _check_base(changes, base)
     notes: list[str] = []
-    there = _opened(bases[0], notes)
+    there = base_if_there(bases[0], notes, given=base is not None)
+    notes += _check_values(changes[0], there, base)
     names = aligned(changes, there)
     total = {
         name: combined([c.biases[own[name]].change for c, own in zip(changes, names, strict=True)],
@@ -149,12 +147,12 @@ def average(
             "their heads differ, so none is in it and nothing can be answered with it; "
             "--head ADAPTER takes that of one"
         )
-    metadata = _metadata(changes, kept, given, factors, scale)
+    metadata = header_words(changes, kept, given, factors, scale)
     model = info.base if base is None else _named(str(base))
     if model is None:
         raise BeftError(f"{given[0]}: does not name its base; give it by --base=BASE")
     with adapter_folder(output, overwrite=overwrite, inputs=given) as work:
-        metadata, told = _tokenizer(work, kept or (None if several else changes[0]), metadata)
+        metadata, told = put_tokenizer(work, kept or (None if several else changes[0]), metadata)
         notes += told
         notes += write_adapter(
             work,
@@ -253,12 +251,22 @@ def _base_name(changes: Changes) -> str:
     return f"{info.base or 'a base that it does not name'}{at}"
 
 
-def _opened(base: Callable[[], BiasSet], notes: list[str]) -> BiasSet | None:
-    try:
-        return base()
-    except BeftError as error:
-        notes.append(f"roles are told by names alone: {error.told}")
-        return None
+def _check_values(changes: Changes, base: BiasSet | None, given: str | Path | None) -> list[str]:
+    """Whether the base is still the one that was trained on, as far as its vectors tell.
+
+    Raises:
+        BeftError: it is not, and nobody but the adapter named it.
+    """
+    wanted = Standing.of(changes.info).base_digest
+    if base is None or wanted is None or vectors_digest(base.checkpoint) == wanted:
+        return []
+    where = base.checkpoint.reference
+    if given is None:
+        raise BeftError(
+            f"{where}: has changed since {changes.reference} was trained on it: its biases or "
+            "shapes are others; put it back, or give the base by --base=BASE"
+        )
+    return [f"{where}: its biases, shapes or dtype are not those of the base that was trained on"]
 
 
 def _format(tuned: Sequence[Tuned], format: str, task_type: str | None, notes: list[str]) -> str:
@@ -281,51 +289,5 @@ def _task_type(changes: Sequence[Changes], kept: Changes | None) -> str | None:
     return said.pop()
 
 
-def _metadata(
-    changes: Sequence[Changes],
-    kept: Changes | None,
-    given: Sequence[str],
-    weights: Sequence[float],
-    scale: float,
-) -> dict[str, str]:
-    """What the header says: the head's own run, or what all say alike; never a path."""
-    first = changes[0].info.metadata
-    if kept is not None:
-        said = dict(kept.info.metadata)
-    elif any(one.head for one in changes):
-        said = {key: text for key, text in first.items() if key == "beftkit.base"}
-    else:
-        alike = {k for k, v in first.items() if all(c.info.metadata.get(k) == v for c in changes)}
-        said = {key: text for key, text in first.items() if key in alike}
-    named = [{"adapter": _bare(one), "weight": w} for one, w in zip(given, weights, strict=True)]
-    return {**said, _KEY: json.dumps({"of": named, "scale": scale})}
-
-
-def _bare(reference: str) -> str:
-    """An adapter's name without the path of this machine."""
-    if hub_id(reference):
-        return reference
-    path = Path(reference).resolve()
-    return path.parent.name if path.name == "adapter" else path.name
-
-
 def _named(base: str) -> str:
     return str(Path(base).resolve()) if Path(base).exists() else base
-
-
-def _tokenizer(
-    work: Path, source: Changes | None, metadata: Mapping[str, str]
-) -> tuple[dict[str, str], list[str]]:
-    """Copy the tokenizer that lies beside an adapter; the header names it only where it does."""
-    key = "beftkit.tokenizer_files"
-    standing = Standing.of(source.info if source else None)
-    rest = {name: text for name, text in metadata.items() if name != key}
-    if source is None or not standing.tokenizer_files:
-        return rest, []
-    folder = Path(source.reference)
-    if not all((folder / name).is_file() for name in standing.tokenizer_files):
-        return rest, [f"{source.reference}: its tokenizer is not here; the base's own is used"]
-    for name in standing.tokenizer_files:
-        (work / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / name, work / name)
-    return dict(metadata), []

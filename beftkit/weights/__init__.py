@@ -4,7 +4,8 @@ from beftkit.adapters import AdapterInfo
 from beftkit.weights.apply import AppliedAdapter, adapter_info, apply_adapter
 from beftkit.weights.bank import BiasBank
 from beftkit.weights.collect import collect_tuned
-from beftkit.weights.comparing import CosineResult, compare
+from beftkit.weights.comparing import compare
+from beftkit.weights.cosines import CosineResult
 
 __all__ = [
     "AdapterInfo",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,93 +14,9 @@ from beftkit.checkpoints import BiasSet, Checkpoint, load_config, open_checkpoin
 from beftkit.diff.compare import check_finite, check_pairs, refuse_empty
 from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError
-from beftkit.files import headed, plain_of
-from beftkit.shown import Shown
 from beftkit.weights.changes import Changes, read_changes, sites_of
+from beftkit.weights.cosines import Alike, CosineResult, Matrix
 from beftkit.weights.sums import Array, angle, cosine, norm
-
-Matrix = tuple[tuple[float | None, ...], ...]
-
-
-@dataclass(frozen=True, repr=False)
-class Alike(Shown):
-    """How alike K changes are in one place: a site, a role, or all of it.
-
-    Attributes:
-        role: None: of all biases together.
-        layer: None: of all layers together.
-        tower: of a site, else None.
-        attention: of a site, else None.
-        slice: which part of a fused tensor a site is, else None.
-        width: length of the vectors.
-        norms: ``[K]``, Euclidean length of each change.
-        cosines: ``[K, K]``; None where one of the two changed nothing there.
-        angles: ``[K, K]``, in degrees; None in the same places.
-    """
-
-    role: str | None
-    layer: int | None
-    tower: str | None
-    attention: str | None
-    slice: str | None
-    width: int
-    norms: tuple[float, ...]
-    cosines: Matrix
-    angles: Matrix
-
-    def in_short(self) -> dict[str, Any]:
-        """What its line says."""
-        return plain_of(self, "role layer width norms cosines")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        names = "role layer tower attention slice width norms"
-        lists = {n: [list(row) for row in getattr(self, n)] for n in ("cosines", "angles")}
-        return plain_of(self, names) | lists
-
-
-@dataclass(frozen=True, repr=False)
-class CosineResult(Shown):
-    """What `compare` found.
-
-    Attributes:
-        names: the K adapters or checkpoints, as given.
-        base: what checkpoints were compared with; None: each adapter carries its own change.
-        whole: over all compared biases.
-        roles: of each role, all its layers as one vector.
-        sites: of each bias vector.
-        notes: what a reader should know.
-    """
-
-    names: tuple[str, ...]
-    base: str | None
-    whole: Alike
-    roles: tuple[Alike, ...]
-    sites: tuple[Alike, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def cosines(self) -> Matrix:
-        """``[K, K]`` over all compared biases."""
-        return self.whole.cosines
-
-    @property
-    def pairs(self) -> tuple[tuple[int, int], ...]:
-        """Each two of the K, by their places."""
-        return tuple(combinations(range(len(self.names)), 2))
-
-    def in_short(self) -> dict[str, Any]:
-        """What its line says."""
-        found = {f"{i},{j}": self.whole.cosines[i][j] for i, j in self.pairs[:6]}
-        return {"names": self.names, "cosines": found}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        said = {"names": list(self.names), "base": self.base, "whole": self.whole.to_dict()}
-        said |= {
-            name: [one.to_dict() for one in getattr(self, name)] for name in ("roles", "sites")
-        }
-        return headed({**said, "notes": list(self.notes)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +128,8 @@ def _moved(reference: str, sides: Sides) -> _Moved:
             )
         return _moved_checkpoint(checkpoint, sides)
     base, notes = base_of(checkpoint, sides)
-    return _moved_adapter(reference, read_changes(checkpoint, base), base, [*notes])
+    changes = read_changes(checkpoint, base)
+    return _moved_adapter(reference, changes, base, [*notes], given=sides.pre is not None)
 
 
 def base_of(checkpoint: Checkpoint, sides: Sides) -> tuple[Callable[[], BiasSet], list[str]]:
@@ -230,14 +145,32 @@ def base_of(checkpoint: Checkpoint, sides: Sides) -> tuple[Callable[[], BiasSet]
     return opened, list(checkpoint.notes)
 
 
-def _moved_adapter(
-    reference: str, changes: Changes, base: Callable[[], BiasSet], notes: list[str]
-) -> _Moved:
-    there: BiasSet | None = None
+def base_if_there(base: Callable[[], BiasSet], notes: list[str], *, given: bool) -> BiasSet | None:
+    """An adapter's base, by which roles are told; None, and a note, where it is not to be had.
+
+    Args:
+        base: opens it.
+        notes: to which the reason is added.
+        given: whether it was given, not only named by the adapter: then it has to be there.
+    """
     try:
-        there = base()
+        return base()
     except BeftError as error:
-        notes.append(f"its roles are told by its names alone: {error.told}")
+        if given:
+            raise
+        notes.append(f"roles are told by names alone: {error.told}")
+        return None
+
+
+def _moved_adapter(
+    reference: str,
+    changes: Changes,
+    base: Callable[[], BiasSet],
+    notes: list[str],
+    *,
+    given: bool,
+) -> _Moved:
+    there = base_if_there(base, notes, given=given)
     widths = {name: one.change.size for name, one in changes.biases.items()}
     sites = sites_of(widths, there)
     vectors = {}
