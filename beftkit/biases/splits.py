@@ -87,7 +87,7 @@ SPLITS: dict[str, tuple[tuple[str, str], ...]] = {
     "attn.att_proj.bias": (("bark", "thirds"),),
     "attn.qkv.bias": (("exaone4_5 exaone4_5_vision", "grouped"), (_QKV_BLOCKS, "thirds")),
     "self_attn.qkv.bias": ((_BLIP, "thirds"),),
-    "self_attn.qkv_proj.bias": (("unlimited_ocr", "thirds"),),
+    "self_attn.qkv_proj.bias": (("unlimited_ocr", "thirds"), ("phi3 phi4_multimodal", "grouped")),
     "attn.Wqkv.bias": (("modernbert modernvbert pe_audio", "thirds"),),
     "attention.attention.qkv.bias": (("timesformer", "thirds"),),
     "temporal_attention.attention.qkv.bias": (("timesformer", "thirds"),),

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import field_validator, model_validator
 
+from beftkit.settings.added import AddedPart
 from beftkit.settings.names import check_regime
 from beftkit.settings.parts import DataPart, HeadPart, ModelPart, Regimes, RunPart
 from beftkit.settings.topics import Part, described, of_course, of_data
@@ -66,7 +67,7 @@ class GridPart(Part):
         return value
 
 
-class SelectSettings(GridPart, RunPart, DataPart, HeadPart, ModelPart):
+class SelectSettings(GridPart, RunPart, DataPart, AddedPart, HeadPart, ModelPart):
     """A selection: its grid, and the settings that all of its runs share."""
 
     #: a run's settings that the selection decides itself, cell by cell
