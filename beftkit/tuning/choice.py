@@ -173,7 +173,7 @@ def choose(
         notes += _inert_notes(wanted.roles, tracked, bool(head))
     elif wanted.whole == "all":
         parts = _all_biases(model, names, sites, layers is None, {*head, *pooler})
-        if not parts:
+        if not parts and not more.sites:
             raise BeftError(f"--bias=all: {found}")
     elif wanted.whole == "full":
         inner_names = [name for name in names if name not in {*head, *pooler}]
