@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,7 @@ class Free:
     options: Mapping[str, Any]
     stack: str = "model.layers"
     roles: Mapping[str, str] = field(default_factory=lambda: LLAMA)
-    slices: Mapping[str, range] = field(default_factory=dict)
+    slices: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def build(self, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
         """The model, drawn anew but equal at every call."""
@@ -48,11 +48,11 @@ class Free:
         return [f"{self.stack}.{layer}.{leaf}" for layer in range(layers) for leaf in leaves]
 
 
-def _fused(q: int, kv: int) -> dict[str, range]:
+def _fused(q: int, kv: int) -> dict[str, Sequence[int]]:
     return {"q": range(q), "k": range(q, q + kv), "v": range(q + kv, q + 2 * kv)}
 
 
-def _by_group(heads: int, groups: int, width: int) -> dict[str, list[int]]:
+def _by_group(heads: int, groups: int, width: int) -> dict[str, Sequence[int]]:
     """Falcon's new blocks: of each group its queries, its key, its value."""
     each = heads // groups + 2
     found: dict[str, list[int]] = {"q": [], "k": [], "v": []}
@@ -62,6 +62,11 @@ def _by_group(heads: int, groups: int, width: int) -> dict[str, list[int]]:
             begin = (group * each + place) * width
             found[role] += range(begin, begin + width)
     return found
+
+
+def _blocks(begin: int) -> list[int]:
+    """CodeGen's: four blocks of queries, values, keys, each 8 wide."""
+    return [24 * block + begin + at for block in range(4) for at in range(8)]
 
 
 CASES = (
@@ -106,6 +111,21 @@ CASES = (
         slices=_by_group(3, 3, 8),
     ),
     Free(
+        "codegen", "CodeGenForCausalLM", "CodeGenConfig",
+        {"vocab_size": 50, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32, "n_ctx": 32,
+         "rotary_dim": 4, "bos_token_id": 0, "eos_token_id": 1},
+        "transformer.h",
+        {**dict.fromkeys("qkv", "attn.qkv_proj"), "m1": "attn.out_proj"},
+        slices={role: _blocks(begin) for role, begin in (("q", 0), ("v", 8), ("k", 16))},
+    ),
+    Free(
+        "mpt", "MptForCausalLM", "MptConfig",
+        {"vocab_size": 50, "d_model": 24, "n_layers": 2, "n_heads": 3, "max_seq_len": 32},
+        "transformer.blocks",
+        {**dict.fromkeys("qkv", "attn.Wqkv"), "m1": "attn.out_proj"},
+        slices=_fused(24, 24),
+    ),
+    Free(
         "modernbert", "ModernBertForSequenceClassification", "ModernBertConfig",
         {**SMALL, "num_labels": 3, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1,
          "sep_token_id": 2},
@@ -123,5 +143,5 @@ def tokens(model: Any, rows: int = 3) -> dict[str, torch.Tensor]:
     ids = torch.randint(3, 50, (rows, 7), generator=drawn)
     mask = torch.ones_like(ids)
     mask[0, 5:] = 0
-    ids = ids.masked_fill(mask == 0, model.config.pad_token_id or 0)
+    ids = ids.masked_fill(mask == 0, getattr(model.config, "pad_token_id", None) or 0)
     return {"input_ids": ids, "attention_mask": mask}

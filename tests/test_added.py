@@ -79,6 +79,29 @@ def test_what_trains_of_each_role(case: Free, role: str) -> None:
     assert choice.total == sum(parameter.numel() for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_an_added_v_is_where_attention_takes_its_values(case: Free) -> None:
+    """Weights sum to 1, so b_v at the values is W_o b_v behind it; some softmaxes are float32."""
+    model, other = case.build(torch.float64), case.build(torch.float64)
+    tuner = Tuner(model, choose(model, "none", add_bias="v", freeze_head=True), "cpu")
+    add(other, "o")
+    values = dict(zip(case.modules("v"), tuner.values, strict=True))
+    with torch.no_grad():
+        for number, (value, name) in enumerate(
+            zip(values.values(), case.modules("m1"), strict=True)
+        ):
+            value.copy_(noise(len(value), number))
+            out = other.get_submodule(name)
+            heads = value.double().view(-1, 8)  # all of them have heads of 8
+            whole = heads.repeat_interleave(out.in_features // heads.numel(), 0).flatten()
+            getattr(out, ADDED).copy_(out.weight @ whole)
+    tuner.write_back()
+    batch = tokens(model)
+    logits = model(**batch).logits
+    torch.testing.assert_close(logits, other(**batch).logits, rtol=1e-6, atol=1e-6)
+    assert (logits - case.build(torch.float64)(**batch).logits).abs().max() > 1e-2
+
+
 @pytest.mark.parametrize("id", ["llama", "phi3"])
 def test_training_moves_the_vector_alone(id: str) -> None:
     """One step of the tuner in bfloat16: float32 masters, slices only, weights to the bit."""
