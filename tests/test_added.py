@@ -255,6 +255,20 @@ def test_with_biases_that_there_are() -> None:
         choose(model, "none", add_bias="o", layers="7")
 
 
+def test_where_some_layers_lack_it() -> None:
+    """A projection that is not there, and a bias that is."""
+    hybrid = BY_ID["llama"].build()
+    hybrid.model.layers[1].self_attn.v_proj = torch.nn.Identity()
+    with pytest.raises(BeftError, match=r"add_bias='v': 1 of 2 layers have such a projection"):
+        choose(hybrid, "none", add_bias="v")
+    choice = choose(hybrid, "none", add_bias="v", allow_partial=True)
+    assert choice.added == ("model.layers.0.self_attn.v_proj",)
+    some = given(BY_ID["llama"].build(), ["model.layers.0.self_attn.v_proj"])
+    choice = choose(some, "none", add_bias="v")
+    assert choice.added == ("model.layers.1.self_attn.v_proj",)
+    assert any("v: added where there is none; 1 are there" in note for note in choice.notes)
+
+
 def test_an_added_key_is_inert_where_a_bias_would_be() -> None:
     """Rotary positions end inertness; plain attention has it."""
     rotary = choose(BY_ID["llama"].build(), "none", add_bias="k")

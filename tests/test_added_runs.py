@@ -158,6 +158,10 @@ def test_with_a_classifier(here: Path) -> None:
     ran = package.train("llama", output="classes", add_bias="o", as_="classes", **RUN)
     assert ran.scalars == 64 and ran.head_scalars == 64
     predictor = package.load("classes", device="cpu")
+    answer = predictor("a fine film")
+    (found,) = predictor.pipeline()(["a fine film"])
+    assert found["label"] == answer.label
+    assert found["score"] == pytest.approx(answer.probability, rel=1e-5)
     adapted: Any = peft.AutoPeftModelForSequenceClassification.from_pretrained("classes/adapter")
     rows = tokens(predictor.model)
     adapted.base_model.model.config.pad_token_id = predictor.model.config.pad_token_id
@@ -187,6 +191,7 @@ def test_fisher_is_there_before_the_vector_is() -> None:
         figures = found.roles[role].figures
         assert figures["fisher"] == pytest.approx(total / 2, rel=1e-9) and figures["norm_pre"] == 0
     assert found.target in sums
+    assert found.settings is not None and found.settings.alone == ()  # one pass for all examples
 
 
 def test_fisher_of_the_command(here: Path, beftkit: Beftkit) -> None:

@@ -279,7 +279,8 @@ def _put_snapshot(model: Any, path: Path, former: dict[str, Any]) -> set[str]:
         if name not in parameters or tuple(parameters[name].shape) != tuple(info.shape):
             raise BeftError(
                 f"{path}: holds {name} {list(info.shape)}, which this {type(model).__name__} has "
-                "not; expected a snapshot of a run on this model (`beftkit train --save-snapshots`)"
+                "not; expected a snapshot of a run on this model (`beftkit train "
+                "--save-snapshots`), with --add-bias where that run added biases"
             )
     read = checkpoint.read(list(checkpoint.tensors))
     with torch.no_grad():

@@ -206,6 +206,7 @@ def choose_added(
     _check_roles(wanted, there, lacking, allow_partial)
     sites = [site for site in lacking if site.role in wanted]
     one, widths, notes = _by_module(model, sites)
+    notes += _held_notes(wanted, there)
     return Added(tuple(one), widths, numbers, tuple(notes))
 
 
@@ -235,6 +236,16 @@ def _check_roles(
                 f"{place}: {len(covered)} of {len(places)} layers have such a projection; "
                 "--allow-partial adds it to these"
             )
+
+
+def _held_notes(roles: Sequence[str], there: Sequence[Site]) -> list[str]:
+    """Say where some of a role's projections have a bias; the others get one."""
+    return [
+        f"{role}: added where there is none; {len(held)} are there already (e.g. {held[0].name}), "
+        f"which {option('bias', role)} trains"
+        for role in roles
+        if (held := [site for site in there if site.role == role])
+    ]
 
 
 def _by_module(model: Any, sites: Iterable[Site]) -> tuple[list[Site], dict[str, int], list[str]]:
