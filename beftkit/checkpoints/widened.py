@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from beftkit.biases import ADDED, BUILT_IN, Site, Table, Tensor, match_sites, mi
 from beftkit.biases.recognise import ordered
 from beftkit.checkpoints.bias_set import BiasSet
 from beftkit.checkpoints.checkpoint import Checkpoint
+from beftkit.scores import Identity
 
 
 class WidenedBiasSet(BiasSet):
@@ -25,12 +27,21 @@ class WidenedBiasSet(BiasSet):
     """
 
     def __init__(self, held: BiasSet, sites: Iterable[Site]) -> None:
-        self.checkpoint, self.bias_sha256 = held.checkpoint, held.bias_sha256
-        self.beside_nonfinite = held.beside_nonfinite
+        self.checkpoint = held.checkpoint
         self.base: BiasSet | None = getattr(held, "base", None)
         self._held, self._new = held, frozenset(sites)
         there = ordered([*held.sites, *self._new])
         self.recognition = replace(held.recognition, sites=tuple(there))
+
+    @cached_property
+    def bias_sha256(self) -> str:
+        """Digest of what there is."""
+        return self._held.bias_sha256
+
+    @cached_property
+    def beside_nonfinite(self) -> list[str]:
+        """Of what there is beside."""
+        return self._held.beside_nonfinite
 
     def vector(self, site: Site) -> npt.NDArray[np.float64]:
         """The site's values, ``[D]`` in float64."""
@@ -45,9 +56,9 @@ class WidenedBiasSet(BiasSet):
         """Names of tensors that hold a NaN or an infinity."""
         return self._held.nonfinite()
 
-    def identity(self) -> Any:
+    def identity(self, digest: bool = True) -> Identity:
         """Reference and digest of what there is."""
-        return self._held.identity()
+        return self._held.identity(digest)
 
 
 def widened(
