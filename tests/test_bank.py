@@ -13,7 +13,9 @@ import transformers
 
 import beftkit
 from beftkit.adapters import write_adapter
+from beftkit.biases import ADDED
 from beftkit.errors import BeftError, UsageError
+from beftkit.tuning import attach
 from beftkit.weights import BiasBank, apply_adapter, collect_tuned
 from tests.adapted import trained
 from tests.tiny_models import build
@@ -270,3 +272,26 @@ def test_a_run_of_ours_answers_as_its_predictor(answering: Path) -> None:
         close(mixed[0], predictor.model(**batch).logits[0])
         close(mixed[1], base(**batch).logits[1])
     close(got, predictor.model(**batch).logits.detach())
+
+
+def test_adapters_of_added_vectors_as_training_leaves_them(tmp_path: Path) -> None:
+    """A vector that trained at a module's output, and the bank's: one arithmetic, equal bits."""
+    base, models = build("llama", attention_bias=False), []
+    for number in range(2):
+        model, before = copy.deepcopy(base), {}
+        for layer in range(2):
+            module = f"model.layers.{layer}.self_attn.v_proj"
+            vector = attach(model.get_submodule(module))
+            before[f"{module}.{ADDED}"] = torch.zeros_like(vector)
+            with torch.no_grad():
+                vector.add_(torch.randn(vector.shape) / 5)
+        what = collect_tuned(model, before)
+        write_adapter(
+            tmp_path / str(number), what, format="beft", base="b", task_type=None, metadata={}
+        )
+        models.append(model.eval())
+    bank, ids = BiasBank(base.eval(), {"0": tmp_path / "0", "1": tmp_path / "1"}), tokens(3)
+    with torch.no_grad():
+        got = bank(names=["1", "0", "1"], input_ids=ids)
+        for row, which in enumerate((1, 0, 1)):
+            assert torch.equal(got[row], models[which](input_ids=ids).logits[row])

@@ -149,7 +149,7 @@ def extract(
     task = task_type(config)
     others = [] if roles else [p for p in loose_pairs(left, right) if not _of_head(p[1], task)]
     found = taken(
-        left, right, [*mine, *((None, site) for site in added)], others,
+        left, right, [*_added(left, mine), *((None, site) for site in added)], others,
         task=task, prefix=prefix_lacking(left, right, notes),
     )  # fmt: skip
     if task is not None and not found.head:
@@ -192,6 +192,12 @@ def _roles(bias: str) -> tuple[str, ...]:
     if wanted.whole not in ("", "all"):
         raise UsageError(f"{option('bias', bias)}: expected roles such as v or q,v, or all")
     return wanted.roles
+
+
+def _added(left: BiasSet, pairs: Sequence[tuple[Site, Site]]) -> list[tuple[Site | None, Site]]:
+    """The pairs, without PRE's site where its file has none and a zero stands in for it."""
+    there = left.checkpoint.tensors
+    return [(a if a.name in there else None, b) for a, b in pairs]
 
 
 def _check(

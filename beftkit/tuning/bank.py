@@ -1,9 +1,10 @@
 """One vector, or one set of parameters, for each row of a batch, at a module's output.
 
 A hook adds ``b[k_i]`` to row i of what a module gives, where ``k_i`` is the row's variant: a table
-``[K, D]`` in float32, whose first row is zeros, the model as it is. Sums are formed as PEFT forms
-them, ``(output + b).to(output's dtype)``. Which dimension the rows are is looked at, never assumed:
-a model that puts tokens of several rows into one dimension is refused by name.
+``[K, D]`` in float32, whose first row is zeros, the model as it is. The sum is that of
+`beftkit.tuning.added.AddingHook`, as PEFT forms it, with vectors from another holder. Which
+dimension the rows are is looked at, never assumed: a model that puts tokens of several rows into
+one dimension is refused by name.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from beftkit.errors import BeftError
+from beftkit.tuning.added import AddingHook
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +84,7 @@ class Rows:
 
 
 class RowVectors:
-    """A hook that gives each row its own vector.
+    """A hook that gives each row its own vector: a `beftkit.tuning.added.Holder`.
 
     Args:
         module: whose output ``[B, ..., D]`` it is.
@@ -95,9 +97,10 @@ class RowVectors:
     def __init__(self, module: torch.nn.Module, path: str, rows: Rows, width: int, variants: int):
         import torch
 
-        self.path, self.rows = path, rows
+        self.path, self.batch = path, rows
         self.table = torch.zeros(variants, width)
         self._used = [False] * variants
+        self._sum = AddingHook(self)
         self._handle = module.register_forward_hook(self._add)
 
     def append(self, vector: torch.Tensor | None) -> None:
@@ -124,21 +127,25 @@ class RowVectors:
         self._handle.remove()
 
     def _add(self, module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor | None:
-        variants = self.rows.variants
+        variants = self.batch.variants
         if variants is None:
             return None
-        if self.rows.probing or self.rows.alone is None:
-            self.rows.check(self.path, output)
-        self.rows.ran.add(self.path)
+        if self.batch.probing or self.batch.alone is None:
+            self.batch.check(self.path, output)
+        self.batch.ran.add(self.path)
         if not self.wanted(variants):
             return None
+        return self._sum(module, inputs, output)
+
+    def rows(self, module: torch.nn.Module, output: torch.Tensor) -> torch.Tensor:
+        """What is added to ``[B, ..., D]``: ``[D]`` if all rows have one, else ``[B, 1.., D]``."""
         if self.table.device != output.device:
             self.table = self.table.to(output.device)
-        if (alone := self.rows.alone) is not None:
-            return (output + self.table[alone]).to(output.dtype)
+        if (alone := self.batch.alone) is not None:
+            return self.table[alone]
+        variants = self.batch.variants or ()
         mine = self.table[list(variants)]
-        between = [1] * (output.dim() - 2)
-        return (output + mine.view(len(variants), *between, -1)).to(output.dtype)
+        return mine.view(len(variants), *[1] * (output.dim() - 2), -1)
 
 
 class RowModules:
