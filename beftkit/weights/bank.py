@@ -194,7 +194,8 @@ class BiasBank:
         return [self._names.index(name) for name in names]
 
     def _check_rows(self, names: Sequence[str | None], inputs: Mapping[str, Any]) -> None:
-        key = next((k for k in (self.model.main_input_name, "inputs_embeds") if k in inputs), None)
+        main = getattr(self.model, "main_input_name", "input_ids")
+        key = next((k for k in (main, "inputs_embeds") if k in inputs), None)
         count = None if key is None else len(inputs[key])
         if count is not None and count != len(names):
             raise UsageError(f"{len(names)} names for {count} rows; expected one for each row")
