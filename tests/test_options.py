@@ -39,7 +39,7 @@ OPTIONS = {
         device-map dtype eval-batch-size format label-column label-map max-length metric
         no-common-shots no-quotes no-trust-remote-code output precision quiet quotes revision seed
         shots task template
-        text-columns tokenizer trust-remote-code validation-file validation-size
+        text-columns tokenizer train-file trust-remote-code validation-file validation-size
     """,
     "predict": """
         adapter all-probabilities as base batch-size device device-map dtype eval-batch-size file

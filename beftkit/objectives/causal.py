@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,13 @@ from beftkit.errors import BeftError
 from beftkit.models import Architecture, Loaded, load_model, load_skeleton
 from beftkit.objectives.fits import settle_padding
 from beftkit.objectives.objective import Objective, Use
+from beftkit.objectives.prompts import longest_rows
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from beftkit.settings.resolve import Opening
+    from beftkit.tasks import Prompted
 
 #: model type -> id of the token that stands before each text, whatever the tokenizer puts there:
 #: OPT as published
@@ -82,6 +84,9 @@ class CausalObjective(Objective):
 
     def check_shots(self, count: int) -> None:
         """They may."""
+
+    def lengths(self, asked: Sequence[Prompted], tokenizer: Any) -> list[int]:
+        return longest_rows(asked, tokenizer)
 
     def snippet(self, use: Use) -> list[str]:
         name = "AutoModelForCausalLM"

@@ -127,6 +127,13 @@ class Objective(ABC):
             f"of {self.pipeline_tag}; expected a causal language model with its own head"
         )
 
+    def lengths(self, asked: Sequence[Prompted], tokenizer: Any) -> list[int]:
+        """Tokens that each of some prompts takes, with all that comes behind it, were none cut.
+
+        For kinds before whose prompts demonstrations stand (`check_shots`).
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def encode(
         self, split: Split, tokenizer: Any, max_length: int, *, allow_empty: bool = False

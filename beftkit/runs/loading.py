@@ -38,13 +38,13 @@ MOST_NAMED = 12
 
 
 def load_data(
-    settings: Loading, *, train: bool = True, labels: Sequence[str] | None = None
+    settings: Loading, *, train: bool | None = True, labels: Sequence[str] | None = None
 ) -> Data:
     """The splits that settings name, whole.
 
     Args:
         settings: which; and the model, whose head's names decide where it is kept.
-        train: whether a task's training examples are wanted.
+        train: whether a task's training examples are wanted; None: if there are any.
         labels: names of the head's classes in id order, where an adapter brings the head.
 
     Raises:
