@@ -42,9 +42,10 @@ OPTIONS = {
         text-columns tokenizer train-file trust-remote-code validation-file validation-size
     """,
     "predict": """
-        adapter all-probabilities as base batch-size device device-map dtype eval-batch-size file
+        adapter all-probabilities as base batch-size choices device device-map dtype eval-batch-size
+        file
         format max-length no-all-probabilities no-quotes no-trust-remote-code output precision quiet
-        quotes revision task text-columns threshold tokenizer trust-remote-code
+        quotes revision task template text-columns threshold tokenizer trust-remote-code
     """,
     "export": """
         base dtype format no-trust-remote-code output overwrite quiet revision tokenizer

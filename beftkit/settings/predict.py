@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from beftkit.settings import parts
+from beftkit.settings.asking import TemplatePart
 from beftkit.settings.evaluate import AdapterPart
 from beftkit.settings.parts import Dtype
 from beftkit.settings.topics import of_model, of_output
@@ -13,6 +14,7 @@ from beftkit.settings.topics import of_model, of_output
 class PredictSettings(
     parts.DevicePart,
     parts.LengthPart,
+    TemplatePart,
     parts.TextsPart,
     parts.TaskNamePart,
     AdapterPart,
@@ -29,10 +31,6 @@ class PredictSettings(
         ge=0,
         le=1,
     )
-
-    @property
-    def template(self) -> None:
-        """An adapter says its own."""
 
     @property
     def head(self) -> Literal["kept", "any"]:
