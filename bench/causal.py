@@ -197,7 +197,7 @@ def trainer(folder: Path, updates: int) -> Cost:
         TrainingArguments,
     )
 
-    from beftkit.runs.prepare import prepare
+    from beftkit.runs.prepare import prepare, training_examples
     from beftkit.settings.train import TrainSettings
     from beftkit.tasks import plan
 
@@ -206,7 +206,9 @@ def trainer(folder: Path, updates: int) -> Cost:
         train_size=BATCH * updates, device="cpu", seeds=(SEED,),
     )  # fmt: skip
     ready = prepare(settings, SEED)
-    encoded, tokenizer = ready.train, ready.loaded.tokenizer
+    tokenizer = ready.loaded.tokenizer
+    drawn = training_examples(ready.settings, ready.data, SEED)
+    encoded = ready.objective.encode(drawn, tokenizer, ready.length)  # a row for each answer
     rows = []
     for examples in plan(encoded.lengths, BATCH, seed=SEED, epoch=0):
         for example in examples.tolist():

@@ -144,6 +144,14 @@ def answer_log_likelihoods(model: nn.Module, inputs: Mapping[str, Tensor]) -> Te
     return found.view_as(tokens).masked_fill(inputs["answer_at"] < 0, 0.0)
 
 
+def following_log_likelihoods(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """log p of each of the tokens ``among`` behind its row, float32 [R, C]; float64 likewise."""
+    mask = inputs["attention_mask"]
+    last = mask.shape[1] - 1 - mask.flip(1).argmax(1, keepdim=True)
+    logits = exact(logits_at(model, inputs, last))[:, 0]
+    return logits.log_softmax(-1).gather(1, inputs["among"])
+
+
 def answer_logits(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """The logits [R, A, V] for the tokens at ``answer_at``, and these tokens, int64 [R, A].
 

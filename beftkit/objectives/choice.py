@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from beftkit.errors import BeftError, option
 from beftkit.objectives.answers import Answer
-from beftkit.objectives.causal import CausalObjective
+from beftkit.objectives.causal import CausalObjective, following_log_likelihoods
 from beftkit.objectives.measured import Measured, commonest, labelled
 from beftkit.objectives.prefixes import log_likelihoods
-from beftkit.objectives.prompts import encode_prompts
+from beftkit.objectives.prompts import encode_prompts, without_answers
 from beftkit.tasks import Split, measure_chosen
 from beftkit.tasks.answer_deviations import chosen_errors
 from beftkit.tasks.prompts import render
@@ -67,6 +67,9 @@ class Choice(Measured, CausalObjective):
         )
         return Split((), np.zeros(len(right), np.int64), right)
 
+    def compact(self, encoded: Encoded) -> Encoded:
+        return encoded if self.by_right else without_answers(encoded)
+
     def posed(self, texts: Sequence[list[str]], task: Task | None) -> Split:
         if task is None or task.prompt is None:
             raise BeftError(
@@ -91,6 +94,8 @@ class Choice(Measured, CausalObjective):
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """The answers' scores, float32 [B, most]."""
+        if "among" in batch.inputs:
+            return following_log_likelihoods(model, batch.inputs)
         return self._scored(log_likelihoods(model, batch).sum(1), batch)
 
     def _scored(self, sums: Tensor, batch: Batch) -> Tensor:
@@ -103,11 +108,12 @@ class Choice(Measured, CausalObjective):
         return labelled(outputs, self.labels)
 
     def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
-        sums = log_likelihoods(model, batch).sum(1)
-        outputs, targets = self._scored(sums, batch), batch.targets
+        targets = batch.targets
         if self.by_right:
+            sums = log_likelihoods(model, batch).sum(1)
             beside = _side_by_side(sums, batch, len(self.labels))
-            return -beside.gather(1, targets.unsqueeze(1)).squeeze(1), outputs
+            return -beside.gather(1, targets.unsqueeze(1)).squeeze(1), self._scored(sums, batch)
+        outputs = self.outputs(model, batch)
         return functional.cross_entropy(outputs, targets, reduction="none"), outputs
 
     def units(self, encoded: Encoded, examples: Tensor) -> int:

@@ -104,6 +104,10 @@ class Objective(ABC):
         """The examples without what their loss does not depend on; for training and for Fisher."""
         return split
 
+    def compact(self, encoded: Encoded) -> Encoded:
+        """The same examples in fewer rows, for training and Fisher; losses are equal."""
+        return encoded
+
     def posed(self, texts: Sequence[list[str]], task: Task | None) -> Split:
         """N examples that there are no targets for; what stands for these means nothing.
 

@@ -72,7 +72,7 @@ class Prepared:
             BeftError: there are none, or not as many as asked for.
         """
         drawn = training_examples(self.settings, self.data, self.seed)
-        return self._encode("train", self.objective.taught(drawn))
+        return self.objective.compact(self._encode("train", self.objective.taught(drawn)))
 
     @cached_property
     def validation(self) -> dict[str, Encoded]:
