@@ -17,6 +17,7 @@ from beftkit.registry import TASKS
 from beftkit.runs.prepare import prepare
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Encoded
+from beftkit.tasks.resident import Resident
 from tests import saved_states
 from tests.causal_models import write_model, write_sst2
 from tests.test_choice import LABELS, alone, examples
@@ -63,6 +64,21 @@ def test_the_fisher_of_a_row_is_that_of_three() -> None:
     found = examples(SIZES)
     wanted = squares(found)
     torch.testing.assert_close(squares(OBJECTIVE.compact(found)), wanted, rtol=1e-9, atol=1e-20)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_cut_on_a_device_the_batches_are_the_same(side: str) -> None:
+    compact = OBJECTIVE.compact(replace(examples(SIZES), padding_side=side))
+    some = torch.tensor([3, 0])
+    ours = compact.batch(some, pad_to=9)
+    found = Resident(compact, torch.device("cpu")).batch(some, 9)
+    assert ours.inputs.keys() == found.inputs.keys() == {"input_ids", "attention_mask", "among"}
+    for name, one in ours.inputs.items():
+        assert torch.equal(one, found.inputs[name])
+    network = build("gpt2", torch.float64)
+    wider = OBJECTIVE.losses(network, found)[0]
+    losses = OBJECTIVE.losses(network, compact.batch(some))[0]
+    torch.testing.assert_close(wider, losses, rtol=0, atol=1e-10)
 
 
 def test_what_does_not_fit_stays_as_it_is() -> None:
