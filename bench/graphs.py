@@ -26,6 +26,8 @@ from beftkit.objectives import make_objective  # noqa: E402
 from beftkit.settings.train import TrainSettings  # noqa: E402
 from beftkit.tasks import Encoded, plan  # noqa: E402
 from beftkit.training.captured import CapturedStepper  # noqa: E402
+from beftkit.training.evaluation import evaluate_model  # noqa: E402
+from beftkit.training.forwards import Replays  # noqa: E402
 from beftkit.training.job import Job  # noqa: E402
 from beftkit.training.trainer import Trainer  # noqa: E402
 from beftkit.tuning import Tuner, choose, store_for_autocast  # noqa: E402
@@ -43,11 +45,11 @@ class Notes(Unwatched):
         print(f"note: {text}", flush=True)
 
 
-def examples(count: int, vocabulary: int) -> Encoded:
-    """Random tokens at the lengths of SST-2's training sentences, spread evenly, shuffled."""
+def examples(count: int, vocabulary: int, split: str = "train") -> Encoded:
+    """Random tokens at the lengths of SST-2's sentences, spread evenly, shuffled."""
     random = np.random.default_rng(SEED)
     even = (np.arange(count) + 0.5) / count * 100
-    drawn = np.interp(even, PERCENTILES, TOKENS["train"]).round().astype(np.int64)
+    drawn = np.interp(even, PERCENTILES, TOKENS[split]).round().astype(np.int64)
     lengths = torch.from_numpy(random.permutation(drawn))
     ids = torch.from_numpy(random.integers(999, vocabulary, int(lengths.sum()))).to(torch.int32)
     return Encoded(
@@ -194,12 +196,30 @@ def measure(device: str, precision: str, count: int, epochs: int, options: dict[
             least = floor(last, every, [used.count(one) for one in every])
         print(f"{precision} floor at these widths: {least:.2f} ms an update", flush=True)
         with arithmetic(last.job.accelerator):
-            model = last.job.model
             last.stepper.planned(plan(lengths, BATCH, seed=SEED, epoch=1), 0)
-            profile(last, model)
+            profile(last)
+        evaluations(last, 872 if count == 1000 else 100)
 
 
-def profile(trainer: Any, model: Any) -> None:
+def evaluations(trainer: Any, count: int) -> None:
+    """Milliseconds of an evaluation of SST-2's size, eager and replayed; 64 examples a batch."""
+    job = trainer.job
+    split = {"validation": examples(count, job.model.config.vocab_size, "dev")}
+    what = job.model, split, job.objective, ["accuracy"], job.accelerator, 64
+    on = "auto" if job.accelerator.device.type == "cuda" else "on"
+    for name, way in (("eager", "off"), ("captured", on)):
+        replays = Replays(way, 16, lambda note: print(f"note: {note}", flush=True))
+        found = []
+        for _ in range(4):
+            begun = time.perf_counter()
+            evaluate_model(*what, replays=replays)
+            found.append((time.perf_counter() - begun) * 1e3)
+        held = replays.held.get("validation")
+        graphs = f", graphs of {(*held.graphs,)}" if held else ""
+        print(f"evaluation {name}: {min(found):.1f} ms, first {found[0]:.1f}{graphs}", flush=True)
+
+
+def profile(trainer: Any) -> None:
     """What of an update is Python's: the host's time to ask for replays, and the device's."""
     stepper = trainer.stepper
     if trainer.job.accelerator.device.type != "cuda":

@@ -15,6 +15,7 @@ from beftkit.tasks.resident import Resident, rows_each
 from beftkit.training.captured import CapturedStepper
 from beftkit.training.stepper import EagerStepper
 from beftkit.training.trainer import Trainer
+from beftkit.tuning import checkpoint_activations
 from beftkit.watching import Unwatched
 from tests.test_trainer import encoded, job, model, values
 
@@ -70,6 +71,21 @@ def test_it_is_the_eager_run(accumulation: int, bias: str) -> None:
         assert {*mine.get("scores", ())} == {*theirs.get("scores", ())}
         for role, score in mine.get("scores", {}).items():
             assert score == pytest.approx(theirs["scores"][role], rel=1e-3, abs=1e-5), mine["step"]
+
+
+@pytest.mark.parametrize("way", ["bf16", "bfloat16 model", "checkpointing"])
+def test_half_precision_and_checkpointing(way: str) -> None:
+    def net() -> Any:
+        made = model()
+        if way == "checkpointing":
+            checkpoint_activations(made)
+        return made.to(torch.bfloat16) if way == "bfloat16 model" else made
+
+    how: dict[str, Any] = {"gradient_checkpointing": way == "checkpointing"}
+    how["precision"] = "fp32" if way == "checkpointing" else "bf16"
+    (one, told), (other, _) = (ran(graphs, net(), bias="q,v", **how) for graphs in ("on", "off"))
+    assert not told.notes and len(one.stepper.graphs) > 1  # type: ignore[attr-defined]
+    assert close(one, other) < (1e-4 if way == "checkpointing" else 3e-2)
 
 
 def test_auto_leaves_the_cpu_as_it_is() -> None:

@@ -12,8 +12,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from beftkit.objectives.fits import READ_PADDING
-from beftkit.tasks import Encoded
-from beftkit.training import widths
+from beftkit.tasks import Encoded, widths
 from beftkit.training.captured import CapturedStepper
 from beftkit.training.trainer import Trainer
 from beftkit.watching import Unwatched
@@ -60,12 +59,14 @@ class Told(Unwatched):
         self.notes.append(text)
 
 
-def first_update(kind: str, graphs: str) -> tuple[float, list[torch.Tensor], Trainer, list[str]]:
+def first_update(
+    kind: str, graphs: str, device: str = "cpu"
+) -> tuple[float, list[torch.Tensor], Trainer, list[str]]:
     """Loss and gradients of the last batch of an epoch, of 3 rows where others have 4."""
     told = Told()
     # Dropout is off; every parameter trains, so that each has its gradient compared.
     ours = job(make_classifier(kind), "full", graphs=graphs, batch_size=4, epochs=1,
-               max_grad_norm=0, lr=1e-3, watcher=told)  # fmt: skip
+               max_grad_norm=0, lr=1e-3, watcher=told, device=device)  # fmt: skip
     data = replace(encoded(), by_length=kind in READ_PADDING)
     trainer = Trainer(replace(ours, train=data, validation={}))
     trainer.progress.update = 2
@@ -73,7 +74,13 @@ def first_update(kind: str, graphs: str) -> tuple[float, list[torch.Tensor], Tra
     caught: list[list[torch.Tensor]] = []
 
     def catch(optimizer: Any, *_: Any) -> None:
-        caught.append([v.grad.clone() for group in optimizer.param_groups for v in group["params"]])
+        caught.append(
+            [
+                v.grad.to("cpu", copy=True)
+                for group in optimizer.param_groups
+                for v in group["params"]
+            ]
+        )
 
     handle = register_optimizer_step_pre_hook(catch)
     try:
@@ -90,11 +97,11 @@ def first_update(kind: str, graphs: str) -> tuple[float, list[torch.Tensor], Tra
     return float(losses.sums[0]), caught[0], trainer, told.notes
 
 
-def compare(kind: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def compare(kind: str, monkeypatch: pytest.MonkeyPatch, device: str = "cpu") -> str:
     """Hold both ways against each other; why it is not captured, or nothing."""
     monkeypatch.setattr(widths, "MOST", 1)
-    loss, gradients, trainer, notes = first_update(kind, "on")
-    expected, judges, _, _ = first_update(kind, "off")
+    loss, gradients, trainer, notes = first_update(kind, "on", device)
+    expected, judges, _, _ = first_update(kind, "off", device)
     if isinstance(trainer.stepper, CapturedStepper):
         (only,) = trainer.stepper.widths.chosen
         assert only == 20 and (trainer.stepper.graphs or notes)
@@ -108,6 +115,13 @@ def compare(kind: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize("kind", SAMPLE)
 def test_sample(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert EAGER.get(kind, "") in compare(kind, monkeypatch)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", [*SAMPLE, "gemma3", "longformer", "gpt_oss", "xlm"])
+def test_on_a_gpu(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU captures is printed; numbers hold in either case."""
+    print(f"\n{kind}: {compare(kind, monkeypatch, 'cuda') or 'captured'}")
 
 
 @pytest.mark.slow

@@ -128,19 +128,18 @@ def test_dealt_examples(examples: int, engine: Engine) -> None:
         close(one, grad, index, "float32")
 
 
-@pytest.mark.parametrize(("rows", "tokens"), [(5, 70), (70, 3), (3, 1)])
+@pytest.mark.parametrize(("rows", "tokens"), [(3, 70), (40, 3)])
 def test_another_number_of_examples(rows: int, tokens: int, engine: Engine) -> None:
     """Empty examples, however many, and whether or not they make more groups."""
     backend, device = engine
     if backend != "triton":
         pytest.skip("of the Triton kernel")
-    grad = randn(rows, tokens, 40, seed=12, device=device)
+    grad = randn(rows, tokens, 8, seed=12, device=device)
     index = [3 * row % rows for row in range(rows)]
     wanted = example_square_sum(grad, index, backend=backend).total
-    for examples in (rows + 1, 65, 130, 1000):
-        if examples >= rows:
-            found = example_square_sum(grad, index, examples=examples, backend=backend)
-            assert torch.equal(found.total, wanted)
+    for examples in (rows + 1, rows + 30) if INTERPRETED else (rows + 1, 65, 130, 1000):
+        found = example_square_sum(grad, index, examples=examples, backend=backend)
+        assert torch.equal(found.total, wanted)
 
 
 def test_groups_depend_on_length_alone() -> None:

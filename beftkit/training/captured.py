@@ -111,6 +111,9 @@ class CapturedStepper:
             fused=True,
             capturable=on_gpu,
         )
+        if not on_gpu:  # the stand-in says that a stream records, and a GPU may be there unused
+            adam: Any = self.adam
+            adam._cuda_graph_capture_health_check = lambda: None
         self.grads = [torch.zeros_like(value) for value in self.values]
         for value, grad in zip(self.values, self.grads, strict=True):
             value.grad = grad

@@ -135,7 +135,8 @@ class Forwards:
 
         before = kept_tensors(self.model)
         try:
-            made = capture(work, device=self.device, warmups=1, pool=self.pool)
+            tries = 1 if self.graphs else 2  # a first call makes what others find
+            made = capture(work, device=self.device, warmups=tries, pool=self.pool)
             if {*map(id, kept_tensors(self.model).values())} != {*map(id, before.values())}:
                 raise NotCaptured("its modules keep tensors from one call to the next")
         except NotCaptured as error:

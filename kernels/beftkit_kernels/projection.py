@@ -71,7 +71,7 @@ SPLIT, MIXED, UNALIGNED = Tiles(1, 128, 2, 4), Tiles(1, 128, 1, 4), Tiles(1, 128
 
 @triton.jit
 def load_float64(
-    address,  # scalar int64; or one to each row of a tile of four axes, where DTYPE is known
+    address,  # scalar int64; or one to each row of a tile of two axes, where DTYPE is known
     kind,  # scalar, a code of KINDS; read only where DTYPE is None
     at,  # int64 offsets in elements, of any shape
     mask,
@@ -98,18 +98,31 @@ def load_float64(
         if ROWS == 1:
             known = tl.multiple_of(known, ALIGN)
         else:
-            known = tl.multiple_of(known, [ALIGN, ALIGN, ALIGN, ALIGN])
+            known = tl.multiple_of(known, [ALIGN, ALIGN])
         x = tl.load(known + at, mask=mask, other=0.0).to(tl.float64)
     return x
 
 
 @triton.jit
 def _terms(
-    pre, post, kinds, at, mask, DTYPE: tl.constexpr, ALIGN: tl.constexpr, ROWS: tl.constexpr
+    pre,
+    post,
+    kinds,
+    at,  # [loads * ROWS, lanes * WIDTH]
+    mask,
+    DTYPE: tl.constexpr,
+    ALIGN: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
 ):
-    """The six sums over the first and the last axis of a tile, which a thread has to itself."""
+    """The six sums over what a thread has to itself, ``[ROWS, lanes]``."""
     a = load_float64(pre, kinds % 4, at, mask, DTYPE, ALIGN, ROWS)
     b = load_float64(post, kinds // 4, at, mask, DTYPE, ALIGN, ROWS)
+    # Two axes until here: of more, Triton 3.6 and 3.7 deal them out to threads differently.
+    loads: tl.constexpr = at.shape[0] // ROWS
+    lanes: tl.constexpr = at.shape[1] // WIDTH
+    a = tl.reshape(a, [loads, ROWS, lanes, WIDTH])
+    b = tl.reshape(b, [loads, ROWS, lanes, WIDTH])
     d = b - a
     return _own(a * a), _own(b * b), _own(a * d), _own(b * d), _own(tl.abs(d)), _own(d * d)
 
@@ -153,44 +166,46 @@ def pair_sums_kernel(
     LANES: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
+    load = tl.arange(0, UNROLL * ROWS)
     if ROWS == 1:  # scalars: their tests and branches are the program's
         item = tl.program_id(0).to(tl.int64)
         row = items + item * 4
         pre, post = tl.load(row), tl.load(row + 1)
         n, last = tl.load(row + 2), tl.load(row + 3)
         there = True
+        kinds, vector = last % 16, last // 16
         even = tl.multiple_of(n - n % WIDTH, WIDTH)
         longest, rest = even, n - even
     else:
-        item = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+        first = tl.program_id(0).to(tl.int64) * ROWS
+        item = first + tl.arange(0, ROWS)
         there = item < P
-        of = item * 4
-        pre = tl.load(items + of, mask=there, other=0)[None, :, None, None]
-        post = tl.load(items + (of + 1), mask=there, other=0)[None, :, None, None]
-        n = tl.load(items + (of + 2), mask=there, other=0)
-        last = tl.load(items + (of + 3), mask=there, other=0)
+        vector = tl.load(items + (item * 4 + 3), mask=there, other=0) // 16
+        of = (first + load % ROWS) * 4
+        inside = first + load % ROWS < P
+        pre = tl.load(items + of, mask=inside, other=0)[:, None]
+        post = tl.load(items + (of + 1), mask=inside, other=0)[:, None]
+        n = tl.load(items + (of + 2), mask=inside, other=0)
+        kinds = 0  # DTYPE is known
         even = tl.multiple_of(n - n % WIDTH, WIDTH)
         longest, rest = tl.max(even, 0), tl.max(n - even, 0)
-        n, even = n[None, :, None, None], even[None, :, None, None]
-    kinds, vector = last % 16, last // 16
+        n, even = n[:, None], even[:, None]
     lane = tl.arange(0, LANES).to(tl.int64)
-    load = (
-        tl.arange(0, UNROLL).to(tl.int64)[:, None, None, None] * LANES + lane[None, None, :, None]
-    )
-    within = tl.arange(0, WIDTH)[None, None, None, :]
-    tile = load * WIDTH + within  # [UNROLL, 1, LANES, WIDTH]
+    within = tl.arange(0, LANES * WIDTH)[None, :]
+    tile = (load // ROWS).to(tl.int64)[:, None] * (LANES * WIDTH) + within
     zero = tl.zeros([ROWS, LANES], tl.float64)
     s0, s1, s2, s3, s4, s5 = zero, zero, zero, zero, zero, zero
     # Masks that change only at multiples of WIDTH leave loads whole.
     for start in range(0, longest, UNROLL * LANES * WIDTH):
         at = start + tile
-        t0, t1, t2, t3, t4, t5 = _terms(pre, post, kinds, at, at < even, DTYPE, ALIGN, ROWS)
+        t0, t1, t2, t3, t4, t5 = _terms(pre, post, kinds, at, at < even, DTYPE, ALIGN, ROWS, WIDTH)
         s0, s1, s2, s3, s4, s5 = _add6(s0, s1, s2, s3, s4, s5, t0, t1, t2, t3, t4, t5)
     s0, s1, s2, s3, s4, s5 = tl.reduce((s0, s1, s2, s3, s4, s5), 1, _add6)  # [ROWS]
     if WIDTH > 1:
-        if rest > 0:
-            at = even + within
-            t0, t1, t2, t3, t4, t5 = _terms(pre, post, kinds, at, at < n, DTYPE, 1, ROWS)
+        if rest > 0:  # fewer than WIDTH elements, read by the first of the loads
+            at = even + tile
+            mask = (at < n) & (tile < WIDTH)
+            t0, t1, t2, t3, t4, t5 = _terms(pre, post, kinds, at, mask, DTYPE, 1, ROWS, WIDTH)
             t0, t1, t2, t3, t4, t5 = tl.reduce((t0, t1, t2, t3, t4, t5), 1, _add6)
             s0, s1, s2, s3, s4, s5 = _add6(s0, s1, s2, s3, s4, s5, t0, t1, t2, t3, t4, t5)
 

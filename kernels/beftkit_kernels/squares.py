@@ -96,32 +96,31 @@ def square_sums_kernel(
         T, column, kind = tl.load(row + 4), tl.load(row + 6), tl.load(row + 7)
         if WIDTH > 1:
             stride_d = 1
-        lane = tl.arange(0, COLUMNS).to(tl.int64)
-        d = begin + lane[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]  # [COLUMNS, WIDTH]
-        load = tl.arange(0, UNROLL).to(tl.int64)
-        token = load[:, None] * TOKENS + tl.arange(0, TOKENS)[None, :]  # [UNROLL, TOKENS]
-        squares = tl.zeros([COLUMNS, WIDTH], tl.float64)
+        d = begin + tl.arange(0, COLUMNS * WIDTH)
+        # Two axes: of more, Triton 3.6 and 3.7 deal them out to threads differently.
+        token = tl.arange(0, UNROLL * TOKENS).to(tl.int64)
+        squares = tl.zeros([COLUMNS * WIDTH], tl.float64)
         end = part * group + group
         for example in range(part * group, tl.where(end < N, end, N)):
             low, high = example, example + 1
             if indexed:
                 low, high = tl.load(firsts + example), tl.load(firsts + example + 1)
-            tile = tl.zeros([TOKENS, COLUMNS, WIDTH], tl.float64)
+            tile = tl.zeros([TOKENS, COLUMNS * WIDTH], tl.float64)
             for place in range(low, high):
                 r = place
                 if indexed:
                     r = tl.load(order + place)
                 for start in range(0, T, UNROLL * TOKENS):
                     t = start + token
-                    rows = (r * stride_r + t * stride_t)[:, :, None, None]
-                    at = rows + (d * stride_d)[None, None, :, :]
-                    mask = (t < T)[:, :, None, None] & (d < D)[None, None, :, :]
+                    at = (r * stride_r + t * stride_t)[:, None] + (d * stride_d)[None, :]
+                    mask = (t < T)[:, None] & (d < D)[None, :]
                     if NARROW:
                         known = tl.multiple_of(address.to(tl.pointer_type(DTYPE)), ALIGN)
                         x = tl.load(known + at, mask=mask, other=0.0).to(tl.float32)
-                        tile += tl.sum(x, 0).to(tl.float64)
                     else:
-                        tile += tl.sum(load_float64(address, kind, at, mask, DTYPE, ALIGN), 0)
+                        x = load_float64(address, kind, at, mask, DTYPE, ALIGN)
+                    x = tl.reshape(x, [UNROLL, TOKENS, COLUMNS * WIDTH])
+                    tile += tl.sum(x, 0).to(tl.float64)
             gradient = tl.sum(tile, 0)
             if keep:
                 tl.store(single + example * C + column + d, gradient, mask=d < D)
