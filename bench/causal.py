@@ -3,7 +3,8 @@
 SmolLM2-135M's geometry, drawn, with biases of attention so that there is a b_v to train; words
 drawn at the lengths of RTE and CB, one token each. Evaluation: both ways in one process, in turns,
 and they have to find the same losses. Training: `beftkit.train` and transformers' Trainer on the
-same rows, each in a process of its own. What counts is the ratio of CPU times. See bench/README.md.
+same examples, each in a process of its own. What counts is the ratio of CPU times. See
+bench/README.md.
 """
 
 from __future__ import annotations
@@ -187,7 +188,7 @@ def ours(folder: Path, updates: int) -> Cost:
 
 
 def trainer(folder: Path, updates: int) -> Cost:
-    """Transformers' Trainer on the same rows, biases alone: its own loss, of all logits."""
+    """Transformers' Trainer on a row for each answer, biases alone: its own loss, of all logits."""
     import torch
     from datasets import Dataset
     from transformers import (

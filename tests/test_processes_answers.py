@@ -84,16 +84,17 @@ def noted(place: Path, rank: str) -> dict[str, str]:
 
 def write_down() -> None:
     """Note what this process writes itself."""
-    from beftkit.objectives import generation
+    from beftkit.objectives.generation import Generation
 
-    plain, found = generation.written, dict[str, str]()
+    plain, found = Generation.evaluated, dict[str, str]()
     note = Path(f"written{os.environ.get('RANK', '')}.json")
 
-    def written(model: Any, inputs: Any, tokenizer: Any) -> list[str]:
-        texts = plain(model, inputs, tokenizer)
-        prompts = tokenizer.batch_decode(inputs["prompt_input_ids"], skip_special_tokens=True)
+    def evaluated(self: Any, model: Any, batch: Any) -> Any:
+        losses, texts = plain(self, model, batch)
+        ids = batch.inputs["prompt_input_ids"]
+        prompts = batch.tokenizer.batch_decode(ids, skip_special_tokens=True)
         found.update(zip(prompts, texts, strict=True))
         note.write_text(json.dumps(found))
-        return texts
+        return losses, texts
 
-    generation.written = written  # type: ignore[assignment]
+    Generation.evaluated = evaluated  # type: ignore[method-assign]
