@@ -246,10 +246,14 @@ def test_an_evaluation_reads_each_prompt_once(family: str, tokenizer: Any) -> No
 
 def test_rows_that_are_not_their_prompts_and_answers_are_read_by_themselves(tokenizer: Any) -> None:
     network = model("llama", tokenizer)
-    cut = encoded(tokenizer, 58)  # prompts are cut, rows are not
+    # Prompts are cut, rows are not; without a start token they still end alike.
+    cut, bare = encoded(tokenizer, 58), wrapped(byte_level(questions(100, 5)))
+    ends_alike = replace(encoded(bare, 58), tokenizer=tokenizer)
     other = encoded(tokenizer)
     other.ids[1] = 40  # a token of the first row's prompt, as where one lies over the border
-    for found, some in ((cut, torch.arange(4)), (other, torch.arange(2))):
+    for found, some in (
+        (cut, torch.arange(4)), (ends_alike, torch.arange(4)), (other, torch.arange(2)),
+    ):  # fmt: skip
         batch = found.batch(some)
         with torch.inference_mode():
             wanted = OBJECTIVE.losses(network, batch)[0], OBJECTIVE.outputs(network, batch)
