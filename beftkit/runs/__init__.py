@@ -8,11 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from beftkit.runs.averaging import AverageResult as AverageResult
+    from beftkit.runs.averaging import average as average
     from beftkit.runs.evaluating import EvaluationResult as EvaluationResult
     from beftkit.runs.evaluating import evaluate as evaluate
     from beftkit.runs.evaluating import evaluate_with as evaluate_with
     from beftkit.runs.exporting import ExportResult as ExportResult
     from beftkit.runs.exporting import export as export
+    from beftkit.runs.extracting import ExtractResult as ExtractResult
+    from beftkit.runs.extracting import extract as extract
     from beftkit.runs.measuring import fisher as fisher
     from beftkit.runs.measuring import fisher_all as fisher_all
     from beftkit.runs.measuring import fisher_with as fisher_with
@@ -32,17 +36,21 @@ if TYPE_CHECKING:
     from beftkit.runs.training import train_with as train_with
 
 _HOMES = {
+    "AverageResult": "averaging",
     "EvaluationResult": "evaluating",
     "ExportResult": "exporting",
+    "ExtractResult": "extracting",
     "FisherPlan": "planning",
     "MergeResult": "merge_result",
     "PredictionResult": "predicting",
     "Predictor": "predictor",
     "RunPlan": "planning",
     "Timing": "timing",
+    "average": "averaging",
     "evaluate": "evaluating",
     "evaluate_with": "evaluating",
     "export": "exporting",
+    "extract": "extracting",
     "fisher": "measuring",
     "fisher_all": "measuring",
     "fisher_with": "measuring",
@@ -56,17 +64,21 @@ _HOMES = {
     "train_with": "training",
 }
 __all__ = [
+    "AverageResult",
     "EvaluationResult",
     "ExportResult",
+    "ExtractResult",
     "FisherPlan",
     "MergeResult",
     "PredictionResult",
     "Predictor",
     "RunPlan",
     "Timing",
+    "average",
     "evaluate",
     "evaluate_with",
     "export",
+    "extract",
     "fisher",
     "fisher_all",
     "fisher_with",

@@ -165,6 +165,8 @@ class GroupResult(Shown):
         baseline: the metric of a constant prediction, and ``baseline_is`` its name; None and empty
             where not known.
         verdict: what the metrics say of the target; None without verification.
+        method: whose target counts: the projection ratio's, but Fisher's where a candidate was
+            added and so was zero.
     """
 
     regime: str
@@ -182,6 +184,12 @@ class GroupResult(Shown):
     baseline: float | None = None
     baseline_is: str = ""
     verdict: Verdict | None = None
+    method: str = "projection"
+
+    @property
+    def leading(self) -> MethodMean:
+        """What the method says whose target counts."""
+        return self.methods.get(self.method) or self.projection
 
     @property
     def projection(self) -> MethodMean:
@@ -254,8 +262,16 @@ class Selection(Shown):
 
     @property
     def target(self) -> str | None:
-        """The projection ratio's choice, whatever verification says; see ``recommended``."""
-        return self.targets.get("projection")
+        """The choice by score, whatever verification says; see ``recommended``.
+
+        It is the projection ratio's, but Fisher's where a candidate was added and so was zero.
+        """
+        return self.targets.get(self.method)
+
+    @property
+    def method(self) -> str:
+        """Whose choice ``target`` is: ``projection`` or ``fisher``."""
+        return self.groups[0].method if self.groups else "projection"
 
     def in_short(self) -> dict[str, Any]:
         """What its line says."""
@@ -268,19 +284,19 @@ class Selection(Shown):
 
         Metrics outrank scores: it is the bias that most verified groups recommend, the first where
         they are even, there where it reached the best metric. Without verification it is the first
-        group with the projection ratio's target. None where there is nothing to recommend.
+        group with the score's target. None where there is nothing to recommend.
         """
         if any(group.verdict for group in self.groups):
             sign = 1.0 if self.higher_is_better else -1.0
             told = [(g.verdict.recommended if g.verdict else None, g) for g in self.groups]
             reached = [(bias, sign * (g.reached(bias) or 0.0) if bias else 0.0) for bias, g in told]
             return best_place(reached)
-        where = [n for n, group in enumerate(self.groups) if group.projection.target == self.target]
+        where = [n for n, group in enumerate(self.groups) if group.leading.target == self.target]
         return where[0] if where and self.target else None
 
     @property
     def recommended(self) -> str | None:
-        """The bias to train: verification's answer, without it the projection ratio's target."""
+        """The bias to train: verification's answer, without it the score's target."""
         if self.place is None:
             return None
         group = self.groups[self.place]
