@@ -63,7 +63,7 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
     ),
     "merge": (
         "beftkit merge HuggingFaceTB/SmolLM2-135M runs/chats -o merged",
-        "beftkit merge ~/models/llama owner/adapter --link -o merged --overwrite",
+        "beftkit merge models/llama owner/adapter --link -o merged --overwrite",
         "docs/using.md",
     ),
     "report": (
