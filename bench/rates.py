@@ -222,7 +222,7 @@ def probe(cell: Cell, how: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict
             "layers": json.dumps(one.layers),
             **settled,
         }
-        for method, table in result.methods.items()
+        for method, table in {**result.methods, **result.free}.items()
         for role, one in table.roles.items()
     ]
     return figures, rows

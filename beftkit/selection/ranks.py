@@ -11,6 +11,9 @@ from beftkit.selection.certainty import Margin
 from beftkit.shown import Shown
 
 METHODS = ("projection", "magnitude", "fisher")
+ADAM, NORM, ALWAYS = "adam", "norm", "always-v"
+#: methods that cost no more than the probe, or nothing (`beftkit.selection.free`)
+FREE = (ADAM, NORM, ALWAYS)
 
 
 @dataclass(frozen=True)

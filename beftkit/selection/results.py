@@ -10,6 +10,7 @@ from beftkit.files import from_plain, headed, plain_of
 from beftkit.selection.cells import Cell
 from beftkit.selection.certainty import Settled
 from beftkit.selection.ranks import MethodMean, MethodTable
+from beftkit.selection.regret import Regret
 from beftkit.selection.verdicts import Verdict, best_place
 from beftkit.shown import Shown
 
@@ -121,6 +122,7 @@ class CellResult(Shown):
         track: role -> (update, score), ..., at most some hundred points.
         failed: what failed -> in one line, why.
         notes: what a reader should know.
+        free: method that costs nothing more -> its table; empty in files of before there were any.
     """
 
     cell: Cell
@@ -132,6 +134,7 @@ class CellResult(Shown):
     track: Mapping[str, tuple[tuple[int, float | None], ...]] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    free: Mapping[str, MethodTable] = field(default_factory=dict)
 
     def in_short(self) -> dict[str, Any]:
         """What its line says."""
@@ -165,6 +168,7 @@ class GroupResult(Shown):
         baseline: the metric of a constant prediction, and ``baseline_is`` its name; None and empty
             where not known.
         verdict: what the metrics say of the target; None without verification.
+        free: method that costs nothing more -> means over the seeds.
     """
 
     regime: str
@@ -182,6 +186,7 @@ class GroupResult(Shown):
     baseline: float | None = None
     baseline_is: str = ""
     verdict: Verdict | None = None
+    free: Mapping[str, MethodMean] = field(default_factory=dict)
 
     @property
     def projection(self) -> MethodMean:
@@ -190,7 +195,8 @@ class GroupResult(Shown):
 
     def target(self, method: str) -> str | None:
         """A method's choice; None where it has none, or was not asked."""
-        return self.methods[method].target if method in self.methods else None
+        table = self.methods.get(method) or self.free.get(method)
+        return table.target if table else None
 
     def reached(self, bias: str) -> float | None:
         """The best metric of a bias trained alone; None where it is not known."""
@@ -237,6 +243,7 @@ class Selection(Shown):
         family: the model's architecture.
         total: its scalars.
         notes: what a reader should know.
+        regret: method -> what its picks cost, over all cells; empty without verification.
     """
 
     model: str
@@ -251,6 +258,7 @@ class Selection(Shown):
     family: str
     total: int
     notes: tuple[str, ...] = ()
+    regret: Mapping[str, Regret] = field(default_factory=dict)
 
     @property
     def target(self) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from beftkit.scores import best_first, contenders, unmeasured
 from beftkit.selection.certainty import Settled, kendall_tau, margin
-from beftkit.selection.ranks import METHODS, MethodMean, MethodTable, RoleMean
+from beftkit.selection.ranks import ALWAYS, FREE, METHODS, MethodMean, MethodTable, RoleMean
 from beftkit.selection.results import CellResult, GroupResult, Selection, Tau, Verified, Winner
 from beftkit.selection.verdicts import Verdict, judge
 from beftkit.settings.select import SelectSettings
@@ -59,7 +59,9 @@ def _group(
     seeds = tuple(cell.cell.seed for cell in cells)
     gap = None if v is None or q is None else v - q
     proof = verified, tau, Winner(_winner(best), _winner(last))
-    group = GroupResult(*what, seeds, cells[0].examples, methods, gap, when, *proof)
+    free = {name: [c.free[name] for c in cells if name in c.free] for name in FREE}
+    freely = {name: _method(name, some, settings) for name, some in free.items() if some}
+    group = GroupResult(*what, seeds, cells[0].examples, methods, gap, when, *proof, free=freely)
     if not verified or metric is None:
         return group
     baseline, name = _baseline(cells, metric)
@@ -98,7 +100,7 @@ def _verdict(
     held: dict[str, list[bool]] = {}
     for cell in cells:
         for bias, run in cell.runs.items():
-            values = _metric(run.best, metric), _metric(run.standard_errors, metric)
+            values = metric_of(run.best, metric), metric_of(run.standard_errors, metric)
             alone.setdefault(bias, {})[cell.cell.seed] = values
             held.setdefault(bias, []).append(run.stayed)
     names = [bias for bias in ("none", *candidates, "all") if bias in held]
@@ -109,7 +111,7 @@ def _verdict(
 def _baseline(cells: Sequence[CellResult], metric: str) -> tuple[float | None, str]:
     """What a constant prediction gets on the validation examples, the same in all runs."""
     runs = [run for cell in cells for run in cell.runs.values() if run.baseline_is]
-    return (_metric(runs[0].baselines, metric), runs[0].baseline_is) if runs else (None, "")
+    return (metric_of(runs[0].baselines, metric), runs[0].baseline_is) if runs else (None, "")
 
 
 def _winner(signed: Mapping[str, float | None]) -> str | None:
@@ -132,11 +134,14 @@ def _mean(values: Sequence[float | None]) -> tuple[float | None, float | None]:
 
 def _method(method: str, tables: Sequence[MethodTable], settings: SelectSettings) -> MethodMean:
     """Mean scores over seeds, ranked anew; the target, and by how much it leads."""
+    if method == ALWAYS:
+        return MethodMean(tables[0].target, None, {})
     first = tables[0].roles
     means = {role: _mean([table.roles[role].score for table in tables]) for role in first}
     scores = {role: mean for role, (mean, _) in means.items()}
     inert = {role: one.inert for role, one in first.items()}
-    empty = unmeasured(method, {role: one.norm_pre for role, one in first.items()})
+    norms = {role: one.norm_pre for role, one in first.items()}
+    empty = unmeasured(method, norms) if method in METHODS else frozenset()
     roles = {}
     for rank, role in enumerate(best_first(scores, inert, empty), start=1):
         one, (mean, deviation) = first[role], means[role]
@@ -166,18 +171,18 @@ def _verified(
         if runs:
             result[bias] = Verified(
                 len(runs),
-                *_mean([_metric(run.best, metric) for run in runs]),
-                *_mean([_metric(run.last, metric) for run in runs]),
+                *_mean([metric_of(run.best, metric) for run in runs]),
+                *_mean([metric_of(run.last, metric) for run in runs]),
                 percent=fmean(run.percent for run in runs),
                 train_seconds=fmean(run.train_seconds for run in runs),
                 scalars=fmean(run.scalars for run in runs),
-                standard_error=_mean([_metric(run.standard_errors, metric) for run in runs])[0],
+                standard_error=_mean([metric_of(run.standard_errors, metric) for run in runs])[0],
                 stayed=sum(run.stayed for run in runs),
             )
     return result
 
 
-def _metric(metrics: Mapping[str, float | None], metric: str) -> float | None:
+def metric_of(metrics: Mapping[str, float | None], metric: str) -> float | None:
     """A run's metric; of two validation splits (MNLI) the first's."""
     if metric in metrics:
         return metrics[metric]

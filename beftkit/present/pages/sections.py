@@ -10,6 +10,7 @@ from beftkit.present.pages.comparing import carried
 from beftkit.present.pages.detail import detail, origin
 from beftkit.present.pages.rows import percent
 from beftkit.present.pages.selections import Folder
+from beftkit.present.regrets import regret_table, regret_words
 from beftkit.present.selection import TITLES, advice
 from beftkit.present.verdicts import best_words, verdict_word
 from beftkit.present.words import fixed, number
@@ -138,6 +139,10 @@ def _proofs(folders: Sequence[Folder]) -> Iterator[Table]:
         row += [best_words(group), fixed(percent(one.found, group)), *taus]
         body.append(row)
     yield Table(columns, body, title=_PROOFS)
+    for one in folders:
+        if one.found.regret:
+            title = f"{one.label}: {regret_words(one.found.metric)}"
+            yield regret_table(one.found.regret, one.found.cells, title)
 
 
 def _best(group: GroupResult) -> str | None:
