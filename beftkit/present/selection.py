@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beftkit.present.commands import next_command
 from beftkit.present.document import Block, Column, Command, Document, Lines, Table, numbers, texts
+from beftkit.present.rates import at_own_rates, rates_blocks, unlooked_words
 from beftkit.present.regrets import NAMES, free_words, regret_table, regret_words
 from beftkit.present.verdicts import best_words, score_words, stayed_words, verified_words
 from beftkit.present.words import count, fixed, marks, noted, number
@@ -35,6 +36,7 @@ def selection_document(found: Selection) -> Document:
         blocks += group_blocks(found, group)
     if len(found.groups) > 1:
         blocks += [Lines(["targets over the grid:"]), _grid_table(found)]
+    blocks += rates_blocks(found)
     if found.regret:
         blocks.append(Lines([f"{regret_words(found.metric)}:"]))
         blocks.append(regret_table(found.regret, found.cells))
@@ -191,7 +193,8 @@ def advice(found: Selection) -> Advice:
     """Which bias, by how much, what it costs, what to run next."""
     bias, place = found.recommended, found.place
     if bias is None or place is None:
-        judged = [(group, group.verdict) for group in found.groups if group.verdict]
+        groups = [at_own_rates(found, one) for one in found.rates] or found.groups
+        judged = [(group, group.verdict) for group in groups if group.verdict]
         if not judged:
             return Advice(["No candidate can be the target; nothing to train."], None)
         lines = []
@@ -200,9 +203,12 @@ def advice(found: Selection) -> Advice:
             first, *rest = verified_words(found, group, verdict)
             lines += [f"{where}{first}", *(rest if len(judged) == 1 else [])]
         return Advice(lines, None)
-    group = found.groups[place]
+    group = at_own_rates(found, found.across) if found.across else found.groups[place]
     if group.verdict:
         lines = verified_words(found, group, group.verdict)
+        own = ", each bias at its own best rate" if found.across else ""
+        lines[0] = f"{lines[0][:-1]}{own}."
+        lines += unlooked_words(found)
     else:
         lines = score_words(found, group)
         lines.append("Not verified: with --verify each candidate is trained alone.")

@@ -21,7 +21,6 @@ from beftkit.runs.locks import occupied
 from beftkit.runs.prepare import prepare
 from beftkit.runs.results import TrainResult
 from beftkit.selection.cells import PROBE, Cell, biases_to_verify, grid, run_settings
-from beftkit.selection.comparing import compared
 from beftkit.selection.free import free_methods
 from beftkit.selection.methods import (
     change_methods,
@@ -325,9 +324,7 @@ class _Journey:
             notes["the projection ratio's target differs over the grid"] = None
         what = first.model, self.data.name, metric, higher, self.settings.candidates
         found = overall_targets(groups), groups, tuple(results)
-        told = tuple(notes)
-        selection = Selection(*what, *found, self.given, probe.family, probe.total, told)
-        return compared(selection)
+        return Selection(*what, *found, self.given, probe.family, probe.total, tuple(notes))
 
 
 def _done(former: CellResult, biases: Sequence[str]) -> bool:

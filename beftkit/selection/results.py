@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from beftkit.files import from_plain, headed, plain_of
 from beftkit.selection.cells import Cell
 from beftkit.selection.certainty import Settled
 from beftkit.selection.ranks import MethodMean, MethodTable
+from beftkit.selection.rates import AcrossRates
 from beftkit.selection.regret import Regret
 from beftkit.selection.verdicts import Verdict, best_place
 from beftkit.shown import Shown
@@ -243,7 +245,6 @@ class Selection(Shown):
         family: the model's architecture.
         total: its scalars.
         notes: what a reader should know.
-        regret: method -> what its picks cost, over all cells; empty without verification.
     """
 
     model: str
@@ -258,7 +259,6 @@ class Selection(Shown):
     family: str
     total: int
     notes: tuple[str, ...] = ()
-    regret: Mapping[str, Regret] = field(default_factory=dict)
 
     @property
     def target(self) -> str | None:
@@ -270,14 +270,36 @@ class Selection(Shown):
         what = plain_of(self, "target targets model task family")
         return what | {"groups": len(self.groups), "cells": len(self.cells)}
 
+    @cached_property
+    def regret(self) -> Mapping[str, Regret]:
+        """Method -> what its picks cost, over all cells; empty without verification."""
+        from beftkit.selection.comparing import regrets  # which needs the classes here
+
+        return regrets(self)
+
+    @cached_property
+    def rates(self) -> tuple[AcrossRates, ...]:
+        """Each bias at its own best rate, for each place that was verified at several rates."""
+        from beftkit.selection.comparing import across_rates
+
+        return across_rates(self)
+
     @property
     def place(self) -> int | None:
         """Which group ``recommended`` is taken from.
 
         Metrics outrank scores: it is the bias that most verified groups recommend, the first where
-        they are even, there where it reached the best metric. Without verification it is the first
-        group with the projection ratio's target. None where there is nothing to recommend.
+        they are even, there where it reached the best metric; over several learning rates each bias
+        counts at its own best one. Without verification it is the first group with the projection
+        ratio's target. None where there is nothing to recommend.
         """
+        if self.rates:
+            at = self.across
+            bias = at.verdict.recommended if at else None
+            if at is None or bias is None:
+                return None
+            here = at.regime, at.train_size, at.own[bias].lr, at.epochs
+            return [(g.regime, g.train_size, g.lr, g.epochs) for g in self.groups].index(here)
         if any(group.verdict for group in self.groups):
             sign = 1.0 if self.higher_is_better else -1.0
             told = [(g.verdict.recommended if g.verdict else None, g) for g in self.groups]
@@ -287,18 +309,30 @@ class Selection(Shown):
         return where[0] if where and self.target else None
 
     @property
+    def across(self) -> AcrossRates | None:
+        """Of ``rates`` the one whose verdict counts: the first, if none recommends anything."""
+        sign = 1.0 if self.higher_is_better else -1.0
+        told = [(one.verdict.recommended, one) for one in self.rates]
+        at = best_place([(b, sign * one.own[b].value if b else 0.0) for b, one in told])
+        return self.rates[at or 0] if self.rates else None
+
+    @property
     def recommended(self) -> str | None:
         """The bias to train: verification's answer, without it the projection ratio's target."""
         if self.place is None:
             return None
+        if self.across is not None:
+            return self.across.verdict.recommended
         group = self.groups[self.place]
         return group.verdict.recommended if group.verdict else self.target
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of ``beftkit select --format json`` and ``select.json``."""
         groups = tuple(group.to_dict() for group in self.groups)
-        more = {"groups": groups, "recommended": self.recommended}
-        return headed({**asdict(self), **more})
+        regret = {name: asdict(one) for name, one in self.regret.items()}
+        rates = [{**asdict(one), "depends": one.depends} for one in self.rates]
+        more = {"groups": groups, "regret": regret, "rates": rates}
+        return headed({**asdict(self), **more, "recommended": self.recommended})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Selection:

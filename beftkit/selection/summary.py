@@ -96,16 +96,26 @@ def _verdict(
     ranked = [role for role in projection.roles if role in candidates]
     ranked += [role for role in candidates if role not in ranked]
     ranked = [role for role in ranked if role not in inert]
-    alone: dict[str, dict[int, tuple[float | None, float | None]]] = {}
+    alone = alone_of(cells, metric)
     held: dict[str, list[bool]] = {}
     for cell in cells:
         for bias, run in cell.runs.items():
-            values = metric_of(run.best, metric), metric_of(run.standard_errors, metric)
-            alone.setdefault(bias, {})[cell.cell.seed] = values
             held.setdefault(bias, []).append(run.stayed)
     names = [bias for bias in ("none", *candidates, "all") if bias in held]
     stayed = [bias for bias in names if all(held[bias])]
     return judge(alone, ranked, projection.target, higher=higher, stayed=stayed)
+
+
+def alone_of(
+    cells: Sequence[CellResult], metric: str
+) -> dict[str, dict[int, tuple[float | None, float | None]]]:
+    """Bias -> seed -> its metric alone, and one standard error of that."""
+    found: dict[str, dict[int, tuple[float | None, float | None]]] = {}
+    for cell in cells:
+        for bias, run in cell.runs.items():
+            values = metric_of(run.best, metric), metric_of(run.standard_errors, metric)
+            found.setdefault(bias, {})[cell.cell.seed] = values
+    return found
 
 
 def _baseline(cells: Sequence[CellResult], metric: str) -> tuple[float | None, str]:
