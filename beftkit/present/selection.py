@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beftkit.present.commands import next_command
 from beftkit.present.document import Block, Column, Command, Document, Lines, Table, numbers, texts
+from beftkit.present.noise import noise_words
 from beftkit.present.rates import at_own_rates, rates_blocks, unlooked_words
 from beftkit.present.regrets import NAMES, free_words, regret_table, regret_words
 from beftkit.present.verdicts import best_words, score_words, stayed_words, verified_words
@@ -61,7 +62,7 @@ def group_blocks(found: Selection, group: GroupResult) -> list[Block]:
     target, margin = group.projection.target, group.projection.margin
     said = [margin_words(target, margin)] if margin else []
     said += [settled_words(group.settled)] if group.settled else []
-    said += free_words(group)
+    said += [*noise_words(group, found.candidates), *free_words(group)]
     if said:
         blocks.append(Lines(said, tight=not margin))
     if group.verified:

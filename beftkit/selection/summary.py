@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from statistics import fmean, stdev
 from typing import Any
 
@@ -156,12 +157,21 @@ def _method(method: str, tables: Sequence[MethodTable], settings: SelectSettings
     for rank, role in enumerate(best_first(scores, inert, empty), start=1):
         one, (mean, deviation) = first[role], means[role]
         what = mean, deviation, one.inert, one.width, one.norm_pre
-        roles[role] = RoleMean(*what, None if mean is None else rank)
+        floor = _floor([table.roles[role].score for table in tables])
+        roles[role] = RoleMean(*what, None if mean is None else rank, floor)
     moved = [role for role in roles if role in settings.candidates and scores[role]]
     can = contenders(moved, scores, inert, settings.allow_inert, empty)
     layers = [_layers(tables, role) for role in can[:2]]
     lead = margin(can[1], *layers) if len(can) > 1 else None
     return MethodMean(can[0] if can else None, lead, roles)
+
+
+def _floor(scores: Sequence[float | None]) -> float | None:
+    """Mean distance between two seeds' scores; None of one seed, or where one has no score."""
+    known = [score for score in scores if score is not None]
+    if len(known) < max(2, len(scores)):
+        return None
+    return fmean(abs(one - other) for one, other in combinations(known, 2))
 
 
 def _layers(tables: Sequence[MethodTable], role: str) -> list[list[float]]:
