@@ -74,6 +74,10 @@ OPTIONS = {
     "report": """
         output quiet title
     """,
+    "paper": """
+        batch-size cells data-dir device dry-run epochs eval-steps format model output part
+        precision quiet seed seeds time train-size validation-size
+    """,
 }
 
 

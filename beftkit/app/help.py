@@ -66,6 +66,11 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "beftkit report select-rte select-cb --title 'Two tasks' -o report.md",
         "docs/selecting.md",
     ),
+    "paper": (
+        "beftkit paper table2 -o paper",
+        "beftkit paper table1 --cells 'sst2-low-*' --seeds 0,1,2 --part 1/4 -o paper",
+        "docs/paper.md",
+    ),
 }
 _NARROWEST, _WIDEST, _NAMES = 60, 120, 30
 #: what stays together: a default, and what is offered for one
