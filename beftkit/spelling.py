@@ -53,6 +53,7 @@ OF_OTHERS: Mapping[str, tuple[str, ...]] = {
     "test_file": ("validation_file",),
     "text": ("text_columns",),
     "text_column": ("text_columns",),
+    "tf32": ("precision=tf32",),
     "tokenizer_name": ("tokenizer",),
     "torch_dtype": ("dtype",),
     "use_cpu": ("device=cpu",),

@@ -1,11 +1,13 @@
 """Time the Triton kernels against the obvious ways, and against a copy in device memory.
 
     python bench/gpu_kernels.py
+    python bench/gpu_kernels.py --configs
 
-Needs a CUDA or ROCm device; under 8 minutes. Before a way is timed it has to give the reference's
-result, in this process. Rows go to bench/results/, a table to the terminal. The cache of the device
-is flushed before each run. What counts as moved is every input, once; `fraction` is that per second
-over what a copy of 1 GiB moves (read and written) in the same process.
+Needs a CUDA or ROCm device; under 5 minutes, and 2 with --configs, which compares ways through
+the data that the kernels could take (kernel_configs.py). Before a way is timed it has to give the
+reference's result, in this process. Rows go to bench/results/, a table to the terminal. The cache
+of the device is flushed before each run. What counts as moved is every input, once; `fraction` is
+that per second over what a copy of 1 GiB moves (read and written) in the same process.
 """
 
 from __future__ import annotations
@@ -24,12 +26,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results"
 sys.path[:0] = [str(ROOT / "kernels"), str(ROOT)]
 
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from beftkit_kernels import Pairs, example_square_sums, pack, reference  # noqa: E402
+from beftkit_kernels import (  # noqa: E402
+    Pairs,
+    SquareSums,
+    example_square_sums,
+    pack,
+    reference,
+)
 
 #: widths of biases: of one model, and of many checkpoints of it
 BERT = [768] * 36
@@ -41,7 +50,7 @@ LISTS = {
     "1536 x 8192": [8192] * 1536,
     "4096 x BERT-base q k v": BERT * 4096,
 }
-GRADIENTS = [(rows, tokens) for rows in (8, 32, 128) for tokens in (32, 128, 512)]
+GRADIENTS = [(8, 32), (32, 128), (128, 128), (128, 512)]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FIELDS = (
     "kernel", "case", "vectors", "shape", "dtype", "way", "p20_ms", "p50_ms", "p80_ms", "runs",
@@ -49,7 +58,9 @@ FIELDS = (
     "commit", "command", "date",
 )  # fmt: skip
 #: seconds: a way that takes longer is run once; after so many no further case is begun
-SLOW, BUDGET = 2.0, 420.0
+SLOW, BUDGET = 0.1, 270.0
+#: most vectors of ways that go through them one by one in Python: 0.2 ms each
+LOOPED = 2400
 #: relative; the ways differ in the order of float64 sums, and (b) cancels
 TOLERANCE = 1e-9
 Way = Callable[[], Tensor]
@@ -99,13 +110,18 @@ def list_case(name: str, dtype: str) -> Case:
     out = torch.empty((len(widths), 6), dtype=torch.float64, device="cuda")
     matrices = rows(pre), rows(post)
     compiled = torch.compile(terms, dynamic=False)
+    python = {
+        "a: loop": lambda: reference.projection_stats(pre, post),
+        "b: foreach": lambda: foreach_terms(pre, post),
+    }
+    # What judges: the loop, or else the batched expression, which `judge` holds to it.
+    batched = {"batched, float64": lambda: terms(*matrices)}
     return Case(
         "projection_stats", name, len(widths),
         f"[{widths[0]}]" if len(set(widths)) == 1 else "ragged",
         dtype, 2 * values.itemsize * sum(widths),
         {
-            "a: loop": lambda: reference.projection_stats(pre, post),
-            "b: foreach": lambda: foreach_terms(pre, post),
+            **(python if len(widths) <= LOOPED else batched),
             "c: torch.compile": lambda: compiled(*matrices),
             "ours, scattered": lambda: scattered.stats(out=out),
             "ours, packed": lambda: packed.stats(out=out),
@@ -136,6 +152,7 @@ def gradient_case(batch: int, tokens: int, dtype: str) -> Case:
     stacked = torch.empty(shape, dtype=DTYPES[dtype], device="cuda").normal_(generator=generator)
     grads = list(stacked)
     compiled = torch.compile(squares, dynamic=False)
+    prepared = SquareSums(grads)
     return Case(
         "example_square_sum", f"B {batch}, T {tokens}", 36, str(list(shape[1:])), dtype,
         stacked.nbytes,
@@ -144,6 +161,7 @@ def gradient_case(batch: int, tokens: int, dtype: str) -> Case:
             "b: foreach": lambda: foreach_squares(grads),
             "c: torch.compile": lambda: compiled(stacked),
             "ours": lambda: torch.stack([one.total for one in example_square_sums(grads)]),
+            "ours, prepared": lambda: torch.stack([one.total for one in prepared.run(grads)]),
         },
     )  # fmt: skip
 
@@ -168,12 +186,12 @@ def judge() -> None:
     same("the loop", loop_squares([grad])[0], reference.example_square_sum(grad)[0])
 
 
-def same(way: str, found: Tensor, wanted: Tensor) -> None:
+def same(way: str, found: Tensor, wanted: Tensor, tolerance: float = TOLERANCE) -> None:
     """No speed without correctness: stop at the first column that is off."""
     found, wanted = found.reshape(len(found), -1), wanted.reshape(len(wanted), -1)
     size = wanted.square().mean(0).sqrt()
     error = (found - wanted).square().mean(0).sqrt()
-    if not bool((error <= TOLERANCE * size).all()):
+    if not bool((error <= tolerance * size).all()):
         raise SystemExit(f"{way} is wrong by {(error / size).tolist()}; nothing is reported")
 
 
@@ -254,9 +272,19 @@ def main() -> None:
         raise SystemExit("gpu_kernels needs a CUDA or ROCm device; there is none, nothing timed")
     begin = time.perf_counter()
     judge()
-    copy, where = copy_speed(), surroundings()
+    where = surroundings()
     slug = re.sub(r"\W+", "-", where["gpu"].lower()).strip("-")
-    target = ROOT / "bench" / "results" / f"gpu_kernels-{slug}.csv"
+    if "--configs" in sys.argv[1:]:
+        # Under its own name, so that the module is not executed a second time.
+        sys.modules["gpu_kernels"] = sys.modules[__name__]
+        from kernel_configs import compare
+
+        with (RESULTS / f"kernel_configs-{slug}.csv").open("w", newline="") as file:
+            print(where)
+            compare(where, file)
+        return
+    copy = copy_speed()
+    target = RESULTS / f"gpu_kernels-{slug}.csv"
     print(f"{where}\ncopy: {copy:.0f} GB/s\n")
     print("| kernel | case | dtype | MB | way | p50 ms | GB/s | of copy |")
     print("|---|---|---|---|---|---|---|---|")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 BATCH, SEED = 16, 0
 #: tokens of SST-2's sentences, [CLS] and [SEP] included, at these percentiles of train and dev
@@ -31,11 +32,12 @@ def sst2(data: Path | None, split: str, count: int) -> list[tuple[str, str]]:
     return [(" ".join(WORDS[i] for i in row), str(random.integers(2))) for row in words]
 
 
-def write_model(folder: Path, tokenizer: Path | None = None) -> None:
+def write_model(folder: Path, tokenizer: Path | None = None, *, config: Any = None) -> None:
     """BERT-base, drawn; its tokenizer is bert-base-uncased's, where there is one, or word by word.
 
     Args:
         tokenizer: a folder that has one with BERT's vocabulary.
+        config: another geometry than BERT-base's.
     """
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertTokenizer
@@ -43,7 +45,7 @@ def write_model(folder: Path, tokenizer: Path | None = None) -> None:
 
     logging.disable_progress_bar()
     torch.manual_seed(SEED)
-    BertForSequenceClassification(BertConfig()).save_pretrained(folder)
+    BertForSequenceClassification(config or BertConfig()).save_pretrained(folder)
     if tokenizer is not None:
         maker = AutoTokenizer.from_pretrained(tokenizer)
     else:

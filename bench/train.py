@@ -87,6 +87,12 @@ class Stopwatch:
     def advanced(self, steps: int) -> None:
         """Nothing."""
 
+    def inside(self, title: str, done: int, steps: int) -> None:
+        """Nothing."""
+
+    def reached(self, run: int, runs: int, behind: int, steps: int) -> None:
+        """Nothing."""
+
     def logged(self, record: Mapping[str, Any]) -> None:
         """Of training or of evaluation; the latter follows at once."""
         now = Cost.now()

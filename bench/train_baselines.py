@@ -37,11 +37,15 @@ class Cost(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """What a contestant spent from the first update on, and how well its model does."""
+    """What a contestant spent from the first update on, and how well its model does.
+
+    ``epochs``: wall seconds of each, evaluation included; and of each evaluation.
+    """
 
     total: Cost
     evaluation: Cost
     accuracy: float | None
+    epochs: tuple[tuple[float, float], ...] = ()
 
 
 def read(folder: Path, split: str) -> tuple[list[str], list[int]]:
@@ -120,23 +124,23 @@ def recipe(folder: Path) -> Figures:
     return Figures(end - begin, end - trained, accuracy)
 
 
-def trainer(folder: Path) -> Figures:
+def trainer(folder: Path, **how: Any) -> Figures:
     """(b) transformers' Trainer, biases alone, rows padded to the longest of their batch."""
     model, tokenizer = load(folder)
     freeze(model)
-    return _trainer(model, tokenizer, folder)
+    return _trainer(model, tokenizer, folder, **how)
 
 
-def peft_beft(folder: Path) -> Figures:
+def peft_beft(folder: Path, **how: Any) -> Figures:
     """(c) PEFT's BEFT on the value projections, and the classifier."""
     from peft import BeftConfig, TaskType, get_peft_model
 
     model, tokenizer = load(folder)
     config = BeftConfig(task_type=TaskType.SEQ_CLS, target_modules=["value"])
-    return _trainer(get_peft_model(model, config), tokenizer, folder)
+    return _trainer(get_peft_model(model, config), tokenizer, folder, **how)
 
 
-def peft_lora(folder: Path) -> Figures:
+def peft_lora(folder: Path, **how: Any) -> Figures:
     """(c) PEFT's LoRA of rank 8 on query and value, and the classifier."""
     from peft import LoraConfig, TaskType, get_peft_model
 
@@ -144,43 +148,66 @@ def peft_lora(folder: Path) -> Figures:
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS, r=8, lora_alpha=16, target_modules=["query", "value"]
     )
-    return _trainer(get_peft_model(model, config), tokenizer, folder)
+    return _trainer(get_peft_model(model, config), tokenizer, folder, **how)
 
 
-def _trainer(model: Any, tokenizer: Any, folder: Path) -> Figures:
-    from datasets import Dataset
-    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+def _trainer(
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    epochs: int = 1,
+    seconds: float = 1e9,
+    **options: Any,
+) -> Figures:
+    """``seconds``: after so many no further epoch is begun; ``options``: of TrainingArguments."""
+    from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 
     sets = {}
     for split in ("train", "dev"):
         sentences, labels = read(folder, split)
         rows = tokenizer(sentences, truncation=True, max_length=MAX_LENGTH)
-        sets[split] = Dataset.from_dict({**rows, "labels": labels})
-    evaluation, found = Cost(0, 0), {}
+        columns = {**rows, "labels": labels}
+        sets[split] = [
+            dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+        ]
+    evaluation, found, each = Cost(0, 0), {}, []
 
     class Timed(Trainer):
         def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
-            nonlocal evaluation
+            nonlocal evaluation, since
             before = Cost.now()
             found.update(super().evaluate(*args, **options))
             evaluation += Cost.now() - before
+            now = time.perf_counter()
+            each.append((now - since, now - before.wall))
+            since = now
             return found
 
+    class Cap(TrainerCallback):
+        def on_evaluate(self, arguments: Any, state: Any, control: Any, **_: Any) -> None:
+            if time.perf_counter() - begin.wall > seconds:
+                control.should_training_stop = True
+
     arguments = TrainingArguments(
-        output_dir=str(folder / "trainer"), num_train_epochs=1, learning_rate=LR,
+        output_dir=str(folder / "trainer"), num_train_epochs=epochs, learning_rate=LR,
         per_device_train_batch_size=BATCH, per_device_eval_batch_size=BATCH, adam_epsilon=EPS,
         lr_scheduler_type="constant", eval_strategy="epoch", logging_strategy="epoch",
-        save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True, seed=SEED,
-        label_names=["labels"],
+        save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=device == "cpu",
+        seed=SEED, label_names=["labels"], **options,
     )  # fmt: skip
     job = Timed(
         model, arguments, train_dataset=sets["train"], eval_dataset=sets["dev"],
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=lambda p: {"accuracy": float((p[0].argmax(-1) == p[1]).mean())},
+        callbacks=[Cap()],
     )  # fmt: skip
     begin = Cost.now()
+    since = begin.wall
     job.train()
-    return Figures(Cost.now() - begin, evaluation, found["eval_accuracy"])
+    total = Cost.now() - begin
+    return Figures(total, evaluation, found["eval_accuracy"], tuple(each))
 
 
 def floor(folder: Path) -> Figures:

@@ -1,7 +1,9 @@
 """Compile every kernel for every GPU we know and dtype its launcher can pick; no GPU needed.
 
 A process of its own, without TRITON_INTERPRET (interpreted kernels cannot be compiled). Prints one
-JSON list; with ``--write bench/results/aot.csv`` it also writes the table that is committed.
+JSON list; with ``--write bench/results/aot.csv`` it also writes the table that is committed. With
+``--configs`` it is the configurations of bench/kernel_configs.py that are compiled, for sm_90, and
+``--write bench/results/aot_configs.csv`` goes with that.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "kernels"))
+sys.path[:0] = [str(ROOT / "kernels"), str(ROOT / "bench")]
 
 from beftkit_kernels import projection, squares  # noqa: E402
 
@@ -37,21 +39,28 @@ FIELDS = (
     "kernel",
     "dtype",
     "aligned",
+    "split",
+    "tiles",
     "target",
     "registers",
     "spills",
     "local",
     "shared",
+    "flight",
     "triton",
 )
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
-PAIRS = {"items": "*i64", "firsts": "*i64", "part": "*fp64", "counts": "*i32", "out": "*fp64"}
+PAIRS = {
+    "items": "*i64", "firsts": "*i64", "part": "*fp64", "counts": "*i32", "out": "*fp64",
+    "P": "i32",
+}  # fmt: skip
 MEANS = {"stats": "*fp64", "members": "*i64", "firsts": "*i64", "ratios": "*fp64", "means": "*fp64"}
 SQUARES = {
-    "table": "*i64", "order": "*i64", "firsts": "*i64", "counts": "*i64",
-    "sums": "*fp64", "single": "*fp64", "N": "i32", "C": "i32", "indexed": "i32", "keep": "i32",
+    "table": "*i64", "order": "*i64", "firsts": "*i64", "sums": "*fp64", "single": "*fp64",
+    "N": "i32", "C": "i32", "group": "i32", "blocks": "i32", "indexed": "i32", "keep": "i32",
 }  # fmt: skip
+TOTALS = {"sums": "*fp64", "total": "*fp64", "S": "i32", "C": "i32"}
 
 
 class Variant(NamedTuple):
@@ -62,26 +71,69 @@ class Variant(NamedTuple):
     constants: dict[str, Any]
     dtype: str
     aligned: bool
+    split: bool = False
+    tiles: tuple[Any, ...] = ()
+    warps: int = 4
+
+    @property
+    def wide(self) -> int:
+        """Loads of 128 bits of a thread at a time, where aligned."""
+        elements = {"fp32": 4, "bf16": 8, "fp16": 8}.get(self.dtype)
+        if not self.aligned:
+            return 0
+        if self.kernel is squares.square_sums_kernel:
+            return 8 if elements is None else self.tiles[2] * (self.tiles[5] == 16)
+        rows, lanes, unroll, warps = self.tiles
+        return 16 if elements is None else 2 * unroll * rows * lanes // (32 * warps)
+
+
+def pairs(dtype: Any, aligned: bool, tiles: projection.Tiles, split: bool) -> Variant:
+    """One way through pairs."""
+    built = projection.constants(dtype, aligned, tiles, split)
+    what = str(dtype or "mixed"), aligned, split, tuple(tiles), tiles.warps
+    return Variant(projection.pair_sums_kernel, PAIRS, built, *what)
+
+
+def grads(dtype: Any, aligned: bool, tiles: squares.Tiles) -> Variant:
+    """One way through gradients."""
+    built = squares.constants(dtype, aligned, tiles)
+    what = str(dtype or "mixed"), aligned, False, tuple(tiles), tiles.warps
+    return Variant(squares.square_sums_kernel, SQUARES, built, *what)
 
 
 def variants() -> Iterator[Variant]:
     """All there is to compile for one target, as the launchers put it."""
     for dtype in (*projection.DTYPES.values(), None):
         for aligned in (True, False):
-            name = str(dtype or "mixed")
-            pairs = projection.constants(dtype, aligned)
-            yield Variant(projection.pair_sums_kernel, PAIRS, pairs, name, aligned)
-            tiles = squares.constants(dtype, aligned)
-            yield Variant(squares.square_sums_kernel, SQUARES, tiles, name, aligned)
+            known = dtype is not None and aligned
+            of_size = projection.CHOICES[4 if str(dtype) == "fp32" else 2]
+            whole = {one for _, one in of_size} if known else set()
+            some = whole or {projection.tiles_for(dtype, aligned, 1, False)}
+            yield from (pairs(dtype, aligned, one, False) for one in sorted(some))
+            yield pairs(dtype, aligned, projection.tiles_for(dtype, aligned, 1, True), True)
+            yield grads(dtype, aligned, squares.tiles_for(dtype, aligned))
     lanes = {"LANES": projection.LANES}
     yield Variant(projection.role_means_kernel, MEANS, lanes, "fp64", False)
+    yield Variant(squares.totals_kernel, TOTALS, dict(squares.TOTALS), "fp64", False)
+
+
+def configurations() -> Iterator[Variant]:
+    """What bench/kernel_configs.py compares."""
+    from kernel_configs import GRADIENT, LONG, SHORT
+
+    for name, dtype in (("float32", projection.DTYPES[0]), ("bfloat16", projection.DTYPES[1])):
+        for tiles in dict.fromkeys([*SHORT[name], *LONG[name]]):
+            yield pairs(dtype, True, tiles, False)
+            if tiles.rows == 1:
+                yield pairs(dtype, True, tiles, True)
+        yield from (grads(dtype, True, one) for one in GRADIENT[name])
 
 
 def build(variant: Variant, name: str, target: GPUTarget) -> dict[str, Any]:
     """Compile for one target; what came of it."""
     signature = variant.signature | dict.fromkeys(variant.constants, "constexpr")
     source = ASTSource(fn=variant.kernel, signature=signature, constexprs=variant.constants)
-    options = {"num_warps": 128 // target.warp_size}
+    options = {"num_warps": max(1, variant.warps * 32 // target.warp_size)}
     compiled = triton.compile(source, target=target, options=options)
     nvidia = target.backend == "cuda"
     assembly = compiled.asm["ptx" if nvidia else "amdgcn"]
@@ -93,26 +145,46 @@ def build(variant: Variant, name: str, target: GPUTarget) -> dict[str, Any]:
         "kernel": variant.kernel.fn.__name__,
         "dtype": variant.dtype,
         "aligned": variant.aligned,
+        "split": variant.split,
+        "tiles": " ".join(str(int(one)) for one in variant.tiles),
         "target": name,
         **usage,
         "shared": compiled.metadata.shared,
         "triton": triton.__version__,
         "wide_loads": len(re.findall(wide, assembly)),
+        "wanted_wide": variant.wide if variant.tiles else 0,
+        "flight": in_flight(compiled.asm["cubin"]) if name == "sm_90" else "",
         "loads": data_loads(compiled.asm["ttgir"]),
         "narrow_offsets": narrow_offsets(compiled.asm["ttir"]),
-        "warps_storing": warps_storing(compiled.asm["ttgir"]),
         "atomics": re.findall(r"tt\.atomic_rmw (\w+, \w+, \w+)", compiled.asm["ttir"]),
         "barriers": len(re.findall(r"\w+\.barrier", compiled.asm["ttir"])),
     }
 
 
-def nvidia_usage(cubin: bytes) -> dict[str, int]:
-    """Registers per thread, spilled ones and local memory, from the binary."""
+def in_flight(cubin: bytes) -> int:
+    """The most 128-bit loads in a row before anything is done with what is loaded."""
+    most = running = 0
+    for line in cuobjdump(cubin, "-sass").splitlines():
+        if "LDG.E" in line and ".128" in line:
+            running += 1
+            most = max(most, running)
+        elif re.search(r"\b(?:F2F|DADD|DFMA|DMUL|FADD)\b", line):
+            running = 0
+    return most
+
+
+def cuobjdump(cubin: bytes, option: str) -> str:
+    """What NVIDIA's tool says of a binary."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [str(CUOBJDUMP), "--dump-resource-usage", file.name]
-        report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        command = [str(CUOBJDUMP), option, file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def nvidia_usage(cubin: bytes) -> dict[str, int]:
+    """Registers per thread, spilled ones and local memory, from the binary."""
+    report = cuobjdump(cubin, "--dump-resource-usage")
     found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", report)
     assert found, report
     registers, stack, local = map(int, found.groups())
@@ -144,24 +216,15 @@ def narrow_offsets(ttir: str) -> int:
     return len(re.findall(moved, ttir)) + len(re.findall(narrow, ttir))
 
 
-def warps_storing(ttgir: str) -> list[int]:
-    """How many warps take part in stores of rows of float64."""
-    layouts = re.findall(
-        r"(#\w+) = #ttg.blocked<\{sizePerThread = \[(\d+)\], threadsPerWarp = \[(\d+)\],", ttgir
-    )
-    per_warp = {name: int(each) * int(threads) for name, each, threads in layouts}
-    stores = re.findall(r"tt\.store .*tensor<(\d+)x!tt\.ptr<f64>, (#\w+)>", ttgir)
-    return sorted({-(-int(length) // per_warp[layout]) for length, layout in stores})
-
-
 def main() -> None:
     """Compile all, print JSON, write the table on request."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", type=Path, help="also write this CSV file")
+    parser.add_argument("--configs", action="store_true", help="what the benchmark compares")
     chosen = parser.parse_args()
-    rows = [
-        build(variant, name, target) for name, target in TARGETS.items() for variant in variants()
-    ]
+    targets = {"sm_90": TARGETS["sm_90"]} if chosen.configs else TARGETS
+    every = configurations if chosen.configs else variants
+    rows = [build(variant, name, target) for name, target in targets.items() for variant in every()]
     if chosen.write:
         with chosen.write.open("w", newline="") as file:
             table = csv.DictWriter(file, FIELDS, extrasaction="ignore", lineterminator="\n")

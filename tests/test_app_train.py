@@ -213,8 +213,9 @@ def test_mistakes_are_one_line(train: Train, arguments: list[str], message: str)
     [
         (["--epochs", "-1"], "--epochs -1: expected a number from 0"),
         (["--lr", "fast"], "--lr fast: expected a number"),
-        (["--precision", "fp8"], "--precision fp8: expected one of fp32, bf16, fp16"),
+        (["--precision", "fp8"], "--precision fp8: expected one of fp32, tf32, bf16, fp16"),
         (["--precision", "fp16"], "--precision fp16: needs a GPU"),
+        (["--precision", "tf32"], "--precision tf32: needs an NVIDIA GPU; use fp32 or bf16"),
         (["--task", "sst2"], "--task and --train-file were both given"),
         (["--task", "sst-2"], "--task sst-2: expected one of cola, "),
         (["--bias", "x"], "--bias x: expected roles out of q, k, v"),

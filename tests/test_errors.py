@@ -85,7 +85,7 @@ def commands() -> list[Any]:
 KNOWN = {name for command in commands() for name in long_options(command)}
 #: words that are values where they follow an option
 _VALUE = re.compile(
-    r"--[a-z][a-z-]* (?:cpu|cuda|none|all|auto|last|best|lora|beft|biases|fp32|bf16|fp16|exact"
+    r"--[a-z][a-z-]* (?:cpu|cuda|none|all|auto|last|best|lora|beft|biases|fp32|tf32|bf16|fp16|exact"
     r"|(?:b?float)\d+|magnitude|projection|[A-Z]+\b|\d)"
 )
 

@@ -24,13 +24,13 @@ def test_gradient_checkpointing(id: str, monkeypatch: pytest.MonkeyPatch) -> Non
     runs: list[int] = []
     asked: list[bool] = []
     model.get_submodule(projection).register_forward_hook(lambda *_: runs.append(1))
-    plain = beftkit_kernels.example_square_sums
 
-    def sums(*given: Any, **named: Any) -> Any:
-        asked.append(named["per_example"])
-        return plain(*given, **named)
+    class Asked(beftkit_kernels.SquareSums):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            asked.append(named["per_example"])
+            super().__init__(*given, **named)
 
-    monkeypatch.setattr(beftkit_kernels, "example_square_sums", sums)
+    monkeypatch.setattr(beftkit_kernels, "SquareSums", Asked)
     counts = []
     for again in (False, True):
         runs.clear()
@@ -59,13 +59,13 @@ def test_the_buffer_changes_launches_and_nothing_else(
     batches = classified(model)
     expected = example_squares(model, names_of(model), batches).sums
     launches = []
-    plain = beftkit_kernels.example_square_sums
 
-    def sums(grads: Any, *given: Any, **named: Any) -> Any:
-        launches.append(sum(grad.numel() * grad.element_size() for grad in grads))
-        return plain(grads, *given, **named)
+    class Launched(beftkit_kernels.SquareSums):
+        def run(self, grads: Any) -> Any:
+            launches.append(sum(grad.numel() * grad.element_size() for grad in grads))
+            return super().run(grads)
 
-    monkeypatch.setattr(beftkit_kernels, "example_square_sums", sums)
+    monkeypatch.setattr(beftkit_kernels, "SquareSums", Launched)
     found = example_squares(model, names_of(model), batches, budget=budget).sums
     assert gap(found, expected) < 1e-14
     passes = len(batches) + 1  # and the pair

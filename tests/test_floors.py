@@ -28,6 +28,7 @@ FLOORS: dict[str, int] = {
     "beftkit.checkpoints": 3,
     "beftkit.accelerator": 4,
     "beftkit.diff": 4,
+    "beftkit.graphs": 4,
     "beftkit.inspection": 4,
     "beftkit.models": 4,
     "beftkit.tasks": 4,

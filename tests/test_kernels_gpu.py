@@ -15,7 +15,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from beftkit_kernels import Pairs, Track, example_square_sum, example_square_sums, reference
+from beftkit_kernels import (
+    Pairs,
+    SquareSums,
+    Track,
+    example_square_sum,
+    example_square_sums,
+    reference,
+)
 from tests.kernels_cases import assert_close, pairs, randn
 
 pytestmark = pytest.mark.gpu
@@ -63,13 +70,50 @@ def test_one_launch() -> None:
     assert kernels_of(lambda: found.stats(out=out)) == ["pair_sums_kernel"]
 
 
-def test_one_launch_for_a_group_of_gradients() -> None:
-    grads = [randn(4, 32, 768, seed=i, device="cuda") for i in range(36)]
+def test_few_launches_for_a_group_of_gradients() -> None:
+    """One, and a small one where examples are dealt out; with them the table, in one copy."""
+    grads = [randn(4, 64, 768, seed=i, device="cuda") for i in range(36)]
     narrow = [randn(64, 32, width, seed=width, device="cuda") for width in (40, 64)]
-    for group in (grads, narrow):  # the examples of the narrow ones are dealt out
+    two = ["square_sums_kernel", "totals_kernel"]
+    for group in (grads, narrow):
         names = kernels_of(lambda group=group: example_square_sums(group))  # type: ignore[misc]
-        assert [name for name in names if "Memcpy" not in name] == ["square_sums_kernel"]
-        assert len(names) <= 2  # the table goes over in one copy
+        assert [name for name in names if "Memcpy" not in name] == two
+        assert len(names) <= 3
+        prepared = SquareSums(group)
+        assert kernels_of(lambda: prepared.run(group)) == two  # noqa: B023
+
+
+def test_prepared_gradients_in_a_graph() -> None:
+    """What is replayed reads the gradients where they lay, whatever ran in between."""
+    grads = [randn(4, 70, width, seed=width, device="cuda") for width in (64, 40)]
+    others = [randn(4, 70, width, seed=width + 1, device="cuda") for width in (64, 40)]
+    index = [0, 1, 1, 2]
+    prepared = SquareSums(grads, index, per_example=True)
+    prepared.run(others)  # compiles
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_stats()["allocation.all.allocated"]
+    with no_synchronisation():
+        prepared.run(others)
+        prepared.run(grads)
+    assert torch.cuda.memory_stats()["allocation.all.allocated"] == before
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for grad in grads:
+            grad.mul_(0.5)
+        found = prepared.run(grads)
+    for _ in range(3):
+        prepared.run(others)
+        graph.replay()
+        for grad, one in zip(grads, found, strict=True):
+            total, single = reference.example_square_sum(grad, index)
+            assert one.examples is not None
+            assert_close(one.total, total, 1e-14)
+            assert_close(one.examples, single, 1e-14)
+    with (
+        pytest.raises(ValueError, match="captured before"),
+        torch.cuda.graph(torch.cuda.CUDAGraph()),
+    ):
+        prepared.run(others)
 
 
 def test_long_vectors_many_times() -> None:

@@ -146,8 +146,8 @@ def test_split_vectors(length: int, engine: Engine, monkeypatch: pytest.MonkeyPa
     if backend == "triton":
         from beftkit_kernels import projection
 
-        monkeypatch.setattr(projection, "TILE", 128)  # 32 rows
-        monkeypatch.setattr(projection, "CHUNK", 64)
+        monkeypatch.setattr(projection, "SPLIT", projection.Tiles(1, 32, 1, 1))
+        monkeypatch.setattr(projection, "CHUNK", (64, 64))
         monkeypatch.setattr(projection, "SPLITS", 16 if length < 2000 else 1024)
     pre, post = pairs([5, length, 0, 64], device=device)
     columns_close(projection_stats(pre, post, backend=backend), pre, post, "float32")
@@ -230,6 +230,42 @@ BAD: list[tuple[Any, Any, Any, type[Exception], str]] = [
 def test_bad_input(pre: Any, post: Any, offsets: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         projection_stats(pre, post, offsets)
+
+
+#: rows, lanes, loads at a time, warps: several items a program, several of a warp, a few loads
+TILES = [(1, 128, 2, 4), (2, 32, 1, 1), (4, 32, 2, 4), (8, 32, 1, 4)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tiles", TILES, ids=str)
+def test_tiles(tiles: tuple[int, int, int, int], dtype: str, engine: Engine) -> None:
+    """However a launch goes through its vectors, ragged and with rows left over: the same sums."""
+    backend, device = engine
+    if backend != "triton":
+        pytest.skip("of the Triton kernel")
+    from beftkit_kernels import projection
+
+    lengths = [768, 3, 0, 768, 1030, 8, 700, 256, 1]
+    pre, post = pairs(lengths, device=device, pre=dtype)
+    pre[3][5] = float("nan")  # stays in its row
+    found = Pairs(pre, post, backend=backend)
+    assert found._table is not None and found._table.aligned and not found._table.split
+    found._table = projection.with_tiles(found._table, projection.Tiles(*tiles))
+    columns_close(found.stats(), pre, post, dtype)
+
+
+def test_depth_is_what_is_promised() -> None:
+    """No term of a vector up to 2^22 goes through more than 64 additions, whatever is chosen."""
+    pytest.importorskip("triton")
+    from beftkit_kernels import projection as p
+
+    for dtype in (*p.DTYPES.values(), None):
+        for aligned in (True, False):
+            for length in (1, 768, 2048, 8192, p.CHUNK[1], 2**18, 2**22):
+                split = length > p.CHUNK[1]
+                tiles = p.tiles_for(dtype, aligned, min(length, p.CHUNK[1]), split)
+                width = p.constants(dtype, aligned, tiles, split)["WIDTH"]
+                assert p.depth(length, p.CHUNK[1], tiles, width) <= 64
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="counts launches of the interpreted kernel")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from beftkit_kernels import (
     SquareSum,
+    SquareSums,
     example_square_sum,
     example_square_sums,
     reference,
@@ -55,7 +56,11 @@ def test_dtypes(dtype: str, width: int, engine: Engine) -> None:
 
 @pytest.mark.parametrize("index", [[0, 0, 0, 0, 0], [4, 3, 2, 1, 0], [1, 3, 1, 0, 3]], ids=str)
 def test_rows_of_one_example(index: list[int], engine: Engine) -> None:
-    """In any order; an example without rows counts as zero."""
+    """In any order; an example without rows counts as zero, and changes nothing.
+
+    Not a bit with Triton, whose groups of examples depend on their length alone; torch adds up
+    examples as it sees fit.
+    """
     backend, device = engine
     grad = randn(5, 9, 16, seed=3, device=device)
     found = example_square_sum(grad, index, per_example=True, backend=backend)
@@ -63,7 +68,9 @@ def test_rows_of_one_example(index: list[int], engine: Engine) -> None:
     more = example_square_sum(
         grad, torch.tensor(index), examples=7, per_example=True, backend=backend
     )
-    assert torch.equal(more.total, found.total)
+    if backend == "triton":
+        assert torch.equal(more.total, found.total)
+    assert_close(more.total, found.total, TOLERANCE["float32"].rms)
     assert more.examples is not None and found.examples is not None
     assert torch.equal(more.examples[: len(found.examples)], found.examples)
     assert not more.examples[len(found.examples) :].any()
@@ -112,58 +119,124 @@ def test_a_group(engine: Engine) -> None:
 
 @pytest.mark.parametrize("examples", [1, 5, 70])
 def test_dealt_examples(examples: int, engine: Engine) -> None:
-    """Few and narrow tensors: their examples go to several programs, at most 64 here."""
+    """Short examples: many to a program, and several programs where there are more."""
     backend, device = engine
     grads = [randn(examples, 2, width, seed=width, device=device) for width in (8, 33)]
     index = [7 * row % examples for row in range(examples)]
     found = example_square_sums(grads, index, per_example=True, backend=backend)
     for grad, one in zip(grads, found, strict=True):
         close(one, grad, index, "float32")
-    if backend == "triton":
-        from beftkit_kernels.squares import splits_for
 
-        assert [splits_for(n, 40) for n in (1, 24, 300, 512, 864)] == [32, 32, 2, 1, 1]
-        assert [splits_for(3, examples), splits_for(1, 0)] == [{1: 1, 5: 4, 70: 64}[examples], 1]
+
+@pytest.mark.parametrize(("rows", "tokens"), [(3, 70), (40, 3)])
+def test_another_number_of_examples(rows: int, tokens: int, engine: Engine) -> None:
+    """Empty examples, however many, and whether or not they make more groups."""
+    backend, device = engine
+    if backend != "triton":
+        pytest.skip("of the Triton kernel")
+    grad = randn(rows, tokens, 8, seed=12, device=device)
+    index = [3 * row % rows for row in range(rows)]
+    wanted = example_square_sum(grad, index, backend=backend).total
+    for examples in (rows + 1, rows + 30) if INTERPRETED else (rows + 1, 65, 130, 1000):
+        found = example_square_sum(grad, index, examples=examples, backend=backend)
+        assert torch.equal(found.total, wanted)
+
+
+def test_groups_depend_on_length_alone() -> None:
+    pytest.importorskip("triton")
+    from beftkit_kernels.squares import group_of
+
+    assert [group_of(n) for n in (0, 1, 2, 9, 20, 32, 63, 64, 128)] == [
+        64,
+        64,
+        32,
+        8,
+        4,
+        2,
+        2,
+        1,
+        1,
+    ]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tiles", [(64, 2, 8, 4, 8), (32, 1, 4, 1, 16)], ids=str)
+@pytest.mark.parametrize("narrow", [False, True])
+def test_tiles(tiles: tuple[int, ...], narrow: bool, dtype: str, engine: Engine) -> None:
+    """However a launch goes through columns and tokens; narrow ones keep the bound they state."""
+    backend, device = engine
+    if backend != "triton":
+        pytest.skip("of the Triton kernel")
+    from beftkit_kernels.squares import Launch, Tiles
+
+    grads = [randn(3, 37, width, seed=width, dtype=dtype, device=device) for width in (264, 40)]
+    grads[0][1, 5] *= 1e4
+    launch = Launch(grads, None, 3, True)
+    columns, tokens, unroll, warps, load = tiles
+    launch.tiles = Tiles(columns, tokens, unroll, warps, narrow, load)
+    launch.run(grads)
+    single = torch.cat([reference.example_square_sum(grad)[1] for grad in grads], 1)
+    if narrow:
+        sizes = torch.cat([grad.double().abs().sum(1) for grad in grads], 1)
+        assert ((launch.single - single).abs() <= unroll * 2.0**-24 * sizes).all()
+    else:
+        assert_close(launch.single, single, TOLERANCE[dtype].rms)
+    wanted = launch.single.square().sum(0)
+    assert_close(launch.total, wanted, TOLERANCE[dtype].rms)
+
+
+def test_prepared_once_and_run_often(engine: Engine) -> None:
+    """Batches of one layout, wherever they lie; anything else is refused."""
+    backend, device = engine
+    batches = [
+        [randn(3, 20, width, seed=seed + width, device=device) for width in (64, 24)]
+        for seed in (0, 100)
+    ]
+    index = [1, 0, 1]
+    prepared = SquareSums(batches[0], index, per_example=True, backend=backend)
+    for grads in (*batches, batches[0]):
+        for grad, one in zip(grads, prepared.run(grads), strict=True):
+            close(one, grad, index, "float32")
+    if backend == "triton":  # in the same memory
+        first, second = (prepared.run(grads)[0].total.data_ptr() for grads in batches)
+        assert first == second
+    message = "of other shapes, strides, dtypes or device than those prepared for"
+    for other in (
+        batches[0][:1],
+        [one[:2] for one in batches[0]],
+        [one.bfloat16() for one in batches[0]],
+        [one.mT.contiguous().mT for one in batches[0]],
+    ):
+        with pytest.raises(ValueError, match=message):
+            prepared.run(other)
+    with pytest.raises(ValueError, match="no gradients to prepare for"):
+        SquareSums([], backend="torch")
+    if backend == "triton":
+        moved = [torch.zeros(one.numel() + 1, device=device)[1:].view_as(one) for one in batches[0]]
+        with pytest.raises(ValueError, match="unaligned address"):
+            prepared.run(moved)
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="looks at launches of the interpreted kernel")
-@pytest.mark.parametrize("rows", [1, 6])
-def test_one_launch(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dealt or not; and the launch leaves the counts as it found them, so it can be replayed."""
+@pytest.mark.parametrize("rows", [1, 90])
+def test_few_launches(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One; with several groups of examples a second, small one."""
     from beftkit_kernels import squares
 
-    launches: list[tuple[tuple[int, ...], tuple[Any, ...], dict[str, Any]]] = []
-    kernel = squares.square_sums_kernel
+    grids: list[tuple[int, ...]] = []
 
-    class Noting:
-        def __getitem__(self, grid: tuple[int, ...]) -> Any:
-            def launch(*given: Any, **named: Any) -> None:
-                launches.append((grid, given, named))
-                kernel[grid](*given, **named)
+    def noting(kernel: Any) -> Any:
+        class Noting:
+            def __getitem__(self, grid: tuple[int, ...]) -> Any:
+                grids.append(grid)
+                return kernel[grid]
 
-            return launch
+        return Noting()
 
-    monkeypatch.setattr(squares, "square_sums_kernel", Noting())
-    grads = [randn(rows, 3, width, seed=width) for width in (40, 8)]
-    found = example_square_sums(grads, backend="triton")
-    ((grid, given, named),) = launches
-    splits = {1: 1, 6: 4}[rows]
-    assert grid == (2, splits, 2)
-    counts, sums = given[3:5]
-    assert counts.tolist() == [0] * 4
-    # The result is what the kernel wrote: nothing is added up afterwards.
-    assert [one.total.data_ptr() for one in found] == [sums[-1, at:].data_ptr() for at in (0, 40)]
-    first = sums.clone()
-
-    def again() -> Tensor:
-        kernel[grid](*given[:4], sums.fill_(float("nan")), *given[5:], **named)
-        return sums
-
-    assert torch.equal(again(), first)
-    if splits > 1:
-        counts.fill_(-1)  # one fewer has come than there are: nobody is the last to add up
-        assert again()[-1].isnan().all()
-        assert counts.tolist() == [3, 3, 3, -1]  # two blocks of columns, and one
+    for name in ("square_sums_kernel", "totals_kernel"):
+        monkeypatch.setattr(squares, name, noting(getattr(squares, name)))
+    example_square_sums([randn(rows, 3, width, seed=1) for width in (40, 8)], backend="triton")
+    assert grids == {1: [(1, 2)], 90: [(3, 2), (1,)]}[rows]
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1e20])

@@ -25,7 +25,8 @@ OPTIONS = {
         accumulation adapter-format allow-partial answer-column as batch-size beta1 beta2 bias
         choices config data-dir data-revision device device-map dry-run dtype early-stopping epochs
         eps
-        eval-batch-size eval-steps format freeze-head gradient-checkpointing group-by-length keep
+        eval-batch-size eval-steps format freeze-head gradient-checkpointing graphs group-by-length
+        keep
         label-column label-map layers log-steps lr max-grad-norm max-length max-steps metric
         new-head no-allow-partial no-freeze-head no-gradient-checkpointing no-group-by-length
         no-new-head no-quotes no-regression no-save-snapshots no-trust-remote-code output overwrite
@@ -36,15 +37,15 @@ OPTIONS = {
     """,
     "evaluate": """
         adapter answer-column as batch-size choices common-shots data-dir data-revision device
-        device-map dtype eval-batch-size format label-column label-map max-length metric
+        device-map dtype eval-batch-size format graphs label-column label-map max-length metric
         no-common-shots no-quotes no-trust-remote-code output precision quiet quotes revision seed
         shots task template
         text-columns tokenizer trust-remote-code validation-file validation-size
     """,
     "predict": """
         adapter all-probabilities as base batch-size device device-map dtype eval-batch-size file
-        format max-length no-all-probabilities no-quotes no-trust-remote-code output precision quiet
-        quotes revision task text-columns threshold tokenizer trust-remote-code
+        format graphs max-length no-all-probabilities no-quotes no-trust-remote-code output
+        precision quiet quotes revision task text-columns threshold tokenizer trust-remote-code
     """,
     "export": """
         base dtype format no-trust-remote-code output overwrite quiet revision tokenizer
@@ -53,7 +54,8 @@ OPTIONS = {
     "fisher": """
         allow-inert answer-column as batch-size buffer-mib candidates choices data-dir data-revision
         device
-        device-map dry-run dtype examples format gradient-checkpointing head-seeds label-column
+        device-map dry-run dtype examples format gradient-checkpointing graphs head-seeds
+        label-column
         label-map max-length new-head no-allow-inert no-gradient-checkpointing no-new-head no-quotes
         no-regression no-trust-remote-code output precision quiet quotes reduce regression revision
         seed snapshots task template text-columns time tokenizer tower train-file train-size
@@ -63,7 +65,8 @@ OPTIONS = {
         accumulation allow-inert answer-column as batch-size beta1 beta2 candidates choices config
         data-dir
         data-revision device device-map dry-run dtype early-stopping epochs eps eval-batch-size
-        eval-steps fisher format gradient-checkpointing group-by-length label-column label-map
+        eval-steps fisher format gradient-checkpointing graphs group-by-length label-column
+        label-map
         log-steps lr lrs max-grad-norm max-length metric new-head no-allow-inert no-fisher
         no-gradient-checkpointing no-group-by-length no-new-head no-quotes no-regression
         no-trust-remote-code no-verify output overwrite precision probe-steps quiet quotes regime

@@ -69,7 +69,7 @@ def test_stopped_twice_a_run_comes_to_the_same_end(place: Path) -> None:
 def slow_evaluation() -> None:
     from beftkit.training import trainer
 
-    def evaluate(*_: object) -> None:
+    def evaluate(*_: object, **__: object) -> None:
         print("evaluating", file=sys.stderr, flush=True)
         while True:
             time.sleep(0.05)

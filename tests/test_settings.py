@@ -45,7 +45,7 @@ def test_every_setting_is_described() -> None:
         ({"lr": -1.0}, "lr=-1.0: expected a number above 0"),
         (
             {"precision": "fp8"},
-            "precision='fp8': expected one of fp32, bf16, fp16",
+            "precision='fp8': expected one of fp32, tf32, bf16, fp16",
         ),
         ({"learning_rate": 1.0}, "no setting 'learning_rate'; did you mean lr?"),
         ({"nonsense": 1}, "no setting 'nonsense'; expected some of model, "),

@@ -12,13 +12,8 @@ import pytest
 import torch
 
 import beftkit
-from beftkit.biases import match_sites
-from beftkit.checkpoints import BiasSet, recognise_checkpoint
-from beftkit.checkpoints.live import LiveCheckpoint
-from beftkit.diff.compare import _device_stats
 from beftkit.diff.sides import expand_runs
 from beftkit.errors import BeftError
-from beftkit.scores.statistics import metrics, pair_stats
 from tests import builders, tiny_models
 from tests.command import Beftkit
 
@@ -127,49 +122,6 @@ def test_live_models_score_like_their_files(tmp_path: Path, case: str) -> None:
     assert live.family == files.family
     state = beftkit.score(tmp_path / "pre", post.state_dict())
     assert state.target == files.target
-
-
-@pytest.mark.parametrize("backend", ["torch"])
-def test_the_device_path_gives_the_same_figures(backend: str) -> None:
-    """What live models on a GPU go through, here on the CPU."""
-    row = tiny_models.BY_ID["gpt2"]
-    sides = []
-    for scale in (0.0, 0.1):
-        model = tiny_models.build(row)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter += scale * parameter.abs().sin()
-        live = LiveCheckpoint(model)
-        sides.append(BiasSet(live, recognise_checkpoint(live, live.config)))
-    left, right = sides
-    pairs = [
-        pair
-        for pair in match_sites(left.sites, right.sites)[0]
-        if pair[0].width == left.sites[0].width
-    ]
-    found = metrics(_device_stats(pairs, left, right, backend))
-    want = metrics(
-        pair_stats(
-            np.stack([left.vector(a) for a, _ in pairs]),
-            np.stack([right.vector(b) for _, b in pairs]),
-        )
-    )
-    for name, values in want.items():
-        np.testing.assert_allclose(found[name], values, rtol=1e-9, err_msg=name)
-
-
-@pytest.mark.gpu
-def test_live_models_on_a_gpu_score_like_their_files(tmp_path: Path) -> None:
-    row = tiny_models.BY_ID["bert"]
-    pre, post = tiny_models.build(row), tiny_models.build(row)
-    with torch.no_grad():
-        for parameter in post.parameters():
-            parameter += 0.1 * parameter.sin()
-    want = beftkit.score(pre, post)
-    found = beftkit.score(pre.cuda(), post.cuda())
-    for role, score in want.roles.items():
-        for name, value in score.figures.items():
-            assert found.roles[role].figures[name] == pytest.approx(value, rel=1e-6), (role, name)
 
 
 def test_something_that_is_no_model_is_refused() -> None:

@@ -60,12 +60,13 @@ def model(id: str = "bert", dropout: float = 0.0, labels: int = 2, **options: An
 def job(
     net: Any, bias: str = "v", seed: int = 0, count: int = 50, labels: tuple[str, ...] = LABELS,
     metrics: tuple[str, ...] = ("accuracy",), watcher: Unwatched | None = None,
-    freeze_head: bool = False, **settings: Any,
+    freeze_head: bool = False, device: str = "cpu", **settings: Any,
 ) -> Job:  # fmt: skip
     """A job of few examples; settings as in `TrainSettings`."""
     settings = {"lr": 1e-2, "epochs": 2, "batch_size": 8, **settings}
     s = TrainSettings(model="m", train_file="none", bias=bias, **settings)
-    accelerator = make_accelerator("cpu", s.precision)
+    accelerator = make_accelerator(device, s.precision)
+    net = net.to(accelerator.device)
     tuner = Tuner(net, choose(net, bias, freeze_head=freeze_head), accelerator.device)
     objective = make_objective("classes" if labels else "values", labels)
     return Job(

@@ -124,21 +124,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-def write_classifier(
-    folder: Path, kind: str, *, side: str = "right", pads: str = "[PAD]", **options: Any
-) -> Path:
-    """A model with two classes, its attention not flat, dropout off; and its tokenizer.
-
-    Args:
-        folder: to make.
-        kind: of `FAMILIES`, or another that needs nothing.
-        side: the tokenizer's side of padding.
-        pads: the tokenizer's pad token; empty: it has none, but an end token.
-        options: of the configuration, beside those of `FAMILIES`.
-    """
+def make_classifier(kind: str, **options: Any) -> Any:
+    """A model with two classes, its attention not flat, dropout off; as `write_classifier`."""
     import torch
     import transformers
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     config = small_config(kind, {**FAMILIES.get(kind, {}), **options})
     config.num_labels = 2
@@ -156,6 +145,25 @@ def write_classifier(
                 is_norm = parameter.dim() == 1 and name.endswith("weight")
                 noise = torch.randn_like(parameter)
                 parameter.copy_(parameter + 0.1 * noise if is_norm else 0.2 * noise)
+    return model
+
+
+def write_classifier(
+    folder: Path, kind: str, *, side: str = "right", pads: str = "[PAD]", **options: Any
+) -> Path:
+    """A model with two classes, its attention not flat, dropout off; and its tokenizer.
+
+    Args:
+        folder: to make.
+        kind: of `FAMILIES`, or another that needs nothing.
+        side: the tokenizer's side of padding.
+        pads: the tokenizer's pad token; empty: it has none, but an end token.
+        options: of the configuration, beside those of `FAMILIES`.
+    """
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    model = make_classifier(kind, **options)
     model.save_pretrained(folder)
     words = {word: number for number, word in enumerate(WORDS)}
     made = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))

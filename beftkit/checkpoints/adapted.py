@@ -44,7 +44,7 @@ class AdaptedBiasSet(BiasSet):
             )
         self.checkpoint = adapter
         self.base = base
-        self.beside_nonfinite: list[str] = []  # of an adapter all is looked at alike
+        self.beside_nonfinite = []  # of an adapter all is looked at alike
         self._merged = merged
         raw = adapter.read(sorted(step.tensor for step in steps))
         self.bias_sha256 = hashlib.sha256(b"".join(raw.values())).hexdigest()
@@ -93,9 +93,9 @@ class AdaptedBiasSet(BiasSet):
         ]
         return list(dict.fromkeys([*super().nonfinite(), *beyond]))
 
-    def identity(self) -> Identity:
+    def identity(self, digest: bool = True) -> Identity:
         """Reference and digest, and the base that the adapter was put on."""
-        return replace(super().identity(), base=self.base.checkpoint.reference)
+        return replace(super().identity(digest), base=self.base.checkpoint.reference)
 
     def _touched(self) -> list[Site]:
         return [site for site in self.base.sites if site.parameter in self._steps]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,22 +23,48 @@ class BiasSet:
     Attributes:
         checkpoint: where they come from.
         recognition: sites, family, notes.
-        bias_sha256: digest of the raw bytes of all recognised biases, in the order of their names.
-        beside_nonfinite: names of biases outside the roles that hold a NaN or an infinity.
     """
 
     def __init__(self, checkpoint: Checkpoint, recognition: Recognition) -> None:
         self.checkpoint = checkpoint
         self.recognition = recognition
-        names = sorted({site.name for site in recognition.sites})
-        beside = [
-            name for name in recognition.unscored if checkpoint.tensors[name].dtype in PRECISION
-        ]
-        raw = checkpoint.read([*names, *beside])
-        self.bias_sha256 = hashlib.sha256(b"".join(raw[name] for name in names)).hexdigest()
-        self._values = {name: decode(raw[name], checkpoint.tensors[name].dtype) for name in names}
-        others = {name: decode(raw[name], checkpoint.tensors[name].dtype) for name in beside}
-        self.beside_nonfinite = [n for n, one in others.items() if not np.isfinite(one).all()]
+        if not self.on_gpu:  # of a live model on an accelerator only when somebody asks
+            _ = self._read
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the tensors that sites are cut from."""
+        return sorted({site.name for site in self.recognition.sites})
+
+    @property
+    def _beside(self) -> list[str]:
+        tensors = self.checkpoint.tensors
+        return [name for name in self.recognition.unscored if tensors[name].dtype in PRECISION]
+
+    @cached_property
+    def _read(self) -> tuple[str, dict[str, npt.NDArray[np.float64]], list[str]]:
+        """The digest, the values of the sites' tensors, and what is not finite beside them."""
+        tensors = self.checkpoint.tensors
+        names, beside = self.names, self._beside
+        raw = self.checkpoint.read([*names, *beside])
+        digest = hashlib.sha256(b"".join(raw[name] for name in names)).hexdigest()
+        values = {name: decode(raw[name], tensors[name].dtype) for name in names}
+        others = {name: decode(raw[name], tensors[name].dtype) for name in beside}
+        return digest, values, [n for n, one in others.items() if not np.isfinite(one).all()]
+
+    @cached_property
+    def bias_sha256(self) -> str:
+        """Digest of the raw bytes of all recognised biases, in the order of their names."""
+        return self._read[0]
+
+    @cached_property
+    def _values(self) -> dict[str, npt.NDArray[np.float64]]:
+        return self._read[1]
+
+    @cached_property
+    def beside_nonfinite(self) -> list[str]:
+        """Names of biases outside the roles that hold a NaN or an infinity."""
+        return self._read[2]
 
     @property
     def sites(self) -> Sequence[Site]:
@@ -62,6 +89,11 @@ class BiasSet:
         """The site of a live model as a torch tensor ``[D]`` where it lies."""
         return site.take(self.checkpoint.state[site.name].detach())  # type: ignore[attr-defined]
 
+    def all_tensors(self) -> list[Any]:
+        """All that is looked at of a live model, where it lies: of sites, and beside them."""
+        state = self.checkpoint.state  # type: ignore[attr-defined]
+        return [state[name].detach() for name in (*self.names, *self._beside)]
+
     def beside_notes(self) -> list[str]:
         """What to say of biases that no score shows."""
         if not (names := self.beside_nonfinite):
@@ -76,9 +108,14 @@ class BiasSet:
         """Names of tensors that hold a NaN or an infinity."""
         return [name for name, values in self._values.items() if not np.isfinite(values).all()]
 
-    def identity(self) -> Identity:
-        """Reference and digest, as results carry them; from a hub also commit and bytes fetched."""
-        return Identity(self.checkpoint.reference, self.bias_sha256, **self.checkpoint.origin())
+    def identity(self, digest: bool = True) -> Identity:
+        """Reference and digest, as results carry them; from a hub also commit and bytes fetched.
+
+        Args:
+            digest: whether the biases are to be read for one.
+        """
+        found = self.bias_sha256 if digest else None
+        return Identity(self.checkpoint.reference, found, **self.checkpoint.origin())
 
 
 def recognise_checkpoint(

@@ -15,9 +15,11 @@ from beftkit.diff.compare import (
     check_pairs,
     inert_notes,
     refuse_empty,
+    score_measured,
     score_pairs,
     settle_candidates,
 )
+from beftkit.diff.on_device import measure
 from beftkit.diff.sides import Reference, Sides, expand_runs, passed_over
 from beftkit.errors import UsageError, option
 from beftkit.scores import METHODS, Coverage, Identity, Scores, SiteScore, choose_target, rank_roles
@@ -43,7 +45,8 @@ def score(
     """Score how far each bias of POST moved from PRE, per site and per role.
 
     Reads the headers and the bias bytes of both checkpoints, nothing else; all arithmetic is in
-    float64. A role's figures are means over all its sites.
+    float64. A role's figures are means over all its sites. Two models in memory on one GPU are
+    compared there: only sums come back, and there is no digest of their biases.
 
     Args:
         pre: a ``.safetensors`` file, an index of shards, a model folder, one on the hub
@@ -196,15 +199,23 @@ def _compare(sides: Sides, post: Reference, tower: str | None, allow_nonfinite: 
         notes.append(f"PRE is a {families[0]}, POST a {families[1]}: matched by their names alone")
     pairs, only_pre, only_post = match_sites(left.sites, right.sites)
     check_pairs(pairs, left, right)
-    notes += check_finite(left, right, allow_nonfinite)
+    measured = measure(pairs, left, right)
+    if measured is None:  # else all of both is finite
+        notes += check_finite(left, right, allow_nonfinite)
     chosen, tower_notes = choose_tower([a.tower for a, _ in pairs], tower)
     notes += tower_notes
-    pairs = [pair for pair in pairs if in_tower(pair[0].tower, chosen)]
-    sites, changed, rounding = score_pairs(pairs, left, right)
+    inside = [i for i, pair in enumerate(pairs) if in_tower(pair[0].tower, chosen)]
+    pairs = [pairs[i] for i in inside]
+    if measured is None:
+        sites, changed, rounding = score_pairs(pairs, left, right)
+    else:
+        sites, changed, rounding = score_measured(pairs, measured.of(inside))
     mine, theirs = (tuple(sorted({one.name for one in some})) for some in (only_pre, only_post))
     unscored = sorted({*left.recognition.unscored, *right.recognition.unscored})
     coverage = Coverage(len(pairs), mine, theirs, tuple(unscored))
-    what = left.identity(), right.identity(), families[0], chosen, tuple(sites), coverage
+    read = measured is None
+    who = left.identity(digest=read), right.identity(digest=read)
+    what = *who, families[0], chosen, tuple(sites), coverage
     return Comparison(*what, changed, rounding, tuple(notes), _bytes_read(left, right))
 
 

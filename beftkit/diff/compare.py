@@ -8,9 +8,10 @@ import numpy as np
 
 from beftkit.biases import ROLES, Site, bias_free, nearest_names
 from beftkit.checkpoints import BiasSet
+from beftkit.diff.on_device import Measured
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.scores import DEFAULT_CANDIDATES, RoleScore, SiteScore
-from beftkit.scores.statistics import Stats, metrics, pair_stats, stats_from_sums, within_rounding
+from beftkit.scores.statistics import metrics, pair_stats, stats_from_sums, within_rounding
 from beftkit.spelling import OF_ROLES, meant
 
 Pair = tuple[Site, Site]
@@ -75,40 +76,42 @@ def score_pairs(
         by_width.setdefault(a.width, []).append(index)
     figures: dict[int, dict[str, float | None]] = {}
     changed, rounding = False, True
-    on_device = left.on_gpu and right.on_gpu
     for width, members in by_width.items():
         step = max(1, _BATCH // max(width, 1))
         for begin in range(0, len(members), step):
             batch = members[begin : begin + step]
             pre = np.stack([left.vector(pairs[index][0]) for index in batch])
             post = np.stack([right.vector(pairs[index][1]) for index in batch])
-            if on_device:
-                stats = _device_stats([pairs[index] for index in batch], left, right)
-            else:
-                stats = pair_stats(pre, post)
-            columns = metrics(stats)
+            columns = metrics(pair_stats(pre, post))
             for row, index in enumerate(batch):
                 figures[index] = {name: _plain(values[row]) for name, values in columns.items()}
                 dtypes = left.dtype(pairs[index][0]), right.dtype(pairs[index][1])
                 if not np.array_equal(pre[row], post[row], equal_nan=True):
                     changed = True
                     rounding = rounding and within_rounding(pre[row], post[row], *dtypes)
-    sites = [
+    return _site_scores(pairs, figures), changed, rounding
+
+
+def score_measured(pairs: Sequence[Pair], measured: Measured) -> tuple[list[SiteScore], bool, bool]:
+    """The same from what the device of two live models said of these pairs."""
+    figures: dict[int, dict[str, float | None]] = {}
+    widths = np.array([a.width for a, _ in pairs])
+    for width in dict.fromkeys(widths.tolist()):
+        members = np.flatnonzero(widths == width)
+        columns = metrics(stats_from_sums(measured.sums[members], width))
+        for row, index in enumerate(members.tolist()):
+            figures[index] = {name: _plain(values[row]) for name, values in columns.items()}
+    changed, rounding = bool(measured.changed.any()), bool(measured.rounding.all())
+    return _site_scores(pairs, figures), changed, rounding
+
+
+def _site_scores(
+    pairs: Sequence[Pair], figures: Mapping[int, dict[str, float | None]]
+) -> list[SiteScore]:
+    return [
         SiteScore.of(a, figures[index], b.dtype, _shorter(a.module, b.module))
         for index, (a, b) in enumerate(pairs)
     ]
-    return sites, changed, rounding
-
-
-def _device_stats(
-    pairs: Sequence[Pair], left: BiasSet, right: BiasSet, backend: str = "auto"
-) -> Stats:
-    """The same statistics from two live models, computed where their tensors lie."""
-    from beftkit_kernels import projection_stats
-
-    pre, post = [left.tensor(a) for a, _ in pairs], [right.tensor(b) for _, b in pairs]
-    sums = projection_stats(pre, post, backend=backend)
-    return stats_from_sums(sums.cpu().numpy(), pairs[0][0].width)
 
 
 def _plain(value: float) -> float | None:

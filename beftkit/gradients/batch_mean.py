@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from beftkit.accelerator import steady_attention
 from beftkit.errors import BeftError
-from beftkit.gradients.exact import Autocast, check_finite, frozen
+from beftkit.gradients.exact import Autocast, check_finite
 from beftkit.gradients.losses import Losses, negative_log_likelihoods
+from beftkit.gradients.modes import frozen
 from beftkit.gradients.rows import as_batch
 
 
@@ -48,7 +50,7 @@ def batch_mean_squares(
     wanted = list(dict.fromkeys([*names, *trained]))
     sums = {name: torch.zeros_like(parameters[name], dtype=torch.float64) for name in names}
     count = examples = 0
-    with frozen(model):
+    with frozen(model), steady_attention(device):
         leaves = [parameters[name].requires_grad_(True) for name in wanted]
         for given in batches:
             rows = as_batch(given, device)

@@ -7,8 +7,8 @@ examples, and then measured example by example.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -17,8 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from beftkit.accelerator import steady_attention
 from beftkit.errors import BeftError
+from beftkit.gradients.captured import Captured, Graphs, hindrance, of_gpu
 from beftkit.gradients.losses import Losses, negative_log_likelihoods
+from beftkit.gradients.modes import checkpointed, frozen
 from beftkit.gradients.rows import AnyBatch, Rows, as_batch
 from beftkit.gradients.taps import BUDGET, Taps, layouts_of
 
@@ -62,6 +65,9 @@ def example_squares(
     budget: int = BUDGET,
     backend: str = "auto",
     gradient_checkpointing: bool = False,
+    graphs: Graphs = "auto",
+    recurring: Collection[tuple[int, int]] | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Squares:
     """Sum over examples of (d -log p(y_i | x_i) / d b)^2, for many biases at once.
 
@@ -81,6 +87,10 @@ def example_squares(
         budget: bytes of gradients that are held for one launch of the kernel.
         backend: of the kernel, ``auto``, ``triton`` or ``torch``.
         gradient_checkpointing: compute activations twice instead of keeping them.
+        graphs: replay passes of shapes that recur as CUDA graphs: auto, on GPUs; on, every shape,
+            and on the CPU by a stand-in; off, nowhere.
+        recurring: rows and width of batches that will come often; None: see how often they come.
+        note: told why passes are not captured, where something is in the way.
 
     Raises:
         BeftError: no examples; the losses are no sum over examples; a gradient that is not finite.
@@ -96,13 +106,24 @@ def example_squares(
     parameters = dict(model.named_parameters(remove_duplicate=False))
     scale = FIRST_SCALE if lowest == torch.float16 else 1.0
     measure = _Measure(taps, call, parameters, scale)
-    with frozen(model), checkpointed(model) if gradient_checkpointing else nullcontext():
+    wanted = graphs == "on" or (graphs == "auto" and of_gpu(device))
+    reason = hindrance(model, lowest) if wanted else None
+    again = checkpointed(model) if gradient_checkpointing else nullcontext()
+    with frozen(model), again, steady_attention(device):
         pair = _pair(as_batch(probe, device) if probe is not None else first)
         _drop_unfit(model, pair, measure, lowest)
+        if wanted and reason is None and taps.taps:
+            measure.captured = Captured(model, taps, call, recurring, graphs == "on")
         examples = 0
         for rows in chain([first], arriving):
             measure.batch(rows)
             examples += rows.examples
+        if measure.captured is not None:
+            measure.captured.close()
+            measure.reached |= measure.captured.reached
+            reason = measure.captured.why
+    if reason is not None:
+        note(f"passes go on eagerly, none is captured: {reason}")
     sums = {tap.name: _total(tap.total, parameters[tap.name]) for tap in taps.taps}
     sums |= measure.singles()
     check_finite(sums)
@@ -121,53 +142,6 @@ def check_finite(sums: Mapping[str, Tensor]) -> None:
             raise BeftError(f"{name}: its gradient is not finite; did the model diverge?")
 
 
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and nothing trainable; modes and flags come back."""
-    modes = [(module, module.training) for module in model.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    config: Any = getattr(model, "config", None)
-    cache = getattr(config, "use_cache", None)
-    try:
-        model.eval()
-        for parameter, _ in flags:
-            parameter.requires_grad_(False)
-        if cache is not None:
-            config.use_cache = False  # keys and values of no use
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
-        if cache is not None:
-            config.use_cache = cache
-
-
-@contextmanager
-def checkpointed(model: nn.Module) -> Iterator[None]:
-    """Run each layer again in the backward pass; transformers' own way works in training alone."""
-    from torch.utils.checkpoint import checkpoint
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    layers = [one for one in model.modules() if isinstance(one, GradientCheckpointingLayer)]
-    if not layers:
-        raise BeftError(f"{type(model).__name__} has no layers that gradient checkpointing knows")
-    # A device map puts a forward of its own into the instance.
-    formers = [vars(layer).get("forward") for layer in layers]
-    for layer in layers:
-        again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
-        layer.forward = again
-    try:
-        yield
-    finally:
-        for layer, former in zip(layers, formers, strict=True):
-            if former is None:
-                del layer.forward
-            else:
-                layer.forward = former
-
-
 @dataclass
 class _Measure:
     """Sums what batches give."""
@@ -177,12 +151,14 @@ class _Measure:
     parameters: dict[str, nn.Parameter]
     scale: float
     reached: bool = False  # some loss depended on some of the biases
+    captured: Captured | None = None
     _alone: dict[str, Tensor] = field(default_factory=dict)
 
     def batch(self, rows: Rows) -> None:
         """Add one batch."""
-        while not self.tapped(rows):
-            self.scale /= 2
+        if self.captured is None or not self.captured.add(rows):
+            while not self.tapped(rows):
+                self.scale /= 2
         for example in range(rows.examples if self.taps.alone else 0):
             for name, grad in self.alone(rows.take([example]), self.taps.alone)[1].items():
                 self._alone[name] = grad.square() + self._alone.get(name, 0)

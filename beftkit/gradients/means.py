@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from beftkit.accelerator import out_of_memory, sum_over_processes
+from beftkit.accelerator import arithmetic, out_of_memory, sum_over_processes
 from beftkit.gradients.batch_mean import batch_mean_squares
+from beftkit.gradients.captured import Graphs, of_gpu
 from beftkit.gradients.exact import example_squares
 from beftkit.gradients.taps import BUDGET
 from beftkit.objectives import Objective
 from beftkit.tasks import Encoded, plan_evaluation
+from beftkit.tasks.costs import costs_of
+from beftkit.tasks.resident import rows_each, widths_of
+from beftkit.tasks.widths import Widths, choose_widths
 from beftkit.tuning import choose
 from beftkit.watching import Unwatched, Watcher, told
 
@@ -30,11 +35,13 @@ def example_means(
     batch_size: int,
     budget: int = BUDGET,
     gradient_checkpointing: bool = False,
+    graphs: Graphs = "auto",
     watcher: Watcher | None = None,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The exact Fisher of some parameters over all examples, shared out among the processes.
 
-    ``watcher`` is told each batch.
+    ``watcher`` is told each batch; ``graphs`` is as in `example_squares`: batches are filled up to
+    few widths then, unless the model reads padding.
 
     Returns:
         Parameter to the mean over examples, float64 ``[D]``; parameters measured one by one.
@@ -52,14 +59,22 @@ def example_means(
     sums = _zeros(model, names)  # kept where there are more processes than batches
     device = next(model.parameters()).device
     if mine:
+        wanted = graphs == "on" or (graphs == "auto" and of_gpu(accelerator.device))
+        widths = _widths(model, encoded, mine, accelerator, graphs) if wanted else None
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
-        with out_of_memory(_advice(batch_size)):
+        with out_of_memory(_advice(batch_size)), arithmetic(accelerator):
             found = example_squares(
                 model,
                 names,
-                (encoded.batch(one, device=device) for one in told(watcher, mine)),
+                (
+                    encoded.batch(one, device=device, pad_to=_filled(encoded, one, widths))
+                    for one in told(watcher, mine)
+                ),
                 losses,
                 probe=encoded.batch(shortest),
+                graphs=graphs,
+                recurring=None if widths is None else {(batch_size, w) for w in widths.chosen},
+                note=watcher.note,
                 autocast=accelerator.autocast,
                 half=half,
                 budget=budget,
@@ -94,7 +109,7 @@ def published_means(
     watcher = watcher or Unwatched()
     watcher.started("Fisher", len(mine), 0)
     if mine:
-        with out_of_memory(_advice(batch_size)):
+        with out_of_memory(_advice(batch_size)), arithmetic(accelerator):
             sums, _, _ = batch_mean_squares(
                 model,
                 names,
@@ -104,6 +119,23 @@ def published_means(
                 autocast=accelerator.autocast,
             )
     return _mean(sums, len(plans), accelerator)
+
+
+def _widths(
+    model: Any, encoded: Encoded, plans: Sequence[Any], accelerator: Accelerator, graphs: Graphs
+) -> Widths | None:
+    """Which widths are captured; None: those that turn out to recur."""
+    if encoded.by_length or rows_each(encoded) != 1:
+        return None
+    counts = Counter(widths_of(encoded, plans))
+    half = accelerator.mixed_precision != "no"
+    costs = costs_of(model, half=half)
+    return choose_widths(counts, len(plans[0]), costs, everything=graphs == "on")
+
+
+def _filled(encoded: Encoded, examples: Any, widths: Widths | None) -> int | None:
+    """How wide a batch is made; None: as wide as it is."""
+    return None if widths is None else widths.of(widths_of(encoded, [examples])[0])[0]
 
 
 def _zeros(model: Any, names: Sequence[str]) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from beftkit.errors import BeftError
 
 #: bytes of gradients that may wait for the next launch
 BUDGET = 64 << 20
+#: launches that stay prepared: shapes of batches, and groups that the budget makes
+PREPARED = 128
 
 
 #: where an output counts the R rows of a batch -> its gradient as ``[R, T, D]``
@@ -93,7 +95,8 @@ class Tap:
 
     def add(self, squares: Tensor) -> None:
         """Add to the total."""
-        self.total = squares if self.total is None else self.total + squares
+        # A launch's results lie where its next ones will.
+        self.total = squares.clone() if self.total is None else self.total + squares
 
 
 class Taps:
@@ -124,6 +127,7 @@ class Taps:
         self.taps = [Tap(name, mine[0]) for name, mine in of.items() if len(mine) == 1]
         # Free, or of several modules, whose gradients would have to be added first.
         self.alone = [name for name, mine in of.items() if len(mine) != 1]
+        self._prepared: dict[Any, Any] = {}
         self._waiting: list[tuple[Tap, Tensor]] = []
         self._bytes = 0
 
@@ -132,6 +136,15 @@ class Taps:
         gone = set(names)
         self.taps = [tap for tap in self.taps if tap.name not in gone]
         self.alone += names
+
+    @contextmanager
+    def preparing(self) -> Iterator[dict[Any, Any]]:
+        """Launches of passes within are prepared for themselves: a graph keeps them to its end."""
+        before, self._prepared = self._prepared, {}
+        try:
+            yield self._prepared
+        finally:
+            self._prepared = before
 
     @contextmanager
     def shapes(self) -> Iterator[Mapping[str, list[tuple[int, ...]]]]:
@@ -201,8 +214,6 @@ class Taps:
             self._flush()
 
     def _flush(self) -> None:
-        from beftkit_kernels import example_square_sums
-
         waiting, self._waiting, self._bytes = self._waiting, [], 0
         _, index, examples = self._place
         by_device: dict[Any, list[tuple[Tap, Tensor]]] = {}
@@ -211,13 +222,28 @@ class Taps:
         for held in by_device.values():
             several = any(tap.calls > 1 for tap, _ in held)
             grads = [grad for _, grad in held]
-            sums = example_square_sums(
-                grads, index, examples=examples, per_example=several, backend=self.backend
-            )
+            sums = self._launch(grads, index, examples, several).run(grads)
             for (tap, _), one in zip(held, sums, strict=True):
                 if tap.calls > 1:
                     assert one.examples is not None
                     mine = one.examples.double()
-                    tap.single = mine if tap.single is None else tap.single + mine
+                    tap.single = mine.clone() if tap.single is None else tap.single + mine
                 else:
                     tap.add(one.total)
+
+    def _launch(
+        self, grads: Sequence[Tensor], index: Tensor | None, examples: int, several: bool
+    ) -> Any:
+        """The kernel, prepared once for gradients of such shapes."""
+        from beftkit_kernels import SquareSums
+
+        owners = None if index is None else tuple(index.tolist())
+        aligned = all(grad.data_ptr() % 16 == 0 for grad in grads)
+        layout = tuple((grad.shape, grad.stride(), grad.dtype, grad.device) for grad in grads)
+        key = layout, owners, examples, several, aligned
+        if key not in self._prepared:
+            if len(self._prepared) >= PREPARED:
+                self._prepared.clear()
+            how: dict[str, Any] = {"examples": examples, "per_example": several}
+            self._prepared[key] = SquareSums(grads, index, **how, backend=self.backend)
+        return self._prepared[key]

@@ -37,6 +37,7 @@ class HeadObjective(Measured):
 
     task_type = "SEQ_CLS"
     pipeline_tag = "text-classification"
+    steady = True
 
     @property
     def width(self) -> int:

@@ -57,6 +57,8 @@ class Objective(ABC):
         answer_fields: fields of `Answer` that its answers have, in the order they are shown.
         labels: names of the answers in the order of their ids; empty where there are none.
         gives: what its answers are, in a word, where there are no labels.
+        steady: whether `evaluated` and `outputs` do the same operations for all batches of one
+            shape, and give tensors alone, so that a pass can be captured.
     """
 
     task_type: ClassVar[str]
@@ -65,6 +67,7 @@ class Objective(ABC):
     answer_fields: ClassVar[tuple[str, ...]] = ("label", "probability")
     labels: tuple[str, ...] = ()
     gives: ClassVar[str] = "values"
+    steady: ClassVar[bool] = False
 
     @property
     def constant(self) -> str:

@@ -20,6 +20,7 @@ from beftkit.settings.resolve import resolve
 from beftkit.settings.signatures import documented
 from beftkit.shown import Shown
 from beftkit.training.evaluation import Evaluation, evaluate_model, load_metrics, stayed_note
+from beftkit.training.forwards import Replays
 from beftkit.watching import Watcher
 
 #: where nothing that was given tells why
@@ -156,13 +157,16 @@ def evaluate_with(settings: EvaluateSettings, watcher: Watcher | None = None) ->
     notes = (*notes, *put_on(ready.loaded, what))
     splits = ready.validation
     notes = (*notes, *dict.fromkeys(note for split in splits.values() for note in split.notes))
+    eager: list[str] = []
     with out_of_memory(
         f"with batch_size {s.batch_size}, max_length {ready.length}; lower --batch-size or "
         "--max-length, or use --precision=bf16 or --dtype=bfloat16"
     ):
         ready.place()
         how = ready.objective, metrics, ready.accelerator, s.batch_size, watcher
-        found = evaluate_model(ready.model, splits, *how)
+        replays = Replays(s.graphs, 1, eager.append)
+        found = evaluate_model(ready.model, splits, *how, replays=replays)
+    notes += (*eager,)
     if found.at_baseline:
         notes += (stayed_note(found),)
     cut = {name: split.truncated for name, split in splits.items()}

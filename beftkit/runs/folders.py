@@ -36,7 +36,7 @@ _OWN = (
     *(manifest.NAME, provenance.NAME),
 )
 #: settings that may differ when a run is taken up: they change nothing of what is trained
-FREE = {"output", "push_to_hub", "report_to", "eval_batch_size", "save_steps", "device"}
+FREE = {"output", "push_to_hub", "report_to", "eval_batch_size", "save_steps", "device", "graphs"}
 
 
 @contextmanager

@@ -58,7 +58,8 @@ def fisher(
         watcher: told how it goes, batch by batch (`beftkit.Watcher`).
         progress: show that on stderr instead.
         settings: for a model by reference: fields of `beftkit.settings.fisher.FisherSettings`.
-            For one in memory: ``gradient_checkpointing``, ``budget`` (bytes), ``probe``.
+            For one in memory: ``gradient_checkpointing``, ``budget`` (bytes), ``probe``,
+            ``graphs``.
 
     Returns:
         Scores by role, with ``fisher`` and ``norm_pre`` as figures.
@@ -87,7 +88,7 @@ def fisher(
     with displayed(progress, watcher) as looking:
         looking.started("Fisher", len(batches) if isinstance(batches, Sized) else 0, 0)
         given = told(looking, batches), losses or negative_log_likelihoods
-        found = example_squares(model, measured.names, *given, **settings)
+        found = example_squares(model, measured.names, *given, note=looking.note, **settings)
     means = {name: total / found.examples for name, total in found.sums.items()}
     facts = FisherFacts("exact", reduce, examples=found.examples, alone=tuple(found.alone))
     wanted: dict[str, Any] = {"candidates": candidates, "allow_inert": allow_inert}
@@ -243,6 +244,7 @@ class _Journey:
             batch_size=s.examples_a_pass,
             budget=s.buffer_mib << 20,
             gradient_checkpointing=s.gradient_checkpointing,
+            graphs=s.graphs,
             watcher=self.watcher,
         )
         return means

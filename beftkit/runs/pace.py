@@ -163,7 +163,8 @@ def fisher_pace(
         if variant == "batch-mean":
             published_means(*given, **how)
         else:
-            how |= {"gradient_checkpointing": gradient_checkpointing}
+            # So few batches would not show what capturing brings: what is said is at most.
+            how |= {"gradient_checkpointing": gradient_checkpointing, "graphs": "off"}
             how |= {} if buffer is None else {"budget": buffer}
             example_means(*given, **how)
         return watch.seconds_between

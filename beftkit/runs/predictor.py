@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from beftkit.accelerator import make_accelerator, out_of_memory
+from beftkit.accelerator import arithmetic, make_accelerator, out_of_memory
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.models import Loaded
 from beftkit.objectives import (
@@ -205,6 +206,7 @@ class Predictor:
 
         from beftkit.objectives.fits import fitted
         from beftkit.tasks import plan_evaluation
+        from beftkit.training.forwards import Replays
 
         s, device = self.settings, self.accelerator.device
         encoded = fitted(self.loaded, encoded, where)
@@ -214,9 +216,18 @@ class Predictor:
             "--max-length, or use --precision bf16 or --dtype bfloat16"
         )
         batches = plan_evaluation(encoded.lengths, s.batch_size, by_length=encoded.by_length)
-        with out_of_memory(advice), torch.inference_mode(), self.accelerator.autocast():
-            for examples in batches:
-                outputs = self.objective.outputs(self.model, encoded.batch(examples, device=device))
+        # Why a pass is eager says nothing of its answers.
+        replays = Replays(s.graphs, 1, lambda note: None)
+        how = self.model, encoded, batches, self.objective, self.accelerator
+        forwards = replays.of(where, *how, self.objective.outputs)
+        cast = self.accelerator.autocast() if forwards is None else nullcontext()
+        with out_of_memory(advice), arithmetic(self.accelerator), torch.inference_mode(), cast:
+            for number, examples in enumerate(batches):
+                if forwards is not None:
+                    outputs = forwards(number)
+                else:
+                    batch = encoded.batch(examples, device=device)
+                    outputs = self.objective.outputs(self.model, batch)
                 for at, one in zip(examples.tolist(), self.objective.answers(outputs), strict=True):
                     found[at] = one
         for at, one in enumerate(found):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from beftkit import __version__
+from beftkit.accelerator import precision_of
 from beftkit.errors import BeftError
 from beftkit.files import from_plain, headed, read_headed, write_whole
 
@@ -100,14 +101,13 @@ def provenance_of(accelerator: Accelerator, chosen: Chosen | None = None) -> Pro
         torch.cuda.reset_peak_memory_stats(device)
     card = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
     found = {name: held for name in _PACKAGES if (held := _version(name))}
-    mixed = str(accelerator.mixed_precision)
     return Provenance(
         beftkit=__version__,
         python=platform.python_version(),
         platform=platform.platform(),
         packages=found,
         device=f"{device}{card}",
-        precision="fp32" if mixed == "no" else mixed,
+        precision=precision_of(accelerator),
         processes=accelerator.num_processes,
         threads=torch.get_num_threads(),
         started=_now(),

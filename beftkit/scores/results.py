@@ -23,6 +23,7 @@ class Identity:
     Attributes:
         path: reference, as given.
         bias_sha256: digest of the bias vectors' bytes, in the order of their names; of no file.
+            None where two live models were compared on their GPU, from which no bias is copied.
         commit: of the hub's repository.
         bytes_fetched: from the hub so far.
         bytes_of_files: size of the weight files that they are of.
@@ -30,7 +31,7 @@ class Identity:
     """
 
     path: str
-    bias_sha256: str
+    bias_sha256: str | None
     commit: str | None = None
     bytes_fetched: int | None = None
     bytes_of_files: int | None = None

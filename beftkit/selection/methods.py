@@ -53,7 +53,9 @@ def fisher_method(
     ready.place()
     measured = sites_of(ready.model)
     what = ready.model, measured.names, ready.train, ready.objective, ready.accelerator
-    means, _ = example_means(*what, batch_size=settings.examples_a_batch, watcher=watcher)
+    means, _ = example_means(
+        *what, batch_size=settings.examples_a_batch, graphs=settings.graphs, watcher=watcher
+    )
     among = list(select.candidates)
     found = fisher_scores(measured, means, candidates=among, allow_inert=select.allow_inert)
     return method_table(found)

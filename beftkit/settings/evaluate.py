@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from beftkit.settings import parts
 from beftkit.settings.asking import TemplatePart
+from beftkit.settings.graphs import GraphsPart
 from beftkit.settings.topics import Part, of_evaluation, of_model
 
 
@@ -19,6 +20,7 @@ class AdapterPart(Part):
 
 
 class EvaluateSettings(
+    GraphsPart,
     parts.DevicePart,
     parts.MetricPart,
     parts.LengthPart,

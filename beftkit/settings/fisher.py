@@ -8,6 +8,7 @@ from pydantic import field_validator, model_validator
 
 from beftkit.settings import parts
 from beftkit.settings.asking import TemplatePart
+from beftkit.settings.graphs import GraphsPart
 from beftkit.settings.topics import (
     Part,
     described,
@@ -69,6 +70,7 @@ class MeasurePart(Part):
 
 
 class FisherSettings(
+    GraphsPart,
     parts.CheckpointingPart,
     parts.DevicePart,
     parts.LengthPart,
@@ -106,6 +108,8 @@ class FisherSettings(
             raise ValueError(f"{both if self.task else neither}; expected one of them")
         if self.regression and self.train_file is None:
             raise ValueError("--regression: is for files of your own; a task knows its kind")
+        if self.variant == "batch-mean" and self.graphs == "on":
+            raise ValueError("--graphs=on: is for --variant=exact; batch-mean captures nothing")
         if self.snapshots and len(self.head_seeds) > 1:
             raise ValueError(
                 "--snapshots: they hold the classifier of their run; give --head-seeds=N, one"

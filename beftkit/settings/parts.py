@@ -12,6 +12,7 @@ from pydantic import field_validator
 
 from beftkit.registry import ENCODED, MAX_LENGTH, OFFERED
 from beftkit.settings.asking import TemplatePart
+from beftkit.settings.graphs import GraphsPart
 from beftkit.settings.names import check_task
 from beftkit.settings.topics import (
     Part,
@@ -27,7 +28,7 @@ from beftkit.settings.topics import (
 )
 
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Regimes = Literal["low", "medium", "high", "all"]
 #: examples a batch of training, where neither the user nor the task says otherwise
 BATCH = 16
@@ -240,7 +241,9 @@ class DevicePart(Part):
     """Where and in what arithmetic."""
 
     precision: Precision = of_device(
-        "fp32", "Arithmetic: bf16 and fp16 by autocast, fp16 on GPUs only."
+        "fp32",
+        "Arithmetic: bf16 and fp16 by autocast, fp16 on GPUs only; tf32: float32 whose products "
+        "keep 10 bits, on NVIDIA's GPUs only.",
     )
     device: str | None = of_device(None, "cpu, cuda, cuda:1, ...  [a GPU if there is one]")
     device_map: Literal["auto"] | None = of_device(
@@ -336,6 +339,7 @@ class RunPart(
     MetricPart,
     EvaluationPart,
     CheckpointingPart,
+    GraphsPart,
     DevicePart,
     OptimisationPart,
 ):

@@ -6,11 +6,13 @@ from typing import ClassVar, Literal
 
 from beftkit.settings import parts
 from beftkit.settings.evaluate import AdapterPart
+from beftkit.settings.graphs import GraphsPart
 from beftkit.settings.parts import Dtype
 from beftkit.settings.topics import of_model, of_output
 
 
 class PredictSettings(
+    GraphsPart,
     parts.DevicePart,
     parts.LengthPart,
     parts.TextsPart,

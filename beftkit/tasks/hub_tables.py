@@ -73,12 +73,17 @@ def _table(task: Task, where: str, split: Any, wanted: Sequence[str]) -> Table:
 
 def _load(task: Task, revision: str) -> Any:
     """All splits; whatever goes wrong is said in one line, with what to do."""
-    import datasets
-    from datasets.exceptions import DatasetNotFoundError
-
     hub = task.hub
     where = _named(task)
     instead = "give a local copy with --data-dir"
+    try:
+        import datasets
+        from datasets.exceptions import DatasetNotFoundError
+    except ModuleNotFoundError as error:
+        raise BeftError(
+            f"{where}: the hub's data need the package {error.name}, which is not installed; pip"
+            f" install datasets, or {instead}"
+        ) from None
     try:
         with hub_or_cache(), _no_bars():
             return datasets.load_dataset(hub.repo, hub.config or None, revision=revision)

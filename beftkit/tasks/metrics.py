@@ -109,13 +109,18 @@ def load_metric(name: str, *, trust_remote_code: bool = False) -> evaluate.Evalu
     Raises:
         BeftError: no such metric, or not without ``trust_remote_code``.
     """
+    script = check_metric(name, trust_remote_code=trust_remote_code)
+    try:
+        import evaluate
+    except ModuleNotFoundError as error:
+        raise BeftError(
+            f"{option('metric', name)}: needs the package {error.name}, which is not installed; pip"
+            f" install evaluate, or take one of {', '.join(METRIC_NAMES)}"
+        ) from None
     if name in METRIC_NAMES:
         from beftkit.tasks.formulas import evaluate_metric
 
         return evaluate_metric(name)
-    script = check_metric(name, trust_remote_code=trust_remote_code)
-    import evaluate
-
     try:
         metric = evaluate.load(script or name, keep_in_memory=True)
     except Exception as error:  # importing the script, or its packages, may raise anything

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from beftkit.accelerator import arithmetic
 from beftkit.watching import Unwatched, Watcher, told
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from beftkit.objectives import Objective
     from beftkit.tasks import Encoded
+    from beftkit.training.forwards import Forwards, Replays
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,8 @@ def evaluate_model(
     accelerator: Accelerator,
     batch_size: int,
     watcher: Watcher | None = None,
+    *,
+    replays: Replays | None = None,
 ) -> Evaluation:
     """Evaluate a model in memory; every example counts once, however many processes there are.
 
@@ -130,6 +135,7 @@ def evaluate_model(
         accelerator: precision and processes.
         batch_size: examples a forward pass.
         watcher: told each batch.
+        replays: of this evaluation and of others alike; None: nothing is captured.
     """
     from beftkit.tasks import plan_evaluation
 
@@ -149,8 +155,12 @@ def evaluate_model(
     watcher.started("evaluation", sum(map(len, batches.values())), 0)
     try:
         for name, split in splits.items():
+            forwards = None
+            if replays is not None:
+                how = objective, accelerator, objective.evaluated
+                forwards = replays.of(name, model, split, batches[name], *how)
             mine = told(watcher, batches[name])
-            predictions, loss = _predict(model, split, objective, accelerator, mine)
+            predictions, loss = _predict(model, split, objective, accelerator, mine, forwards)
             suffix = name.removeprefix("validation") if len(splits) > 1 else ""
             truth = split.targets, split.asked
             measured = objective.measure(metrics, predictions, *truth)
@@ -175,19 +185,25 @@ def _predict(
     objective: Objective,
     accelerator: Accelerator,
     batches: Iterable[Tensor],
+    forwards: Forwards | None = None,
 ) -> tuple[Sequence[Any], float]:
     """Predictions ``[N]`` in the order of the examples, and the summed loss.
 
-    ``batches``: this process's share of them.
+    ``batches``: this process's share of them. ``forwards``: passes over them that are captured.
     """
     import torch
     from accelerate.utils import gather_object
 
     mine, parts, losses = [], [], []
-    with torch.inference_mode(), accelerator.autocast():
-        for examples in batches:
-            batch = split.batch(examples, device=accelerator.device)
-            loss, predicted = objective.evaluated(model, batch)
+    # Autocast remembers casts to its end, and a graph must not hold what is forgotten then.
+    cast = nullcontext() if forwards else accelerator.autocast()
+    with arithmetic(accelerator), torch.inference_mode(), cast:
+        for number, examples in enumerate(batches):
+            if forwards is not None:
+                loss, predicted = forwards(number)
+            else:
+                batch = split.batch(examples, device=accelerator.device)
+                loss, predicted = objective.evaluated(model, batch)
             losses.append(loss.sum(dtype=torch.float32).double())
             parts.append(predicted)
             mine.append(examples)

@@ -79,12 +79,21 @@ class Meter:
             examples: of all processes.
             step: number of the update.
         """
+        self.add_sums(loss, norm, step)
+        self.count(examples)
+
+    def add_sums(self, loss: torch.Tensor, norm: torch.Tensor, step: int | torch.Tensor) -> None:
+        """What of `add` is on the device; ``step`` may be there too, so that it can be captured."""
         import torch
 
         self.sums[0] += loss
         self.sums[1] += norm
-        bad = ~torch.isfinite(norm)
-        self.sums[2] = torch.where(bad, self.sums[2].clamp(max=float(step)), self.sums[2])
+        bad, before = ~torch.isfinite(norm), self.sums[2]
+        at = step.to(before) if isinstance(step, torch.Tensor) else float(step)
+        self.sums[2] = torch.where(bad, before.clamp(max=at), before)
+
+    def count(self, examples: int) -> None:
+        """What of `add` is not."""
         self.updates += 1
         self.examples += examples
 

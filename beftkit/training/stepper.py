@@ -17,18 +17,20 @@ from beftkit.training.job import Job
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from beftkit_kernels import Track
+
 
 class Update(NamedTuple):
     """What an update tells of itself, still on the device.
 
     Attributes:
-        loss: this process's share of the mean loss, a scalar.
+        loss: this process's share of the mean loss, a scalar; None: it is in the meter already.
         tells: not finite where the update went bad: the gradient's norm, or the loss in float16.
         examples: how many there were, of all processes.
     """
 
-    loss: Tensor
-    tells: Tensor
+    loss: Tensor | None
+    tells: Tensor | None
     examples: int
 
 
@@ -45,8 +47,24 @@ class Stepper(Protocol):
         """The learning rate of the next update."""
         ...
 
+    @property
+    def mode(self) -> str:
+        """How updates are made: ``eager`` or ``captured``; a run goes on in the same."""
+        ...
+
+    def planned(self, batches: Sequence[Tensor], begin: int) -> None:
+        """Told of an epoch's batches, in order, before the first of them is stepped on.
+
+        ``begin``: how many of them went before.
+        """
+        ...
+
     def step(self, window: Sequence[Tensor]) -> Update | None:
         """One update on the mean loss over a few batches; None: nothing trains."""
+        ...
+
+    def scored(self, track: Track) -> Tensor:
+        """The scores as they are now, [K]; written over by the next ones."""
         ...
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -58,6 +76,16 @@ class Stepper(Protocol):
         ...
 
 
+def schedule(job: Job, optimizer: Any, steps: int) -> Any:
+    """The course of the learning rate over so many updates."""
+    from transformers import get_scheduler
+
+    s = job.settings
+    warmup = s.warmup if s.warmup >= 1 else s.warmup * steps
+    name = "linear" if s.schedule == "linear" else "constant_with_warmup"
+    return get_scheduler(name, optimizer, math.ceil(warmup), steps)
+
+
 class EagerStepper:
     """Runs every operation as it comes.
 
@@ -66,9 +94,10 @@ class EagerStepper:
         steps: updates of the whole run, for the schedule.
     """
 
+    mode = "eager"
+
     def __init__(self, job: Job, steps: int) -> None:
         import torch
-        from transformers import get_scheduler
 
         self.job, s = job, job.settings
         self.values: list[Tensor] = job.tuner.values
@@ -83,16 +112,17 @@ class EagerStepper:
                 weight_decay=s.weight_decay,
                 fused=job.accelerator.device.type in ("cpu", "cuda"),
             )
-            warmup = s.warmup if s.warmup >= 1 else s.warmup * steps
-            name = "linear" if s.schedule == "linear" else "constant_with_warmup"
             # Not prepared: Accelerate would step it once for every process.
-            self.scheduler = get_scheduler(name, adam, math.ceil(warmup), steps)
+            self.scheduler = schedule(job, adam, steps)
             self.optimizer = job.accelerator.prepare(adam)
 
     @property
     def lr(self) -> float:
         """The learning rate of the next update."""
         return float(self.scheduler.get_last_lr()[0]) if self.scheduler else 0.0
+
+    def planned(self, batches: Sequence[Tensor], begin: int) -> None:
+        """Nothing: each batch comes with its update."""
 
     def step(self, window: Sequence[Tensor]) -> Update | None:
         """One update on the mean loss over all examples of a few batches."""
@@ -126,6 +156,10 @@ class EagerStepper:
         job.tuner.write_back()
         # fp16: an infinite gradient is how the scaler finds its scale, so the loss has to tell.
         return Update(total, total if job.settings.precision == "fp16" else norm, examples)
+
+    def scored(self, track: Track) -> Tensor:
+        """As `Track.step`."""
+        return track.step()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Moments, and the course of the schedule."""

@@ -13,16 +13,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from beftkit.accelerator import told_by_main
-from beftkit.errors import BeftError
+from beftkit.accelerator import arithmetic, told_by_main
+from beftkit.errors import BeftError, Refusal, option
 from beftkit.files import from_plain
 from beftkit.training import state
+from beftkit.training.captured import make_stepper
 from beftkit.training.course import course_of
 from beftkit.training.digests import UNKNOWN, check_same
 from beftkit.training.evaluation import Evaluated, Evaluation, evaluate_model
+from beftkit.training.forwards import Replays
 from beftkit.training.job import Job
 from beftkit.training.journal import Journal, Meter, Progress, finite
-from beftkit.training.stepper import EagerStepper, Stepper
+from beftkit.training.stepper import Stepper
 from beftkit.watching import Inside
 
 if TYPE_CHECKING:
@@ -56,7 +58,8 @@ class Trainer:
         # A model that is as it was all the time is evaluated once.
         course = course_of(s, len(job.train), trains=bool(job.tuner.values))
         self.total_steps, self.steps_per_epoch = course.updates, course.per_epoch
-        self.stepper: Stepper = EagerStepper(job, self.total_steps)
+        self.stepper: Stepper = make_stepper(job, course, self.meter)
+        self.replays = Replays(s.graphs, course.evaluations, job.watcher.note)
         self.best_values: dict[str, torch.Tensor] = {}
         vectors, roles = job.tuner.vectors()
         self.track = Track(vectors, roles) if vectors else None
@@ -72,6 +75,10 @@ class Trainer:
             Interrupted: asked to stop, after the state was saved.
             BeftError: the loss is not finite any more, or a file cannot be written.
         """
+        with arithmetic(self.job.accelerator):
+            return self._run(title)
+
+    def _run(self, title: str) -> Progress:
         p = self.progress
         self.job.watcher.started(title, self.total_steps, p.step)
         if self.total_steps == 0 and p.last is None:
@@ -82,8 +89,10 @@ class Trainer:
             for window in self.updates():
                 made = self.stepper.step(window)
                 p.step, p.update = p.step + 1, p.update + 1
-                if made is not None:
-                    self.meter.add(*made, p.step)
+                if made is not None and made.loss is not None and made.tells is not None:
+                    self.meter.add(made.loss, made.tells, made.examples, p.step)
+                elif made is not None:
+                    self.meter.count(made.examples)
                 self.job.watcher.advanced(1)
                 self.after_update()
                 if p.update == 0 or p.step == self.total_steps or p.stopped_early:
@@ -98,7 +107,9 @@ class Trainer:
         place = {"seed": self.job.seed, "epoch": self.progress.epoch}
         lengths = self.job.train.lengths
         batches = plan(lengths, s.examples_a_batch, **place, grouped=s.group_by_length)
-        for begin in range(self.progress.update * s.accumulation, len(batches), s.accumulation):
+        first = self.progress.update * s.accumulation
+        self.stepper.planned(batches, first)
+        for begin in range(first, len(batches), s.accumulation):
             yield batches[begin : begin + s.accumulation]
 
     def after_update(self) -> None:
@@ -113,7 +124,7 @@ class Trainer:
             "save": ends or (s.save_steps is not None and p.step % s.save_steps == 0),
         }
         if due["track"] and self.track is not None:
-            self.tracked.append((p.step, self.track.step().clone()))
+            self.tracked.append((p.step, self.stepper.scored(self.track).clone()))
         if due["log"]:
             self.log()
         if due["eval"] or p.step == self.total_steps:
@@ -136,7 +147,7 @@ class Trainer:
         seconds, self.since = now - self.since, now
         p.train_seconds += seconds
         if self.track is not None:
-            p.scores = self.scores(self.track.step())
+            p.scores = self.scores(self.stepper.scored(self.track))
         record = {
             "step": p.step,
             "epoch": self.epochs_done(),
@@ -182,8 +193,9 @@ class Trainer:
         self.flush()  # a spoilt model is no candidate, and the log stays in order
         now = time.perf_counter()
         p.train_seconds += now - self.since
-        how = job.metrics, job.accelerator, job.settings.eval_batch_size, self.inside
-        found = evaluate_model(job.model, job.validation, job.objective, *how)
+        what = job.model, job.validation, job.objective, job.metrics, job.accelerator
+        how = job.settings.eval_batch_size, self.inside
+        found = evaluate_model(*what, *how, replays=self.replays)
         job.model.train()
         self.since = time.perf_counter()
         p.eval_seconds += self.since - now
@@ -254,6 +266,7 @@ class Trainer:
             "metered": [self.meter.updates, self.meter.examples],
             "processes": job.accelerator.num_processes,
             "inputs": dict(job.inputs),
+            "steps": self.stepper.mode,
         }
         moments, course = self.stepper.state()
         tensors, facts = {**tensors, **moments}, {**facts, **course}
@@ -284,6 +297,7 @@ class Trainer:
                 f"{job.folder}: trained by {facts['processes']} processes so far, now there are "
                 f"{job.accelerator.num_processes}; dropout would differ, so resume with as many"
             )
+        self.check_mode(facts.get("steps", "eager"))
         told_by_main(job.accelerator, lambda: self.check_inputs(facts.get("inputs")))
         for key, value in vars(from_plain(Progress, facts["progress"])).items():
             setattr(self.progress, key, value)
@@ -295,6 +309,19 @@ class Trainer:
         self.stepper.restore(tensors, facts)
         state.restore_random(job.accelerator, tensors)
         return True
+
+    def check_mode(self, before: str) -> None:
+        """Refuse to go on in another mode: its bits are others.
+
+        Raises:
+            Refusal: so it is.
+        """
+        if before != self.stepper.mode:
+            flag = option("graphs", "off" if before == "eager" else "on")
+            raise Refusal(
+                f"{self.job.folder}: its updates were {before} so far, and now they would be "
+                f"{self.stepper.mode}, which rounds otherwise; resume with {flag}"
+            )
 
     def check_inputs(self, before: Mapping[str, str] | None) -> None:
         """Refuse to go on with other data or another base, where the state knows them."""

@@ -96,7 +96,10 @@ class Tuner:
             assert tensor.grad is not None
             gradient = tensor.grad.reshape(-1)
             gradient = (gradient if where is None else gradient[where]).to(device, torch.float32)
-            values.grad = gradient.clone() if values.grad is None else values.grad + gradient
+            if values.grad is None:
+                values.grad = gradient.clone()
+            else:  # in place: a captured update finds it where it was
+                values.grad.add_(gradient)
             tensor.grad = None
 
         self._handles.append(parameter.register_post_accumulate_grad_hook(take_gradient))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .gradients import SquareSum as SquareSum
+    from .gradients import SquareSums as SquareSums
     from .gradients import example_square_sum as example_square_sum
     from .gradients import example_square_sums as example_square_sums
     from .pairs import Pairs as Pairs
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 #: module -> its public names
 _HOMES = {
-    "gradients": "SquareSum example_square_sum example_square_sums",
+    "gradients": "SquareSum SquareSums example_square_sum example_square_sums",
     "pairs": "Pairs pack projection_stats",
     "reference": "COLUMNS projection_ratio",
     "track": "Track",

@@ -61,9 +61,9 @@ def common_device(tensors: Iterable[Tensor]) -> torch.device:
     return device if device is not None else torch.device("cpu")
 
 
-def warps() -> int:
-    """Warps per program: 128 threads, whatever the width of a warp."""
-    return 2 if torch.version.hip else 4
+def warps(of_32: int = 4) -> int:
+    """Warps of a program with as many threads as ``of_32`` warps of 32."""
+    return max(1, of_32 // 2) if torch.version.hip else of_32
 
 
 def upload(table: Tensor, device: torch.device) -> Tensor:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from . import eager
 from ._launch import choose, common_device
+
+if TYPE_CHECKING:
+    from .squares import Launch
 
 Index = Sequence[int] | Tensor
 
@@ -39,6 +43,9 @@ def example_square_sum(
     backend: str = "auto",
 ) -> SquareSum:
     """Sum over examples of (sum over the example's rows and tokens of the gradient)^2.
+
+    For a larger ``examples`` the sums are the same: with Triton to the bit, with torch to the
+    rounding of float64.
 
     Args:
         grad: ``[R, T, D]`` of any strides, the gradient with respect to a layer's output.
@@ -72,7 +79,10 @@ def example_square_sums(
     per_example: bool = False,
     backend: str = "auto",
 ) -> list[SquareSum]:
-    """`example_square_sum` of many tensors of one batch (say q, k, v of all layers), in one launch.
+    """`example_square_sum` of many tensors of one batch (say q, k, v of all layers), at once.
+
+    Triton takes one launch, and a small second one where the examples are dealt out. See
+    `SquareSums` for many batches.
 
     Args:
         grads: tensors ``[R, T, D]``; R is the same in all.
@@ -81,40 +91,104 @@ def example_square_sums(
         per_example: also return the per-example gradients.
         backend: as in `Pairs`.
     """
-    grads = [grad.detach() for grad in grads]
-    chosen = choose(backend, common_device(grads))
-    for grad in grads:
-        if grad.ndim != 3 or len(grad) != len(grads[0]):
-            shapes = ", ".join(str(list(grad.shape)) for grad in grads)
-            raise ValueError(f"gradients [R, T, D] with one R expected, got {shapes}")
     if not grads:
+        choose(backend, common_device(grads))
         return []
-    rows = len(grads[0])
-    owners = None if index is None else _check_index(index, rows)
-    named = rows if owners is None else max(owners.tolist(), default=-1) + 1
-    count = named if examples is None else examples
-    if count < named or (owners is None and count != named):
-        raise ValueError(f"{named} examples in {rows} rows, but examples={examples}")
-    if chosen == "torch":
-        room = eager.scratch(grads[0].device)
-        sums = [eager.square_sums(grad, owners, count, room) for grad in grads]
-    else:
-        sums = _triton_sums(grads, owners, count, per_example)
-    return [SquareSum(total, single if per_example else None) for total, single in sums]
+    prepared = SquareSums(grads, index, examples=examples, per_example=per_example, backend=backend)
+    return prepared.run(grads)
 
 
-def _triton_sums(
-    grads: Sequence[Tensor], owners: Tensor | None, examples: int, keep: bool
-) -> list[tuple[Tensor, Tensor]]:
-    from .squares import square_sums
+class SquareSums:
+    """`example_square_sums` of many batches of one layout, looked up once and run often.
 
-    by_example = None
-    if owners is not None:
-        firsts = torch.bincount(owners + 1, minlength=examples + 1).cumsum(0)
-        by_example = owners.argsort(stable=True), firsts
-    total, single = square_sums(grads, by_example, examples, keep)
-    widths = [grad.shape[2] for grad in grads]
-    return list(zip(total.split(widths), single.split(widths, 1), strict=True))
+    `run` neither waits for the device nor, with Triton, allocates: it can be recorded in a CUDA
+    graph, once, whose replays read the gradients where they lay then. Results lie in the same
+    memory each time: use them up, or copy them, before the next run. Keep this object as long as
+    such a graph. Not for two streams at a time.
+
+    Args:
+        grads: tensors ``[R, T, D]`` like those to come, of which shapes, strides, dtypes, device
+            and alignment count, not values.
+        index: as in `example_square_sum`, the same for all and for all runs.
+        examples: N.
+        per_example: also return the per-example gradients.
+        backend: as in `Pairs`.
+
+    Raises:
+        TypeError: as `example_square_sum`.
+        ValueError: as `example_square_sum`.
+
+    Example:
+        >>> grad = torch.ones(2, 3, 1)
+        >>> prepared = SquareSums([grad])
+        >>> [one.total.tolist() for one in prepared.run([2 * grad])]
+        [[72.0]]
+    """
+
+    def __init__(
+        self,
+        grads: Sequence[Tensor],
+        index: Index | None = None,
+        *,
+        examples: int | None = None,
+        per_example: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        self._device = common_device(grads)
+        self.backend = choose(backend, self._device)
+        for grad in grads:
+            if grad.ndim != 3 or len(grad) != len(grads[0]):
+                shapes = ", ".join(str(list(grad.shape)) for grad in grads)
+                raise ValueError(f"gradients [R, T, D] with one R expected, got {shapes}")
+        if not grads:
+            raise ValueError("no gradients to prepare for")
+        rows = len(grads[0])
+        owners = None if index is None else _check_index(index, rows)
+        named = rows if owners is None else max(owners.tolist(), default=-1) + 1
+        count = named if examples is None else examples
+        if count < named or (owners is None and count != named):
+            raise ValueError(f"{named} examples in {rows} rows, but examples={examples}")
+        self._layout = _layout(grads)
+        self._count, self._keep = count, per_example
+        self._launch: Launch | None = None
+        if self.backend == "torch":
+            self._owners = None if owners is None else owners.to(self._device)
+            return
+        from .squares import Launch
+
+        by_example = None
+        if owners is not None:
+            firsts = torch.bincount(owners + 1, minlength=count + 1).cumsum(0)
+            by_example = owners.argsort(stable=True), firsts
+        self._launch = Launch([grad.detach() for grad in grads], by_example, count, per_example)
+        widths = [grad.shape[2] for grad in grads]
+        totals = self._launch.total.split(widths)
+        singles = self._launch.single.split(widths, 1)
+        self._results = [
+            SquareSum(total, single if per_example else None)
+            for total, single in zip(totals, singles, strict=True)
+        ]
+
+    def run(self, grads: Sequence[Tensor]) -> list[SquareSum]:
+        """The sums of these gradients.
+
+        Raises:
+            ValueError: they are unlike those prepared for; or captured in a second graph.
+        """
+        if _layout(grads) != self._layout:
+            raise ValueError(
+                "gradients of other shapes, strides, dtypes or device than those prepared for"
+            )
+        if self._launch is not None:
+            self._launch.run(grads)
+            return list(self._results)
+        room = eager.scratch(self._device)
+        sums = [eager.square_sums(one.detach(), self._owners, self._count, room) for one in grads]
+        return [SquareSum(total, single if self._keep else None) for total, single in sums]
+
+
+def _layout(grads: Sequence[Tensor]) -> list[tuple[object, ...]]:
+    return [(one.shape, one.stride(), one.dtype, one.device) for one in grads]
 
 
 def _check_index(index: Index, rows: int) -> Tensor:

@@ -1,22 +1,25 @@
 """`projection_stats` in Triton: six sums of every pair, and the mean score per role.
 
-One launch. A program reduces one *item*: a vector, or a chunk of a long one. Where a vector is one
-item, its program writes the result. Where it is several, each program leaves its sums in ``part``
-and counts itself in; whoever comes last adds them up in the order of the items, so the result does
+One launch. An *item* is a vector, or a chunk of a long one; a program reduces ``rows`` items side
+by side, each in ``lanes`` threads, with several 128-bit loads on their way at a time: the memory is
+kept busy by what is in flight, not by arithmetic. Threads add up what they read by themselves, and
+the lanes of an item come together once, at its end. Where every vector is one item, its program
+writes the result. Where one is several, programs take one item each, leave its sums in ``part`` and
+count themselves in; whoever comes last adds them up in the order of the items, so the result does
 not depend on who that was. The only atomic is that integer count.
 
 Sums are kept in float64. There float32 and 16-bit inputs are exact, d = post - pre is exact unless
 the two differ by more than a factor of 2^29, and products neither overflow nor vanish. No term goes
-through more than 64 additions for D up to 2^22 (8 and 4 in a thread, the rest in trees), hence
-|error of <pre, d>| <= 64 eps sum |pre_i d_i| with eps = 2^-53; near 1 eps of it as a rule. Pairs of
-float32 (two-sum, two-product) would cost some 60 operations an element instead of 9: the choice
-rests on such counts (bench/README.md), not on a measurement.
+through more than 64 additions for D up to 2^22 (of a load, of the loads at a time, of a thread's
+turns, the rest in trees; `depth` counts them), hence |error of <pre, d>| <= 64 eps sum |pre_i d_i|
+with eps = 2^-53; near 1 eps of it as a rule. Pairs of float32 (two-sum, two-product) would cost
+some 60 operations an element instead of 9, float32 products leave the range of bfloat16's squares.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -28,11 +31,11 @@ from ._launch import ALIGNMENT, KINDS, WIDE, on, upload, warps
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 # Triton, which ships no types, reads the annotations of a kernel as its own.
 
-#: most elements of an item, up to SPLITS items a vector; then items grow
-CHUNK = 4096
+#: elements of an item: fewest and most, up to SPLITS items a vector; then items grow
+CHUNK = 4096, 16384
 SPLITS = 1024
-#: elements of a pair a program holds at a time, 8 per thread
-TILE = 1024
+#: items that keep a device busy; with fewer, long vectors are cut finer, down to the fewest
+BUSY = 2048
 LANES = 128
 
 #: kernel dtypes; None: several in one launch (or float64), looked up item by item
@@ -40,14 +43,41 @@ DTYPES = {0: tl.float32, 1: tl.bfloat16, 2: tl.float16}
 Sides = tuple[Tensor, Tensor]  # of pre and of post
 
 
+class Tiles(NamedTuple):
+    """How a program goes through its items.
+
+    Attributes:
+        rows: items of a program, a power of two; 1 where vectors are split.
+        lanes: threads of an item; with those of all rows at least the threads of the program.
+        unroll: loads of a thread, item and side at a time, 128 bits each where aligned.
+        warps: of a program, of 32 threads.
+    """
+
+    rows: int
+    lanes: int
+    unroll: int
+    warps: int
+
+
+#: by bytes of an element: up to so many elements in the longest item, so; measured by
+#: `python bench/gpu_kernels.py --configs`
+CHOICES: dict[int, tuple[tuple[int, Tiles], ...]] = {
+    4: ((2048, Tiles(4, 32, 4, 4)), (1 << 62, Tiles(1, 128, 2, 4))),
+    2: ((2048, Tiles(4, 32, 2, 4)), (1 << 62, Tiles(1, 128, 2, 4))),
+}
+#: where a vector is several items, of several dtypes in one launch, at any address: one item each
+SPLIT, MIXED, UNALIGNED = Tiles(1, 128, 2, 4), Tiles(1, 128, 1, 4), Tiles(1, 128, 4, 4)
+
+
 @triton.jit
 def load_float64(
-    address,  # scalar int64
+    address,  # scalar int64; or one to each row of a tile of two axes, where DTYPE is known
     kind,  # scalar, a code of KINDS; read only where DTYPE is None
     at,  # int64 offsets in elements, of any shape
     mask,
     DTYPE: tl.constexpr,
     ALIGN: tl.constexpr,
+    ROWS: tl.constexpr = 1,
 ):
     """Elements at an address, in float64. The hint of alignment has to follow the cast."""
     if DTYPE is None:
@@ -64,19 +94,42 @@ def load_float64(
             double = tl.multiple_of(address.to(tl.pointer_type(tl.float64)), ALIGN)
             x = tl.load(double + at, mask=mask, other=0.0)
     else:
-        known = tl.multiple_of(address.to(tl.pointer_type(DTYPE)), ALIGN)
+        known = address.to(tl.pointer_type(DTYPE))
+        if ROWS == 1:
+            known = tl.multiple_of(known, ALIGN)
+        else:
+            known = tl.multiple_of(known, [ALIGN, ALIGN])
         x = tl.load(known + at, mask=mask, other=0.0).to(tl.float64)
     return x
 
 
 @triton.jit
-def _terms(pre, post, kinds, at, mask, DTYPE: tl.constexpr, ALIGN: tl.constexpr):
-    """The six sums over the second axis of a tile."""
-    a = load_float64(pre, kinds % 4, at, mask, DTYPE, ALIGN)
-    b = load_float64(post, kinds // 4, at, mask, DTYPE, ALIGN)
+def _terms(
+    pre,
+    post,
+    kinds,
+    at,  # [loads * ROWS, lanes * WIDTH]
+    mask,
+    DTYPE: tl.constexpr,
+    ALIGN: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """The six sums over what a thread has to itself, ``[ROWS, lanes]``."""
+    a = load_float64(pre, kinds % 4, at, mask, DTYPE, ALIGN, ROWS)
+    b = load_float64(post, kinds // 4, at, mask, DTYPE, ALIGN, ROWS)
+    # Two axes until here: of more, Triton 3.6 and 3.7 deal them out to threads differently.
+    loads: tl.constexpr = at.shape[0] // ROWS
+    lanes: tl.constexpr = at.shape[1] // WIDTH
+    a = tl.reshape(a, [loads, ROWS, lanes, WIDTH])
+    b = tl.reshape(b, [loads, ROWS, lanes, WIDTH])
     d = b - a
-    aa, bb, ad, bd = tl.sum(a * a, 1), tl.sum(b * b, 1), tl.sum(a * d, 1), tl.sum(b * d, 1)
-    return aa, bb, ad, bd, tl.sum(tl.abs(d), 1), tl.sum(d * d, 1)
+    return _own(a * a), _own(b * b), _own(a * d), _own(b * d), _own(tl.abs(d)), _own(d * d)
+
+
+@triton.jit
+def _own(x):
+    return tl.sum(tl.sum(x, 3), 0)
 
 
 @triton.jit
@@ -85,74 +138,107 @@ def _add6(a0, a1, a2, a3, a4, a5, b0, b1, b2, b3, b4, b5):
 
 
 @triton.jit
-def _store6(to, s0, s1, s2, s3, s4, s5):
-    tl.store(to, s0)
-    tl.store(to + 1, s1)
-    tl.store(to + 2, s2)
-    tl.store(to + 3, s3)
-    tl.store(to + 4, s4)
-    tl.store(to + 5, s5)
+def _store6(to, at, s0, s1, s2, s3, s4, s5, mask):
+    tl.store(to + at, s0, mask=mask)
+    tl.store(to + (at + 1), s1, mask=mask)
+    tl.store(to + (at + 2), s2, mask=mask)
+    tl.store(to + (at + 3), s3, mask=mask)
+    tl.store(to + (at + 4), s4, mask=mask)
+    tl.store(to + (at + 5), s5, mask=mask)
 
 
-@triton.jit(do_not_specialize_on_alignment=["items", "firsts", "part", "counts", "out"])
+@triton.jit(
+    do_not_specialize=["P"],
+    do_not_specialize_on_alignment=["items", "firsts", "part", "counts", "out"],
+)
 def pair_sums_kernel(
     items,  # [P, 4] int64: addresses in pre and post, elements, vector * 16 + kinds of both
-    firsts,  # [V + 1] int64: the first item of each vector
-    part,  # [P, 6] float64
+    firsts,  # [V + 1] int64: the first item of each vector; read where SPLIT
+    part,  # [P, 6] float64, written where SPLIT
     counts,  # [V] int32, zero before and after
     out,  # [V, 6] float64
+    P,
     DTYPE: tl.constexpr,
     ALIGN: tl.constexpr,
+    SPLIT: tl.constexpr,
+    UNROLL: tl.constexpr,
     ROWS: tl.constexpr,
+    LANES: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    item = tl.program_id(0).to(tl.int64)
-    row = items + item * 4
-    pre, post = tl.load(row), tl.load(row + 1)
-    n, last = tl.load(row + 2), tl.load(row + 3)
-    kinds, vector = last % 16, last // 16
-    lane = tl.arange(0, ROWS).to(tl.int64)
-    tile = lane[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]  # [ROWS, WIDTH]
-    zero = tl.zeros([ROWS], tl.float64)
+    load = tl.arange(0, UNROLL * ROWS)
+    if ROWS == 1:  # scalars: their tests and branches are the program's
+        item = tl.program_id(0).to(tl.int64)
+        row = items + item * 4
+        pre, post = tl.load(row), tl.load(row + 1)
+        n, last = tl.load(row + 2), tl.load(row + 3)
+        there = True
+        kinds, vector = last % 16, last // 16
+        even = tl.multiple_of(n - n % WIDTH, WIDTH)
+        longest, rest = even, n - even
+    else:
+        first = tl.program_id(0).to(tl.int64) * ROWS
+        item = first + tl.arange(0, ROWS)
+        there = item < P
+        vector = tl.load(items + (item * 4 + 3), mask=there, other=0) // 16
+        of = (first + load % ROWS) * 4
+        inside = first + load % ROWS < P
+        pre = tl.load(items + of, mask=inside, other=0)[:, None]
+        post = tl.load(items + (of + 1), mask=inside, other=0)[:, None]
+        n = tl.load(items + (of + 2), mask=inside, other=0)
+        kinds = 0  # DTYPE is known
+        even = tl.multiple_of(n - n % WIDTH, WIDTH)
+        longest, rest = tl.max(even, 0), tl.max(n - even, 0)
+        n, even = n[:, None], even[:, None]
+    lane = tl.arange(0, LANES).to(tl.int64)
+    within = tl.arange(0, LANES * WIDTH)[None, :]
+    tile = (load // ROWS).to(tl.int64)[:, None] * (LANES * WIDTH) + within
+    zero = tl.zeros([ROWS, LANES], tl.float64)
     s0, s1, s2, s3, s4, s5 = zero, zero, zero, zero, zero, zero
     # Masks that change only at multiples of WIDTH leave loads whole.
-    even = tl.multiple_of(n - n % WIDTH, WIDTH)
-    for start in range(0, even, ROWS * WIDTH):
+    for start in range(0, longest, UNROLL * LANES * WIDTH):
         at = start + tile
-        t0, t1, t2, t3, t4, t5 = _terms(pre, post, kinds, at, at < even, DTYPE, ALIGN)
+        t0, t1, t2, t3, t4, t5 = _terms(pre, post, kinds, at, at < even, DTYPE, ALIGN, ROWS, WIDTH)
         s0, s1, s2, s3, s4, s5 = _add6(s0, s1, s2, s3, s4, s5, t0, t1, t2, t3, t4, t5)
-    s0, s1, s2, s3, s4, s5 = tl.reduce((s0, s1, s2, s3, s4, s5), 0, _add6)
+    s0, s1, s2, s3, s4, s5 = tl.reduce((s0, s1, s2, s3, s4, s5), 1, _add6)  # [ROWS]
     if WIDTH > 1:
-        if even < n:
-            at = even + tl.arange(0, WIDTH)[:, None]
-            t0, t1, t2, t3, t4, t5 = _terms(pre, post, kinds, at, at < n, DTYPE, ALIGN)
-            t0, t1, t2, t3, t4, t5 = tl.reduce((t0, t1, t2, t3, t4, t5), 0, _add6)
+        if rest > 0:  # fewer than WIDTH elements, read by the first of the loads
+            at = even + tile
+            mask = (at < n) & (tile < WIDTH)
+            t0, t1, t2, t3, t4, t5 = _terms(pre, post, kinds, at, mask, DTYPE, 1, ROWS, WIDTH)
+            t0, t1, t2, t3, t4, t5 = tl.reduce((t0, t1, t2, t3, t4, t5), 1, _add6)
             s0, s1, s2, s3, s4, s5 = _add6(s0, s1, s2, s3, s4, s5, t0, t1, t2, t3, t4, t5)
 
-    first = tl.load(firsts + vector)
-    count = tl.load(firsts + vector + 1) - first
-    if count == 1:
-        _store6(out + vector * 6, s0, s1, s2, s3, s4, s5)
+    if ROWS == 1:
+        s0, s1, s2, s3, s4, s5 = tl.reduce((s0, s1, s2, s3, s4, s5), 0, _add6)  # scalars
+    if SPLIT:
+        first = tl.load(firsts + vector)
+        count = tl.load(firsts + vector + 1) - first
+        if count == 1:
+            _store6(out, vector * 6, s0, s1, s2, s3, s4, s5, there)
+        else:
+            # One thread stores the scalars and counts: its release covers them.
+            _store6(part, item * 6, s0, s1, s2, s3, s4, s5, there)
+            tl.debug_barrier()
+            before = tl.atomic_add(counts + vector, 1, sem="acq_rel", scope="gpu")
+            if before == count - 1:
+                none = tl.zeros([LANES], tl.float64)
+                s0, s1, s2, s3, s4, s5 = none, none, none, none, none, none
+                for start in range(0, count, LANES):
+                    at = start + lane
+                    of, mask = (first + at) * 6, at < count
+                    t0 = tl.load(part + of, mask=mask, other=0.0, cache_modifier=".cg")
+                    t1 = tl.load(part + (of + 1), mask=mask, other=0.0, cache_modifier=".cg")
+                    t2 = tl.load(part + (of + 2), mask=mask, other=0.0, cache_modifier=".cg")
+                    t3 = tl.load(part + (of + 3), mask=mask, other=0.0, cache_modifier=".cg")
+                    t4 = tl.load(part + (of + 4), mask=mask, other=0.0, cache_modifier=".cg")
+                    t5 = tl.load(part + (of + 5), mask=mask, other=0.0, cache_modifier=".cg")
+                    s0, s1, s2, s3, s4, s5 = _add6(s0, s1, s2, s3, s4, s5, t0, t1, t2, t3, t4, t5)
+                s0, s1, s2, s3, s4, s5 = tl.reduce((s0, s1, s2, s3, s4, s5), 0, _add6)
+                _store6(out, vector * 6, s0, s1, s2, s3, s4, s5, there)
+                tl.store(counts + vector, 0)
     else:
-        # One thread stores the scalars and counts: its release covers them.
-        _store6(part + item * 6, s0, s1, s2, s3, s4, s5)
-        tl.debug_barrier()
-        before = tl.atomic_add(counts + vector, 1, sem="acq_rel", scope="gpu")
-        if before == count - 1:
-            s0, s1, s2, s3, s4, s5 = zero, zero, zero, zero, zero, zero
-            for start in range(0, count, ROWS):
-                at = start + lane
-                of = (first + at) * 6
-                t0 = tl.load(part + of, mask=at < count, other=0.0, cache_modifier=".cg")
-                t1 = tl.load(part + (of + 1), mask=at < count, other=0.0, cache_modifier=".cg")
-                t2 = tl.load(part + (of + 2), mask=at < count, other=0.0, cache_modifier=".cg")
-                t3 = tl.load(part + (of + 3), mask=at < count, other=0.0, cache_modifier=".cg")
-                t4 = tl.load(part + (of + 4), mask=at < count, other=0.0, cache_modifier=".cg")
-                t5 = tl.load(part + (of + 5), mask=at < count, other=0.0, cache_modifier=".cg")
-                s0, s1, s2, s3, s4, s5 = _add6(s0, s1, s2, s3, s4, s5, t0, t1, t2, t3, t4, t5)
-            s0, s1, s2, s3, s4, s5 = tl.reduce((s0, s1, s2, s3, s4, s5), 0, _add6)
-            _store6(out + vector * 6, s0, s1, s2, s3, s4, s5)
-            tl.store(counts + vector, 0)
+        _store6(out, vector * 6, s0, s1, s2, s3, s4, s5, there)
 
 
 @triton.jit(do_not_specialize_on_alignment=["stats", "members", "firsts", "ratios", "means"])
@@ -186,13 +272,30 @@ def role_means_kernel(
     tl.store(means + role, tl.sum(total, 0) / (end - first).to(tl.float64))
 
 
-def constants(dtype: Any, aligned: bool) -> dict[str, Any]:
-    """What the kernel is compiled for; ``dtype`` is a value of `DTYPES` or None."""
-    if not aligned:
-        return {"DTYPE": dtype, "ALIGN": 1, "ROWS": TILE // 2, "WIDTH": 1}
-    # The elements of one 128-bit load in a row: a thread has all of them and adds them up itself.
-    width = WIDE // 2 if dtype == tl.float32 else WIDE
-    return {"DTYPE": dtype, "ALIGN": ALIGNMENT, "ROWS": TILE // width, "WIDTH": width}
+def tiles_for(dtype: Any, aligned: bool, longest: int, split: bool) -> Tiles:
+    """How a launch goes through its items; ``dtype`` is a value of `DTYPES` or None."""
+    if dtype is None or not aligned:
+        return MIXED if aligned else UNALIGNED
+    of_size = CHOICES[4 if dtype == tl.float32 else 2]
+    return SPLIT if split else next(tiles for most, tiles in of_size if longest <= most)
+
+
+def constants(dtype: Any, aligned: bool, tiles: Tiles, split: bool) -> dict[str, Any]:
+    """What the kernel is compiled for."""
+    # The elements of one 128-bit load side by side: a thread has all of them.
+    width = (WIDE // 2 if dtype == tl.float32 else WIDE) if aligned else 1
+    memory = {"DTYPE": dtype, "ALIGN": ALIGNMENT if aligned else 1, "SPLIT": split}
+    shape = {"UNROLL": tiles.unroll, "ROWS": tiles.rows, "LANES": tiles.lanes, "WIDTH": width}
+    return memory | shape
+
+
+def depth(length: int, chunk: int, tiles: Tiles, width: int) -> int:
+    """Additions that the term of a vector goes through at most."""
+    turns = -(-min(length, chunk) // (tiles.unroll * tiles.lanes * width))
+    lanes = tiles.lanes.bit_length() - 1
+    items = -(-length // chunk)
+    together = -(-items // tiles.lanes) + lanes if items > 1 else 0
+    return width + tiles.unroll + turns + lanes + 1 + together
 
 
 @dataclass(frozen=True)
@@ -208,6 +311,16 @@ class PairTable:
     counts: Tensor  # [V]
     dtype: Any
     aligned: bool
+    split: bool
+    tiles: Tiles
+
+
+def chunks_for(lengths: Tensor) -> Tensor:
+    """Elements of the items of each vector, ``[V]``."""
+    least, most = CHUNK
+    even = int(lengths.sum()) // BUSY
+    chunk = min(most, max(least, 1 << max(0, even - 1).bit_length()))
+    return (-(-lengths // SPLITS) + chunk - 1).clamp_min(chunk) // chunk * chunk
 
 
 def pair_table(addresses: Sides, kinds: Sides, lengths: Tensor, device: torch.device) -> PairTable:
@@ -220,7 +333,7 @@ def pair_table(addresses: Sides, kinds: Sides, lengths: Tensor, device: torch.de
         device: where the vectors lie.
     """
     sizes = torch.tensor([dtype.itemsize for dtype in KINDS])
-    chunks = (-(-lengths // SPLITS) + CHUNK - 1).clamp_min(CHUNK) // CHUNK * CHUNK
+    chunks = chunks_for(lengths)
     number = (-(-lengths // chunks)).clamp_min(1)
     firsts = torch.cat([torch.zeros(1, dtype=torch.int64), number.cumsum(0)])
     vector = torch.repeat_interleave(torch.arange(len(lengths)), number)
@@ -229,24 +342,37 @@ def pair_table(addresses: Sides, kinds: Sides, lengths: Tensor, device: torch.de
     places = [address[vector] + begin * sizes[kind][vector] for address, kind in sides]
     elements = torch.minimum(chunks[vector], lengths[vector] - begin)
     last = vector * 16 + kinds[0][vector] + 4 * kinds[1][vector]
-    items = upload(torch.stack([*places, elements, last], dim=1), device)
+    items = torch.stack([*places, elements, last], dim=1)
     split = len(vector) > len(lengths)
-    part = torch.empty((len(vector) if split else 0, 6), dtype=torch.float64, device=device)
-    counts = torch.zeros(len(lengths), dtype=torch.int32, device=device)
     codes = set(torch.cat(kinds).tolist())
     dtype = DTYPES.get(codes.pop()) if len(codes) == 1 else None
     starts = torch.cat(addresses)[lengths.repeat(2) > 0]
     aligned = bool((starts % ALIGNMENT == 0).all())
-    return PairTable(items, upload(firsts, device), part, counts, dtype, aligned)
+    longest = int(elements.max()) if len(elements) else 0
+    tiles = tiles_for(dtype, aligned, longest, split)
+    if not split:  # the items of a program take as long as its longest
+        items = items[elements.argsort(descending=True, stable=True)]
+    part = torch.empty((len(vector) if split else 0, 6), dtype=torch.float64, device=device)
+    counts = torch.zeros(len(lengths), dtype=torch.int32, device=device)
+    where = upload(items, device), upload(firsts, device)
+    return PairTable(*where, part, counts, dtype, aligned, split, tiles)
+
+
+def with_tiles(table: PairTable, tiles: Tiles) -> PairTable:
+    """The same table for another way through it, to be compared."""
+    if table.split and tiles.rows > 1:
+        raise ValueError(f"{tiles} for split vectors; expected one row")
+    return replace(table, tiles=tiles)
 
 
 def pair_sums(table: PairTable, out: Tensor) -> None:
     """Fill ``out [V, 6]`` in one launch."""
-    if len(table.items):
+    if count := len(table.items):
         with on(out.device):
-            given = (table.items, table.firsts, table.part, table.counts, out)
-            built = constants(table.dtype, table.aligned)
-            pair_sums_kernel[(len(table.items),)](*given, **built, num_warps=warps())
+            given = (table.items, table.firsts, table.part, table.counts, out, count)
+            built = constants(table.dtype, table.aligned, table.tiles, table.split)
+            grid = (-(-count // table.tiles.rows),)
+            pair_sums_kernel[grid](*given, **built, num_warps=warps(table.tiles.warps))
 
 
 def role_means(

@@ -1,19 +1,22 @@
 """`example_square_sum` in Triton: squared per-example sums of many gradients, each read once.
 
-One launch for all tensors of a group. A program owns `COLUMNS` coordinates of one tensor and a
-range of examples, and walks through their rows and tokens in order: nothing is shared, so the
-result is the same every time. Few and narrow tensors would leave the device idle; there the
-examples are dealt over a power of two of programs. Each leaves its sums in ``sums`` and counts
-itself in; whoever comes last adds them up in the order of the examples, so the result does not
-depend on who that was. The only atomic is that integer count.
+One launch for all tensors of a group. A program owns a block of columns of one tensor and a group
+of examples, and walks through their rows and tokens in order: a thread has its columns to itself,
+with several 128-bit loads on their way at a time, and shares an example's tokens with few others.
+Nothing else is shared, so the result is the same every time. How many examples make a group depends
+on the length of theirs alone, and groups are added up in their order, by a second small launch
+where there are several: an example without rows adds zeros, so the result is the same to the bit
+for any larger N, too.
 
 Sums are kept in float64, as in `projection`: tokens cancel, and squares leave the range of float32.
+Tiles that are ``narrow`` add up the tokens of one step of a thread (``unroll`` of them, at most 32)
+in float32 first: then a per-example sum is within unroll x 2^-24 x sum |g_t| of the exact one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -26,41 +29,65 @@ from .projection import DTYPES, load_float64
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 # Triton, which ships no types, reads the annotations of a kernel as its own.
 
-#: what a program loads at a time: coordinates, and blocks of tokens; 4 loads of 128 bits a thread
-#: in float32, 2 in the 16-bit dtypes. Larger tiles spill registers on sm_80 and sm_90. The columns
-#: have to fit one warp, see the end of the kernel.
-COLUMNS = 32
-TOKENS = 32
-BLOCKS = 2
-#: programs that keep a device busy; with fewer, examples are dealt out
-BUSY = 512
+
+class Tiles(NamedTuple):
+    """How a program goes through its columns and tokens.
+
+    Attributes:
+        columns: threads side by side, each with the columns of one load.
+        tokens: threads that share the tokens; with ``columns`` the threads of the program.
+        unroll: loads of a thread at a time, each of another token.
+        warps: of a program, of 32 threads.
+        narrow: whether the tokens of these loads are added up in float32.
+        load: bytes of a load, where aligned and of one dtype.
+    """
+
+    columns: int
+    tokens: int
+    unroll: int
+    warps: int
+    narrow: bool = False
+    load: int = ALIGNMENT
+
+
+#: by bytes of an element; measured by `python bench/gpu_kernels.py --configs`
+CHOICES = {4: Tiles(64, 2, 8, 4), 2: Tiles(32, 4, 4, 4)}
+#: of several dtypes in one launch, and of any strides
+MIXED, STRIDED = Tiles(32, 4, 1, 4), Tiles(32, 4, 4, 4)
+#: tokens that are worth a program
+BUSY = 64
+#: of the second launch: groups and columns at a time
+TOTALS = {"LANES": 16, "BLOCK": 64}
 
 
 @triton.jit(
-    do_not_specialize=["N", "C", "indexed", "keep"],
-    do_not_specialize_on_alignment=["table", "order", "firsts", "counts", "sums", "single"],
+    do_not_specialize=["N", "C", "group", "blocks", "indexed", "keep"],
+    do_not_specialize_on_alignment=["table", "order", "firsts", "sums", "single"],
 )
 def square_sums_kernel(
     table,  # [G, 8] int64: address, strides of R, T and D, T, D, first of the C columns, kind
     order,  # [R] int64: the rows, example by example
     firsts,  # [N + 1] int64: where each example begins in order
-    counts,  # [G, D blocks] int64, zero before and after
-    sums,  # [1, C] float64, or [splits + 1, C]: of each split, then of all
+    sums,  # [groups of examples, C] float64
     single,  # [N, C] float64, written where keep
     N,
     C,  # columns of all tensors side by side
+    group,  # examples of a program
+    blocks,  # of columns of the widest tensor
     indexed,  # 0: row and example are the same
     keep,
     DTYPE: tl.constexpr,
     ALIGN: tl.constexpr,
+    NARROW: tl.constexpr,
+    UNROLL: tl.constexpr,
+    TOKENS: tl.constexpr,
+    COLUMNS: tl.constexpr,
     WIDTH: tl.constexpr,
-    BLOCKS_T: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_D: tl.constexpr,
 ):
-    row = table + tl.program_id(2).to(tl.int64) * 8
+    row = table + tl.program_id(1).to(tl.int64) * 8
     D = tl.multiple_of(tl.load(row + 5), WIDTH)
-    begin = tl.program_id(0).to(tl.int64) * BLOCK_D
+    part = tl.program_id(0).to(tl.int64) // blocks
+    begin = (tl.program_id(0).to(tl.int64) % blocks) * (COLUMNS * WIDTH)
     if begin < D:
         address = tl.load(row)
         stride_r = tl.multiple_of(tl.load(row + 1), WIDTH)
@@ -69,56 +96,74 @@ def square_sums_kernel(
         T, column, kind = tl.load(row + 4), tl.load(row + 6), tl.load(row + 7)
         if WIDTH > 1:
             stride_d = 1
-        d = begin + tl.arange(0, BLOCK_D)
-        block = tl.arange(0, BLOCKS_T).to(tl.int64) * BLOCK_T
-        lane = tl.arange(0, BLOCK_T).to(tl.int64)
-        token = block[:, None] + lane[None, :]  # [BLOCKS_T, BLOCK_T]
-        split = tl.program_id(1).to(tl.int64)
-        splits = tl.num_programs(1)
-        squares = tl.zeros([BLOCK_D], tl.float64)
-        for example in range(N * split // splits, N * (split + 1) // splits):
+        d = begin + tl.arange(0, COLUMNS * WIDTH)
+        # Two axes: of more, Triton 3.6 and 3.7 deal them out to threads differently.
+        token = tl.arange(0, UNROLL * TOKENS).to(tl.int64)
+        squares = tl.zeros([COLUMNS * WIDTH], tl.float64)
+        end = part * group + group
+        for example in range(part * group, tl.where(end < N, end, N)):
             low, high = example, example + 1
             if indexed:
                 low, high = tl.load(firsts + example), tl.load(firsts + example + 1)
-            tile = tl.zeros([BLOCK_T, BLOCK_D], tl.float64)
+            tile = tl.zeros([TOKENS, COLUMNS * WIDTH], tl.float64)
             for place in range(low, high):
                 r = place
                 if indexed:
                     r = tl.load(order + place)
-                for start in range(0, T, BLOCKS_T * BLOCK_T):
+                for start in range(0, T, UNROLL * TOKENS):
                     t = start + token
-                    at = (r * stride_r + t * stride_t)[:, :, None] + (d * stride_d)[None, None, :]
-                    mask = (t < T)[:, :, None] & (d < D)[None, None, :]
-                    tile += tl.sum(load_float64(address, kind, at, mask, DTYPE, ALIGN), 0)
+                    at = (r * stride_r + t * stride_t)[:, None] + (d * stride_d)[None, :]
+                    mask = (t < T)[:, None] & (d < D)[None, :]
+                    if NARROW:
+                        known = tl.multiple_of(address.to(tl.pointer_type(DTYPE)), ALIGN)
+                        x = tl.load(known + at, mask=mask, other=0.0).to(tl.float32)
+                    else:
+                        x = load_float64(address, kind, at, mask, DTYPE, ALIGN)
+                    x = tl.reshape(x, [UNROLL, TOKENS, COLUMNS * WIDTH])
+                    tile += tl.sum(x, 0).to(tl.float64)
             gradient = tl.sum(tile, 0)
             if keep:
                 tl.store(single + example * C + column + d, gradient, mask=d < D)
             squares += gradient * gradient
-        tl.store(sums + split * C + column + d, squares, mask=d < D)
-        if splits > 1:
-            # The first warp has stored all columns. Its first thread counts: that release covers
-            # them, on AMD as well, where it waits for the stores of its own warp alone.
-            tl.debug_barrier()
-            count = counts + tl.program_id(2).to(tl.int64) * tl.num_programs(0) + tl.program_id(0)
-            if tl.atomic_add(count, 1, sem="acq_rel", scope="gpu") == splits - 1:
-                tile = tl.zeros([BLOCK_T, BLOCK_D], tl.float64)
-                for start in range(0, splits, BLOCK_T):
-                    s = start + lane
-                    at = (s * C)[:, None] + (column + d)[None, :]
-                    mask = (s < splits)[:, None] & (d < D)[None, :]
-                    tile += tl.load(sums + at, mask=mask, other=0.0, cache_modifier=".cg")
-                whole = sums + splits.to(tl.int64) * C + column
-                tl.store(whole + d, tl.sum(tile, 0), mask=d < D)
-                tl.store(count, 0)
+        tl.store(sums + part * C + column + d, squares, mask=d < D)
 
 
-def constants(dtype: Any, aligned: bool) -> dict[str, Any]:
-    """What the kernel is compiled for; ``dtype`` is a value of `DTYPES` or None."""
-    align, width = (ALIGNMENT, WIDE) if aligned else (1, 1)
-    # Every element on its own, of four dtypes: the registers suffice for half as many.
-    tokens = TOKENS if aligned or dtype else TOKENS // 2
-    blocks = {"BLOCKS_T": BLOCKS, "BLOCK_T": tokens, "BLOCK_D": COLUMNS}
-    return {"DTYPE": dtype, "ALIGN": align, "WIDTH": width, **blocks}
+@triton.jit(
+    do_not_specialize=["S", "C"],
+    do_not_specialize_on_alignment=["sums", "total"],
+)
+def totals_kernel(
+    sums,  # [S, C] float64
+    total,  # [C] float64
+    S,
+    C,
+    LANES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    c = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    lane = tl.arange(0, LANES).to(tl.int64)
+    tile = tl.zeros([LANES, BLOCK], tl.float64)
+    for start in range(0, S, LANES):
+        s = start + lane
+        mask = (s < S)[:, None] & (c < C)[None, :]
+        tile += tl.load(sums + (s * C)[:, None] + c[None, :], mask=mask, other=0.0)
+    tl.store(total + c, tl.sum(tile, 0), mask=c < C)
+
+
+def tiles_for(dtype: Any, aligned: bool) -> Tiles:
+    """How a launch goes through its tensors; ``dtype`` is a value of `DTYPES` or None."""
+    if dtype is None or not aligned:
+        return MIXED if aligned else STRIDED
+    return CHOICES[4 if dtype == tl.float32 else 2]
+
+
+def constants(dtype: Any, aligned: bool, tiles: Tiles) -> dict[str, Any]:
+    """What the kernel is compiled for."""
+    size = 4 if dtype == tl.float32 else 2
+    width = (WIDE if dtype is None else tiles.load // size) if aligned else 1
+    memory = {"DTYPE": dtype, "ALIGN": ALIGNMENT if aligned else 1}
+    shape = {"UNROLL": tiles.unroll, "TOKENS": tiles.tokens, "COLUMNS": tiles.columns}
+    return memory | {"NARROW": tiles.narrow and dtype is not None} | shape | {"WIDTH": width}
 
 
 def is_aligned(grad: Tensor) -> bool:
@@ -128,52 +173,98 @@ def is_aligned(grad: Tensor) -> bool:
     return unit == 1 and whole and grad.data_ptr() % ALIGNMENT == 0
 
 
-def splits_for(programs: int, examples: int) -> int:
-    """Ranges of examples: a power of two, 1 where the tensors alone keep a device busy."""
-    splits = 1
-    while splits * programs < BUSY and splits * 2 <= examples:
-        splits *= 2
-    return splits
+def group_of(tokens: int) -> int:
+    """Examples of a program: a power of two; of their length alone, see above."""
+    return 1 << max(0, -(-BUSY // max(1, tokens)) - 1).bit_length()
 
 
-def square_sums(
-    grads: Sequence[Tensor], by_example: tuple[Tensor, Tensor] | None, examples: int, keep: bool
-) -> tuple[Tensor, Tensor]:
-    """Sums of all tensors side by side.
+class Launch:
+    """All but the addresses of a launch, made once; its results lie in the same memory each time.
 
     Args:
-        grads: G tensors ``[R, T, D]`` on one device, T and D as they come.
+        grads: G tensors ``[R, T, D]`` on one device, T and D as they come: these and those of later
+            runs agree in shape, strides, dtype and alignment.
         by_example: rows in the order of examples ``[R]`` and where each begins ``[N + 1]``, int64
             on the CPU; None where row and example are the same.
         examples: N.
-        keep: also return the per-example gradients.
+        keep: also fill the per-example gradients.
 
-    Returns:
-        ``[C]`` and ``[N, C]`` (without rows unless kept), float64; C is the sum of all D.
+    Attributes:
+        total: ``[C]`` float64; C is the sum of all D.
+        single: ``[N, C]`` float64, without rows unless kept.
+        tiles: how programs go through their tensors; may be set to another, to be compared.
     """
-    device = grads[0].device
-    rows, columns = [], 0
-    for grad in grads:
-        where = (grad.data_ptr(), *grad.stride())
-        rows.append((*where, *grad.shape[1:], columns, KINDS[grad.dtype]))
-        columns += grad.shape[2]
-    kinds = {row[-1] for row in rows}
-    blocks = [-(-grad.shape[2] // COLUMNS) for grad in grads]
-    splits = splits_for(sum(blocks), examples)
-    # One copy brings all integers, and with them counts of zero.
-    counts = torch.zeros(len(grads) * max(blocks), dtype=torch.int64)
-    pieces = (torch.tensor(rows, dtype=torch.int64).view(-1), *(by_example or ()), counts)
-    table, *lists, counts = upload(torch.cat(pieces), device).split([len(x) for x in pieces])
-    order, firsts = lists or (table, table)
-    shape = (splits + 1 if splits > 1 else 1, columns)
-    sums = torch.empty(shape, dtype=torch.float64, device=device)
-    single = torch.empty((examples if keep else 0, columns), dtype=torch.float64, device=device)
-    if columns:
-        with on(device):
-            dtype = DTYPES.get(kinds.pop()) if len(kinds) == 1 else None
-            built = constants(dtype, all(is_aligned(grad) for grad in grads))
-            arrays = (table, order, firsts, counts, sums, single)
-            numbers = (examples, columns, int(by_example is not None), int(keep))
-            grid = (max(blocks), splits, len(grads))
-            square_sums_kernel[grid](*arrays, *numbers, **built, num_warps=warps())
-    return sums[-1], single
+
+    def __init__(
+        self,
+        grads: Sequence[Tensor],
+        by_example: tuple[Tensor, Tensor] | None,
+        examples: int,
+        keep: bool,
+    ) -> None:
+        self.device = device = grads[0].device
+        rows, columns = [], 0
+        for grad in grads:
+            rows.append((0, *grad.stride(), *grad.shape[1:], columns, KINDS[grad.dtype]))
+            columns += grad.shape[2]
+        self._columns, self._examples, self._keep = columns, examples, keep
+        self._widest = max(grad.shape[2] for grad in grads)
+        kinds = {row[-1] for row in rows}
+        self._dtype = DTYPES.get(kinds.pop()) if len(kinds) == 1 else None
+        self._aligned = all(is_aligned(grad) for grad in grads)
+        self.tiles = tiles_for(self._dtype, self._aligned)
+        self._host = torch.tensor(rows, dtype=torch.int64)
+        self._addresses: list[int] | None = None
+        # A graph reads its copy of the table anew each time it is replayed.
+        on_gpu = device.type == "cuda"
+        self._of_graph = self._host.clone().pin_memory() if on_gpu else self._host
+        self._captured: list[int] | None = None
+        self._table = torch.empty_like(self._host, device=device)
+        self._indexed = by_example is not None
+        self._lists = [upload(one, device) for one in by_example or ()] or [self._table] * 2
+        self._group = group_of(max(grad.shape[1] for grad in grads))
+        parts = max(1, -(-examples // self._group))
+        self._sums = torch.empty((parts, columns), dtype=torch.float64, device=device)
+        self.total = self._sums[0] if parts == 1 else torch.empty_like(self._sums[0])
+        shape = (examples if keep else 0, columns)
+        self.single = torch.empty(shape, dtype=torch.float64, device=device)
+
+    def run(self, grads: Sequence[Tensor]) -> None:
+        """Fill `total` and `single`: one launch, two where there are several groups of examples."""
+        addresses = [grad.data_ptr() for grad in grads]
+        self._look_up(addresses)
+        if not self._columns:
+            return
+        with on(self.device):
+            built = constants(self._dtype, self._aligned, self.tiles)
+            blocks = -(-self._widest // (built["COLUMNS"] * built["WIDTH"]))
+            arrays = (self._table, *self._lists, self._sums, self.single)
+            numbers = (self._examples, self._columns, self._group, blocks)
+            grid = (blocks * len(self._sums), len(addresses))
+            flags = int(self._indexed), int(self._keep)
+            square_sums_kernel[grid](
+                *arrays, *numbers, *flags, **built, num_warps=warps(self.tiles.warps)
+            )
+            if len(self._sums) > 1:
+                parts, columns = self._sums.shape
+                whole = (-(-columns // TOTALS["BLOCK"]),)
+                totals_kernel[whole](self._sums, self.total, parts, columns, **TOTALS)
+
+    def _look_up(self, addresses: list[int]) -> None:
+        """Bring the table of addresses to the device; into a graph where one is being captured."""
+        # Not by torch.cuda's own function, which others put another in place of.
+        capturing = self.device.type == "cuda" and torch._C._cuda_isCurrentStreamCapturing()
+        if addresses == (self._captured if capturing else self._addresses):
+            return
+        if self._aligned and any(address % ALIGNMENT for address in addresses):
+            raise ValueError("a gradient lies at an unaligned address, unlike those prepared for")
+        if capturing and self._captured is not None:
+            raise ValueError("captured before, with gradients elsewhere; prepare another")
+        host = self._of_graph if capturing else self._host
+        host[:, 0] = torch.tensor(addresses, dtype=torch.int64)
+        # What is not pinned has been taken over when this returns; what is, nobody writes again.
+        self._table.copy_(host, non_blocking=True)
+        if capturing:  # each replay brings its addresses, and leaves them there
+            self._captured, self._addresses = addresses, None
+        else:
+            self._addresses = addresses

@@ -1,0 +1,324 @@
+"""What only a GPU can decide, in minutes: tests, epochs, Fisher, kernels; most valuable rows first.
+
+    python bench/gpu.py [--minutes 6] [--only NAME,NAME] [--output FOLDER]
+
+Needs neither a network nor `datasets` nor `evaluate`. BERT-base, drawn, batch 16, 1000 examples at
+SST-2's lengths and an evaluation of 872 after each epoch, the task's 16 epochs; what a row has no
+time for is taken to go on as its last epochs did. Each row is a process of its own, forked from
+one that has imported everything, and is printed when it is measured; the files are written anew
+after each, so that a run that is cut off leaves what it had. ``--dry`` runs all of it on a CPU with
+a tiny model: whether it works, not how fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
+# Whether there is a GPU is asked without beginning to use it: what has cannot be forked.
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+os.environ |= {
+    "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}  # fmt: skip
+
+from bench import gpu_fisher  # noqa: E402
+from bench import gpu_rows as rows  # noqa: E402
+from bench.gpu_rows import Figures, Place  # noqa: E402
+
+EPOCHS = 16  # SST-2's
+#: seconds that are kept for the start and the last files
+SPARE = 6.0
+
+
+class Row(NamedTuple):
+    """One row.
+
+    Attributes:
+        name: for ``--only``.
+        title: what is measured.
+        run: in a process of its own, given a place and seconds.
+        seconds: for its measurement, once everything is loaded; it is killed after `most` of them.
+    """
+
+    name: str
+    title: str
+    run: Callable[[Place, float], Figures]
+    seconds: float
+
+    @property
+    def most(self) -> float:
+        """Seconds altogether."""
+        return 1.5 * self.seconds + 20
+
+
+def all_rows(graphs: bool) -> list[Row]:
+    """Most valuable first; without captured updates their rows are left out."""
+    bf16 = {"bf16": True}
+    captured = [
+        Row("ours-fp32", "beftkit, fp32, captured", partial(rows.ours, "fp32", True), 16),
+        Row("ours-bf16", "beftkit, bf16, captured", partial(rows.ours, "bf16", True), 12),
+    ]
+    captured_tf32 = [
+        Row("ours-tf32", "beftkit, tf32, captured", partial(rows.ours, "tf32", True), 8)
+    ]
+    eager = [
+        Row("eager-fp32", "beftkit, fp32, eager", partial(rows.ours, "fp32", False), 8),
+        Row("eager-bf16", "beftkit, bf16, eager", partial(rows.ours, "bf16", False), 8),
+    ]
+    return [
+        Row("tests", "pytest -m gpu", rows.tests, 75),
+        *(captured if graphs else eager),
+        Row("trainer-fp32", "Trainer, biases, fp32", partial(rows.trainer, "trainer", {}), 14),
+        Row("trainer-bf16", "Trainer, biases, bf16", partial(rows.trainer, "trainer", bf16), 30),
+        Row("floor", "captured update by hand", rows.floor, 12),
+        Row("fisher", "Fisher", gpu_fisher.fisher, 20),
+        *(captured_tf32 if graphs else []),
+        Row("kernels", "bench/gpu_kernels.py", rows.kernels, 70),
+        *(eager if graphs else []),
+        Row("peft-lora", "PEFT LoRA, Trainer, fp32", partial(rows.trainer, "peft_lora", {}), 6),
+        Row("peft-beft", "PEFT BEFT, Trainer, fp32", partial(rows.trainer, "peft_beft", {}), 6),
+    ]
+
+
+#: what is to be reached: words, figure, row that has it, row it is compared with, goal
+GOALS = [
+    ("16 epochs over Trainer, fp32", "all epochs s", "ours-fp32", "trainer-fp32", 3.0),
+    ("16 epochs over Trainer, bf16", "all epochs s", "ours-bf16", "trainer-bf16", 8.0),
+    ("first epoch over Trainer, fp32", "first epoch s", "ours-fp32", "trainer-fp32", 1.5),
+    ("first epoch over Trainer, bf16", "first epoch s", "ours-bf16", "trainer-bf16", 6.0),
+    ("evaluation over Trainer, fp32", "evaluation s", "ours-fp32", "trainer-fp32", 3.0),
+    ("evaluation over Trainer, bf16", "evaluation s", "ours-bf16", "trainer-bf16", 3.0),
+]
+#: a step may take so many times the captured floor's
+GOAL_STEP = 1.15
+GOAL_FISHER, GOAL_FISHER_LOOP = 1.10, 8.0
+
+
+def fork(row: Row, place: Place, seconds: float, limit: float) -> Figures:
+    """Measure a row in a child of this process; what it prints goes to a file."""
+    result, log = place.folder / f"{row.name}.json", place.out / f"{row.name}.log"
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setsid()
+            target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            os.dup2(target, 1)
+            os.dup2(target, 2)
+            import torch
+
+            torch.set_num_threads(1 if place.dry else min(8, os.cpu_count() or 1))
+            rows.run(row.run, place, seconds, result)
+            code = 0
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    begin = time.perf_counter()
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        if time.perf_counter() - begin > limit:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return {"failed": f"killed after {limit:.0f} s"}
+        time.sleep(0.05)
+    if status or not result.exists():
+        lines = log.read_text("utf-8", errors="replace").strip().splitlines() or ["no word"]
+        return {"failed": lines[-1][:300]}
+    found: Figures = json.loads(result.read_text())
+    return found
+
+
+def surroundings(dry: bool) -> dict[str, str]:
+    """Machine and versions."""
+    import torch
+    import transformers
+
+    def first(*command: str) -> str:
+        if shutil.which(command[0]) is None:
+            return ""
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        return done.stdout.strip().partition("\n")[0]
+
+    card = "" if dry else first("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    return {
+        "card": card or ("CPU, dry" if dry else "GPU"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "commit": first("git", "describe", "--always", "--dirty"),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def material(dry: bool, place: Place, seconds: float) -> Figures:
+    """A model and data for all rows."""
+    from bench import material as made
+
+    folder = place.folder
+    made.write_data(folder, None, 64 if dry else 1000, 40 if dry else 872)
+    if not dry:
+        made.write_model(folder / "model")
+        return {}
+    from transformers import BertConfig
+
+    made.write_model(folder / "model", config=BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    ))  # fmt: skip
+    return {}
+
+
+def goals(found: dict[str, Figures]) -> list[tuple[str, str, str]]:
+    """What was reached, of that for which there are figures."""
+    lines = []
+
+    def value(row: str, figure: str) -> float | None:
+        one = found.get(row, {}).get(figure)
+        return one if isinstance(one, int | float) else None
+
+    for words, figure, mine, other, goal in GOALS:
+        a, b = value(mine, figure), value(other, figure)
+        if a and b:
+            lines.append((words, f"{goal:g}x", f"{b / a:.2f}x"))
+    for precision in ("fp32", "tf32", "bf16"):
+        a, b = value(f"ours-{precision}", "step ms"), value("floor", f"{precision} step ms")
+        if a and b:
+            words = f"a step of the captured floor's, {precision}"
+            lines.append((words, f"{GOAL_STEP:g}x", f"{a / b:.2f}x"))
+    for figure, goal in (
+        ("of captured forward and backward", GOAL_FISHER),
+        ("over the loop", GOAL_FISHER_LOOP),
+    ):
+        if a := value("fisher", figure):
+            lines.append((f"Fisher {figure}", f"{goal:g}x", f"{a:.2f}x"))
+    return lines
+
+
+def shown(value: Any) -> str:
+    """A figure in a cell."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def write(
+    out: Path, stem: str, found: dict[str, Figures], titles: dict[str, str], where: dict[str, str]
+) -> str:
+    """Both files; returns the Markdown."""
+    with (out / f"{stem}.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["row", "figure", "value", *where])
+        for name, figures in found.items():
+            for figure, value in figures.items():
+                table.writerow([name, figure, value, *where.values()])
+    columns = "first epoch s|later epoch s|all epochs s|epochs run|evaluation s|step ms".split("|")
+    lines = [
+        f"    python {' '.join(sys.argv)}",
+        "",
+        ", ".join(f"{k} {v}" for k, v in where.items()),
+    ]
+    runs = {name: one for name, one in found.items() if columns[0] in one}
+    if runs:
+        lines += ["", f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+        for name, one in runs.items():
+            cells = " | ".join(shown(one.get(column, "-")) for column in columns)
+            lines.append(f"| {titles[name]} | {cells} |")
+    if reached := goals(found):
+        lines += ["", "| goal | | reached |", "|---|---|---|"]
+        lines += [f"| {words} | {goal} | {got} |" for words, goal, got in reached]
+    for name, one in found.items():
+        if name not in runs:
+            cells = "; ".join(f"{figure}: {shown(value)}" for figure, value in one.items())
+            lines += ["", f"{titles[name]}: {cells}"]
+    text = "\n".join(lines) + "\n"
+    (out / f"{stem}.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def main() -> None:
+    """Measure row after row."""
+    begin = time.perf_counter()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=6.0, help="of all rows together")
+    parser.add_argument("--only", help="names of rows, with commas between them")
+    parser.add_argument("--output", type=Path, default=ROOT / "bench" / "results")
+    parser.add_argument("--dry", action="store_true", help="on the CPU, tiny: does it run?")
+    chosen = parser.parse_args()
+    import torch
+    import transformers
+
+    import beftkit
+    from beftkit.settings import TrainSettings
+
+    if not chosen.dry and not torch.cuda.is_available():
+        raise SystemExit("gpu: needs a CUDA device, there is none; --dry runs on the CPU")
+    # Imported before the forks: rows begin at once. Threads that were begun here would be missing
+    # in the forks, and waited for.
+    torch.set_num_threads(1)
+    from transformers import BertForSequenceClassification, BertTokenizer, Trainer, get_scheduler
+
+    assert all((beftkit.train, BertForSequenceClassification, BertTokenizer, Trainer))
+    assert transformers and get_scheduler
+    graphs = "graphs" in TrainSettings.model_fields
+    wanted = all_rows(graphs)
+    if chosen.only:
+        names = {row.name for row in wanted}
+        asked = chosen.only.split(",")
+        if unknown := [name for name in asked if name not in names]:
+            raise SystemExit(f"--only: no row {unknown[0]}; there are {', '.join(sorted(names))}")
+        wanted = [row for row in wanted if row.name in asked]
+    chosen.output.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="beftkit-gpu-"))
+    where = surroundings(chosen.dry)
+    stem = "gpu-" + re.sub(r"\W+", "-", where["card"].lower()).strip("-")
+    titles = {row.name: row.title for row in wanted}
+    device, epochs = ("cpu", 3) if chosen.dry else ("cuda", EPOCHS)
+    place = Place(folder, device, chosen.output.resolve(), epochs, graphs)
+    found: dict[str, Figures] = {}
+    text = ""
+    try:
+        making = Row("material", "model and data", partial(material, chosen.dry), 60)
+        if failed := fork(making, place, 60, 120).get("failed"):
+            raise SystemExit(f"gpu: no model and data: {failed}")
+        print(f"{where}; ready after {time.perf_counter() - begin:.1f} s", flush=True)
+        for row in wanted:
+            left = 60 * chosen.minutes - SPARE - (time.perf_counter() - begin)
+            if left < 10:
+                found[row.name] = {"skipped": "no time left"}
+            else:
+                since = time.perf_counter()
+                limit = min(row.most, left)
+                found[row.name] = fork(row, place, min(row.seconds, left - 5), limit)
+                found[row.name]["row s"] = time.perf_counter() - since
+            cells = "; ".join(f"{key}: {shown(one)}" for key, one in found[row.name].items())
+            print(f"{row.title}: {cells}", flush=True)
+            text = write(chosen.output, stem, found, titles, where)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"\n{text}\n{time.perf_counter() - begin:.0f} s; {chosen.output / stem}.md, .csv")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The row of `bench/gpu.py` that measures Fisher."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+from bench.gpu_rows import Figures, Place, flags, wait
+from bench.material import BATCH
+
+
+def fisher(place: Place, seconds: float) -> Figures:
+    """Seconds for all examples: ours as the command does it, the loop on some of them, floors.
+
+    A *pass* is what one more pass over as many examples takes, captures left out: a third of what
+    four times the examples take longer. The floor: forward and backward of the same biases, one
+    graph for each of the same widths, replayed.
+    """
+    import torch
+
+    from beftkit.accelerator import make_accelerator
+    from beftkit.gradients import sites_of
+    from beftkit.gradients.means import example_means
+    from beftkit.objectives import make_objective
+    from beftkit.tasks import encode, load_task
+    from bench import fisher_baselines as ways
+    from bench import train_baselines as baselines
+
+    device = torch.device(place.device, 0) if not place.dry else torch.device("cpu")
+    model, tokenizer = baselines.load(place.folder)
+    model = model.eval().to(device)
+    data = load_task("sst2", data_dir=place.folder / "data")
+    encoded = encode(data.train, tokenizer, max_length=baselines.MAX_LENGTH)
+    four = encoded.take(torch.arange(len(encoded)).repeat(4))
+    accelerator = make_accelerator(str(device))
+    names, objective = sites_of(model).names, make_objective("classes", data.labels)
+
+    def measured(examples: Any, **how: Any) -> float:
+        wait(device)
+        begin = time.perf_counter()
+        what = model, names, examples, objective, accelerator
+        example_means(*what, batch_size=BATCH, **how)
+        wait(device)
+        return time.perf_counter() - begin
+
+    capturing: dict[str, Any] = {"graphs": "on" if place.dry else "auto"}
+    measured(encoded.take(torch.arange(2 * BATCH)), graphs="off")  # first calls
+    found: Figures = {"examples": len(encoded)}
+    found["ours s"] = measured(encoded, **capturing)
+    found["ours, pass s"] = (measured(four, **capturing) - found["ours s"]) / 3
+    with flags(device, "fp32"):
+        found |= _captured_losses(model, four, accelerator, device)
+    eager = measured(encoded, graphs="off")
+    found["ours, eager s"] = eager
+    found["ours, eager, budget 0 s"] = measured(encoded, graphs="off", budget=0)
+    few = [batch for batch, _ in _batches(encoded, None, device)]
+    few = few[:: max(1, len(few) // 4)][:4]
+    with flags(device, "fp32"):
+        ways.loop(model, few[-1:])
+        wait(device)
+        begin = time.perf_counter()
+        ways.loop(model, few)
+        wait(device)
+    each = (time.perf_counter() - begin) / sum(len(one["labels"]) for one in few)
+    found["loop s"] = each * len(encoded)
+    found["over the loop"] = found["loop s"] / found["ours s"]
+    found["of captured forward and backward"] = found["ours, pass s"] / found["floor, pass s"]
+    return found
+
+
+def _batches(encoded: Any, widths: Any, device: Any) -> list[tuple[dict[str, Any], bool]]:
+    """Batches as `beftkit fisher` makes them, with labels; and whether they are captured."""
+    from beftkit.tasks import plan_evaluation
+    from beftkit.tasks.resident import widths_of
+
+    made = []
+    for plan in plan_evaluation(encoded.lengths, BATCH):
+        width, captured = widths_of(encoded, [plan])[0], False
+        if widths is not None:
+            width, captured = widths.of(width)
+        batch = encoded.batch(plan, device=device, pad_to=width)
+        made.append(({**batch.inputs, "labels": batch.targets}, captured))
+    return made
+
+
+def _captured_losses(model: Any, four: Any, accelerator: Any, device: Any) -> Figures:
+    """Forward and backward of biases, replayed where ours are; of four passes a fourth."""
+    import torch
+
+    from beftkit.gradients.means import _widths
+    from beftkit.graphs import NotCaptured, capture, memory_pool
+    from beftkit.tasks import plan_evaluation
+    from bench.fisher_baselines import losses, trainable
+
+    wanted = list(trainable(model).values())
+    plans = plan_evaluation(four.lengths, BATCH)
+    widths = _widths(model, four, plans, accelerator, "auto" if device.type == "cuda" else "on")
+    batches = _batches(four, widths, device)
+    pool, made = memory_pool(device), {}
+
+    def work(held: Any) -> Any:
+        return torch.autograd.grad(losses(model, held), wanted, allow_unused=True)
+
+    try:
+        for batch, captured in batches:
+            shape = tuple(batch["input_ids"].shape)
+            if captured and shape not in made:
+                held = {key: value.clone() for key, value in batch.items()}
+                made[shape] = held, capture(partial(work, held), device=device, pool=pool)
+    except NotCaptured as error:
+        return {"floor": f"not captured: {error}", "floor, pass s": float("nan")}
+    wait(device)
+    begin = time.perf_counter()
+    for batch, captured in batches:
+        if not captured:
+            work(batch)
+            continue
+        held, graph = made[tuple(batch["input_ids"].shape)]
+        for key, value in batch.items():
+            held[key].copy_(value)
+        graph.replay()
+    wait(device)
+    took = (time.perf_counter() - begin) / 4
+    model.requires_grad_(False)
+    return {"floor, pass s": took, "widths": len(made), "batches": len(batches) // 4}

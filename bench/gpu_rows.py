@@ -1,0 +1,295 @@
+"""The rows of `bench/gpu.py`: each measures one thing in a process of its own and gives figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from bench.material import BATCH, SEED
+
+ROOT = Path(__file__).parents[1]
+LR = 4e-4
+#: what a row found: name -> number; or a word, where there is none
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What rows are told.
+
+    Attributes:
+        folder: with ``model`` and ``data``.
+        device: ``cuda``, or ``cpu`` for a dry run.
+        out: folder of results.
+        epochs: of the task.
+        graphs: whether the setting of captured updates is there.
+    """
+
+    folder: Path
+    device: str
+    out: Path
+    epochs: int
+    graphs: bool
+
+    @property
+    def dry(self) -> bool:
+        """On the CPU, with a tiny model: whether it runs, not how fast."""
+        return self.device == "cpu"
+
+
+# --- training
+
+
+class Enough(Exception):
+    """A row has had its time."""
+
+
+class Laps:
+    """Watches a run through the public API: wall seconds of epochs, and of evaluations in them."""
+
+    def __init__(self, seconds: float) -> None:
+        self.most, self.each = seconds, []
+        self.begin = self.since = self.trained = time.perf_counter()
+
+    def started(self, title: str, steps: int, done: int) -> None:
+        """The first update is next."""
+        if title == "train":
+            self.begin = self.since = self.trained = time.perf_counter()
+
+    def advanced(self, steps: int) -> None:
+        """Nothing."""
+
+    def inside(self, title: str, done: int, steps: int) -> None:
+        """Nothing."""
+
+    def reached(self, run: int, runs: int, behind: int, steps: int) -> None:
+        """Nothing."""
+
+    def logged(self, record: Mapping[str, Any]) -> None:
+        """Of training, or of the evaluation that follows at once."""
+        now = time.perf_counter()
+        if "metrics" not in record:
+            self.trained = now
+            return
+        self.each.append((now - self.since, now - self.trained))
+        self.since = now
+        if now - self.begin > self.most:
+            raise Enough
+
+    def note(self, text: str) -> None:
+        """For the log."""
+        print("note:", text, flush=True)
+
+
+def ours(precision: str, captured: bool, place: Place, seconds: float) -> Figures:
+    """`beftkit.train` as a user calls it, files written."""
+    import beftkit
+
+    more: dict[str, Any] = {}
+    if place.graphs:
+        more["graphs"] = {True: "on" if place.dry else "auto", False: "off"}[captured]
+    laps = Laps(seconds)
+    try:
+        beftkit.train(
+            str(place.folder / "model"), task="sst2", data_dir=str(place.folder / "data"), bias="v",
+            lr=LR, batch_size=BATCH, epochs=place.epochs, seeds=(SEED,), device=place.device,
+            precision=precision, output=str(place.folder / "run"), overwrite=True, watcher=laps,
+            **more,
+        )  # fmt: skip
+    except Enough:
+        pass
+    return course(laps.each, place)
+
+
+def trainer(name: str, options: Mapping[str, Any], place: Place, seconds: float) -> Figures:
+    """transformers' Trainer: biases alone, or PEFT's methods."""
+    from bench import train_baselines as baselines
+
+    way: Callable[..., Any] = getattr(baselines, name)
+    how = {"device": place.device, "epochs": place.epochs, "seconds": seconds, **options}
+    return course(way(place.folder, **how).epochs, place)
+
+
+def course(each: Sequence[tuple[float, float]], place: Place) -> Figures:
+    """What epochs come to: those that were not run take as long as the later half of the others."""
+    walls = [wall for wall, _ in each]
+    later = walls[1:] or walls
+    usual = statistics.median(later[len(later) // 2 :])
+    evaluation = statistics.median([one for _, one in each[1:]] or [each[0][1]])
+    updates = -(-examples(place) // BATCH)
+    return {
+        "first epoch s": walls[0],
+        "later epoch s": usual,
+        "epochs run": len(walls),
+        "all epochs s": sum(walls) + usual * (place.epochs - len(walls)),
+        "evaluation s": evaluation,
+        "step ms": 1e3 * (usual - evaluation) / updates,
+    }
+
+
+def examples(place: Place) -> int:
+    """Training examples."""
+    lines = (place.folder / "data" / "SST-2" / "train.tsv").read_text("utf-8").splitlines()
+    return len(lines) - 1
+
+
+def floor(place: Place, seconds: float) -> Figures:
+    """A captured update by hand, one graph for each width there is: milliseconds an update.
+
+    Forward, backward, clipping, AdamW; batches lie on the device and are copied into the graph's.
+    """
+    precisions = ["fp32", "bf16"] if place.dry else ["bf16", "fp32", "tf32"]
+    found: Figures = {}
+    begin = time.perf_counter()
+    for precision in precisions:
+        if time.perf_counter() - begin > seconds:
+            found[f"{precision} step ms"] = "no time"
+            continue
+        found |= {f"{precision} {k}": v for k, v in _floor(place, precision).items()}
+    return found
+
+
+def _floor(place: Place, precision: str) -> Figures:
+    import torch
+
+    from beftkit.graphs import capture, memory_pool
+    from bench import train_baselines as baselines
+
+    device = torch.device(place.device, 0) if not place.dry else torch.device("cpu")
+    model, mean_loss, cut = baselines.plain_loop(place.folder)
+    model.to(device)
+    if precision == "bf16":
+        from beftkit.tuning.tuner import store_for_autocast
+
+        store_for_autocast(model, torch.bfloat16)
+    batches = [
+        ({key: value.to(device) for key, value in inputs.items()}, targets.to(device))
+        for inputs, targets in cut
+        if len(targets) == BATCH
+    ]
+    trained = [one for one in model.parameters() if one.requires_grad]
+    adam = torch.optim.AdamW(
+        trained, lr=LR, eps=1e-6, weight_decay=0.0, fused=True, capturable=not place.dry
+    )
+    for one in trained:
+        one.grad = torch.zeros_like(one)
+
+    def update(inputs: Any, targets: Any) -> Any:
+        half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+        with half:
+            loss = mean_loss(inputs, targets)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0, foreach=True)
+        adam.step()
+        for one in trained:
+            one.grad.zero_()
+        return loss.detach()
+
+    with flags(device, precision):
+        pool = memory_pool(device)
+        made: dict[int, Any] = {}
+        begin = time.perf_counter()
+        for inputs, targets in batches:
+            width = inputs["input_ids"].shape[1]
+            if width not in made:
+                held = {key: value.clone() for key, value in inputs.items()}, targets.clone()
+                graph = capture(partial(update, *held), device=device, warmups=2, pool=pool)
+                made[width] = held, graph
+        wait(device)
+        captured = time.perf_counter() - begin
+        times = []
+        for _ in range(4):
+            begin = time.perf_counter()
+            for inputs, targets in batches:
+                (held, target), graph = made[inputs["input_ids"].shape[1]]
+                for key, value in inputs.items():
+                    held[key].copy_(value)
+                target.copy_(targets)
+                graph.replay()
+            wait(device)
+            times.append((time.perf_counter() - begin) / len(batches))
+    return {"step ms": 1e3 * min(times), "widths": len(made), "captures s": captured}
+
+
+@contextmanager
+def flags(device: Any, precision: str) -> Any:
+    """As `beftkit.accelerator.arithmetic` sets them."""
+    from types import SimpleNamespace
+
+    from beftkit.accelerator import arithmetic
+
+    named: Any = SimpleNamespace(
+        device=device, mixed_precision="no", allow_tf32=precision == "tf32"
+    )
+    with arithmetic(named):
+        yield
+
+
+def wait(device: Any) -> None:
+    """Until all is done."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+# --- what other programs do
+
+
+def tests(place: Place, seconds: float) -> Figures:
+    """``pytest -m gpu``; red ones by name."""
+    files = ["tests/test_graphs.py"] if place.dry else ["tests"]
+    beside = ["-n", "6"] if find_spec("xdist") and not place.dry else []
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider",
+               "-rfE", *beside, *files]  # fmt: skip
+    said = output(command, seconds, place.out / "gpu-tests.txt")
+    last = [line for line in said.splitlines() if re.search(r"\d+ (passed|failed|skipped)", line)]
+    counts = re.findall(r"(\d+) (passed|failed|skipped|errors?)", last[-1] if last else "")
+    red = re.findall(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
+    found: Figures = {word: int(number) for number, word in counts}
+    return found | {f"red {number}": name for number, name in enumerate(red, 1)}
+
+
+def kernels(place: Place, seconds: float) -> Figures:
+    """`bench/gpu_kernels.py`, with configurations where it has them; it writes rows of its own."""
+    script = ROOT / "bench" / "gpu_kernels.py"
+    more = ["--configs"] if "--configs" in script.read_text("utf-8") else []
+    results = ROOT / "bench" / "results"
+    before = {path: path.stat().st_mtime_ns for path in results.glob("*")}
+    said = output([sys.executable, str(script), *more], seconds, place.out / "gpu-kernels.txt")
+    made = [one for one in results.glob("*") if before.get(one) != one.stat().st_mtime_ns]
+    for path in made:
+        if path.parent != place.out and path.is_file() and "kernel" in path.name:
+            (place.out / path.name).write_bytes(path.read_bytes())
+    return {"lines": len(said.splitlines()), "file": "gpu-kernels.txt"}
+
+
+def output(command: Sequence[str], seconds: float, file: Path) -> str:
+    """What a program prints until it ends or has had its time; kept in a file."""
+    paths = os.pathsep.join((str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")))
+    with file.open("w", encoding="utf-8") as held:
+        try:
+            subprocess.run(
+                command, cwd=ROOT, stdout=held, stderr=subprocess.STDOUT, timeout=seconds,
+                stdin=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": paths},
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            held.write(f"\nstopped after {seconds:.0f} s\n")
+    return file.read_text("utf-8", errors="replace")
+
+
+def run(row: Callable[..., Figures], place: Place, seconds: float, result: Path) -> None:
+    """Measure, and leave figures as JSON."""
+    result.write_text(json.dumps(row(place, seconds)))

@@ -1,0 +1,57 @@
+"""`bench/gpu.py` runs, keeps its time, says what it left out; on a CPU with a tiny model here."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+from bench import gpu, gpu_rows  # noqa: E402
+
+
+@pytest.mark.slow
+def test_dry(tmp_path: Path) -> None:
+    only = "trainer-fp32,floor,fisher"
+    done = subprocess.run(
+        [sys.executable, "bench/gpu.py", "--dry", "--only", only, "--output", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "gpu-cpu-dry.csv").open() as file:
+        found = {(row["row"], row["figure"]): row["value"] for row in csv.DictReader(file)}
+    assert not [row for row, figure in found if figure in ("failed", "skipped")], done.stdout
+    assert float(found["trainer-fp32", "epochs run"]) == 3
+    assert float(found["floor", "fp32 step ms"]) > 0
+    assert float(found["fisher", "ours s"]) > 0
+    assert "| Trainer, biases, fp32 |" in (tmp_path / "gpu-cpu-dry.md").read_text()
+
+
+def test_epochs_that_did_not_fit(tmp_path: Path) -> None:
+    (tmp_path / "data" / "SST-2").mkdir(parents=True)
+    (tmp_path / "data" / "SST-2" / "train.tsv").write_text("sentence\tlabel\n" + "a\t0\n" * 33)
+    place = gpu_rows.Place(tmp_path, "cpu", tmp_path, 16, False)
+    found = gpu_rows.course([(9.0, 1.0), (3.0, 0.5), (2.0, 0.4), (2.0, 0.4)], place)
+    assert found["first epoch s"] == 9.0
+    assert found["all epochs s"] == 9 + 3 + 2 + 2 + 12 * 2.0
+    assert found["step ms"] == pytest.approx(1e3 * (2.0 - 0.4) / 3)
+
+
+def test_goals_of_what_there_is() -> None:
+    rows = {
+        "ours-fp32": {"all epochs s": 2.0, "step ms": 11.0},
+        "trainer-fp32": {"all epochs s": 7.0},
+        "floor": {"fp32 step ms": 10.0, "tf32 step ms": "no time"},
+        "fisher": {"failed": "no memory"},
+    }
+    assert gpu.goals(rows) == [
+        ("16 epochs over Trainer, fp32", "3x", "3.50x"),
+        ("a step of the captured floor's, fp32", "1.15x", "1.10x"),
+    ]

@@ -1,0 +1,87 @@
+"""The widths that are captured: against all ways to choose them, and against the goal."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+import torch
+
+from beftkit.tasks import plan, widths
+from beftkit.tasks.widths import ADDED, MOST, Costs, choose_widths
+
+#: BERT-base in float32 on a GPU, about
+COSTS = Costs(launch=0.02, token=8e-6, capture=0.06)
+
+
+def cost(counts: dict[int, float], rows: int, chosen: set[int], eager: set[int]) -> float:
+    """What a way costs that fills each batch up to the next chosen width, or leaves it eager."""
+    total = COSTS.capture * len(chosen)
+    for width, number in counts.items():
+        if width in eager:
+            total += number * max(COSTS.launch, COSTS.token * rows * width)
+        else:
+            total += number * rows * COSTS.token * min(w for w in chosen if w >= width)
+    return total
+
+
+def test_it_is_the_cheapest_of_all_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each set of chosen widths, each set of eager ones; without the limit on tokens."""
+    monkeypatch.setattr(widths, "ADDED", 10.0)
+    draw = random.Random(0)
+    for _ in range(12):
+        counts = {n: float(draw.randint(1, 30)) for n in draw.sample(range(4, 400), 5)}
+        every = [{*s} for n in range(6) for s in itertools.combinations(sorted(counts), n)]
+        least = min(
+            cost(counts, 16, chosen, eager)
+            for eager in every
+            for chosen in every
+            if not chosen & eager
+            and all(any(w >= one for w in chosen) for one in counts if one not in eager)
+        )
+        found = choose_widths(counts, 16, COSTS)
+        eager = {one for one in counts if not found.of(one)[1]}
+        assert cost(counts, 16, {*found.chosen}, eager) == pytest.approx(least)
+
+
+def like_sst2(count: int, seed: int = 0) -> torch.Tensor:
+    """Lengths as SST-2's sentences have them: many short, a tail up to 60."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(count, generator=generator) * 0.5 + 3.05
+    return (drawn.exp() + 2).long().clamp(4, 66)
+
+
+@pytest.mark.parametrize("everything", [True, False])
+@pytest.mark.parametrize("epochs", [1, 16])
+def test_few_widths_and_few_tokens(epochs: int, everything: bool) -> None:
+    """At SST-2's lengths, 1000 examples in batches of 16: under 10 % more tokens."""
+    lengths = like_sst2(1000)
+    counts: dict[int, float] = {}
+    taken = []
+    for epoch in range(epochs):
+        taken += [int(lengths[b].max()) for b in plan(lengths, 16, seed=0, epoch=epoch)]
+    for width in taken:
+        counts[width] = counts.get(width, 0.0) + 1
+    found = choose_widths(counts, 16, COSTS, everything=everything)
+    assert 1 <= len(found.chosen) <= MOST
+    added = sum(found.of(one)[0] for one in taken) / sum(taken) - 1
+    assert added == pytest.approx(found.added) and added < ADDED
+    assert all(found.of(one)[0] >= one for one in taken)
+    if everything:
+        assert all(found.of(one)[1] for one in taken)
+
+
+def test_a_short_run_captures_little() -> None:
+    assert choose_widths({20: 2.0, 40: 2.0}, 16, COSTS).chosen == ()
+    assert choose_widths({20: 200.0, 21: 200.0}, 16, COSTS).chosen == (21,)
+    assert choose_widths({20: 2.0, 40: 2.0}, 16, COSTS, everything=True).chosen
+
+
+def test_a_width_that_was_not_looked_at() -> None:
+    """It goes where the next one up goes, and beyond all of them it is eager."""
+    found = choose_widths({10: 500.0, 11: 500.0, 30: 500.0, 90: 1.0}, 16, COSTS)
+    assert found.of(11) == (11, True) and found.of(9) == (found.of(10)[0], True)
+    assert found.of(20) == (30, True)
+    assert found.of(70) == (70, False) and found.of(91) == (91, False)
+    assert choose_widths({}, 16, COSTS).of(5) == (5, False)
