@@ -332,7 +332,7 @@ def run(todo: list[Cell], workers: Sequence[Worker], tables: Sequence[Table], en
             worker = busy[pipe]  # type: ignore[index]
             try:
                 row, scores = worker.pipe.recv()
-            except EOFError:
+            except (EOFError, OSError):  # killed, or it could not import
                 print(f"a worker on {worker.device} died at {worker.cell}", file=sys.stderr)
                 worker.cell = None
                 continue
