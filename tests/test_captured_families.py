@@ -12,8 +12,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from beftkit.objectives.fits import READ_PADDING
-from beftkit.tasks import Encoded
-from beftkit.training import widths
+from beftkit.tasks import Encoded, widths
 from beftkit.training.captured import CapturedStepper
 from beftkit.training.trainer import Trainer
 from beftkit.watching import Unwatched
