@@ -174,8 +174,7 @@ def missing(runs: Runs) -> Iterator[str]:
         body.append([part, str(wanted(part)), str(len(some)), told or "-"])
     yield from table(["part", "cells", "missing", "of which"], body)
     yield prose("""
-        Not measured: Fisher at snapshots of a probe; with SmolLM2 RTE, CB, COPA, BoolQ, m1, LoRA
-        and demonstrations.""")
+        Not measured: with SmolLM2 RTE, CB, COPA, BoolQ, m1, LoRA and demonstrations.""")
 
 
 def _scores(runs: Runs, task: str, method: str, role: str) -> list[float]:

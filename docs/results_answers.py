@@ -36,6 +36,7 @@ def answers(runs: Runs, folder: Path) -> Iterator[str]:
     yield from against_always_v(runs)
     yield from gaps(runs)
     yield from settling(runs)
+    yield from fisher_over_training(runs)
     yield from added(folder)
     yield from disagreements(runs)
 
@@ -201,6 +202,39 @@ def settling(runs: Runs) -> Iterator[str]:
         ranking no longer changed, mean and worst of the seeds:""")
     yield ""
     yield from table(["task", "target", "worst", "ranking", "worst"], body)
+
+
+def fisher_over_training(runs: Runs) -> Iterator[str]:
+    """Whether Fisher's ranking before training is the one during it."""
+    from scipy.stats import kendalltau
+
+    yield "### Does Fisher's ranking stay put over training?"
+    yield ""
+    body, changed = [], 0
+    for task in TASKS:
+        rows = runs.states.get(task, {})
+        epochs = sorted({epoch for epoch, _ in rows})
+        roles = sorted({role for _, role in rows if rows[epochs[0], role]["inert"] != "yes"})
+        if not epochs:
+            continue
+        first = [int(rows[epochs[0], role]["rank"]) for role in roles]
+        for epoch in epochs:
+            ranks = [int(rows[epoch, role]["rank"]) for role in roles]
+            tau = float(kendalltau(first, ranks).statistic)
+            order = sorted(roles, key=lambda role: int(rows[epoch, role]["rank"]))
+            v, q = (float(rows[epoch, role]["score"]) for role in ("v", "q"))
+            body.append([TITLES[task], str(epoch), f"{tau:+.2f}", f"{v / q:.3g}", " ".join(order)])
+        changed += any(float(row[2]) < 1 for row in body if row[0] == TITLES[task])
+    if not body:
+        yield NOT_YET
+        return
+    count = len({row[0] for row in body})
+    yield prose(f"""
+        {"Yes" if not changed else "No"}: in {count - changed} of {count} tasks every role that can
+        learn keeps its rank at all states that were looked at. Published probes, seed 0; Kendall's
+        tau of the ranks against those before training; v / q is the ratio of their scores:""")
+    yield ""
+    yield from table(["task", "epoch", "tau", "v / q", "order"], body)
 
 
 def disagreements(runs: Runs) -> Iterator[str]:

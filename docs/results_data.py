@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from bench.rates import FIRST, PARTS, PUBLISHED, RATES, REST, cells, key_of
+from bench.rates_cells import FIRST, PARTS, PUBLISHED, RATES, REST, cells, key_of
 
 TASKS = (*FIRST, *REST)
 TITLES = {"sst2": "SST-2", "rte": "RTE", "cb": "CB", "cola": "CoLA", "wic": "WiC", "mrpc": "MRPC"}
@@ -56,6 +56,11 @@ class Runs:
                 continue
             rate = None if row["protocol"] == PUBLISHED else float(row["rate"])
             self.rows[Place(row["task"], row["role"], rate, int(row["seed"]))] = row
+        #: task -> (epoch, role) -> score, rank: Fisher at states of a probe, seed 0
+        self.states: dict[str, dict[tuple[int, str], dict[str, str]]] = {}
+        for row in _rows(folder / "fisher.csv"):
+            place = int(row["epoch"]), row["role"]
+            self.states.setdefault(row["task"], {})[place] = row
         #: (task, rate or None, seed) -> method -> role -> score, rank
         self.probes: dict[tuple[str, float | None, int], dict[str, dict[str, dict[str, str]]]] = {}
         for row in _rows(folder / "probes.csv"):

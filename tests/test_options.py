@@ -22,9 +22,9 @@ OPTIONS = {
         output seed
     """,
     "train": """
-        accumulation adapter-format allow-partial answer-column as batch-size beta1 beta2 bias
-        choices config data-dir data-revision device device-map dry-run dtype early-stopping epochs
-        eps
+        accumulation adapter-format add-bias allow-partial answer-column as batch-size beta1 beta2
+        bias choices config data-dir data-revision device device-map dry-run dtype early-stopping
+        epochs eps
         eval-batch-size eval-steps format freeze-head gradient-checkpointing graphs group-by-length
         keep
         label-column label-map layers log-steps lr max-grad-norm max-length max-steps metric
@@ -52,8 +52,8 @@ OPTIONS = {
         trust-remote-code
     """,
     "fisher": """
-        allow-inert answer-column as batch-size buffer-mib candidates choices data-dir data-revision
-        device
+        add-bias allow-inert answer-column as batch-size buffer-mib candidates choices data-dir
+        data-revision device
         device-map dry-run dtype examples format gradient-checkpointing graphs head-seeds
         label-column
         label-map max-length new-head no-allow-inert no-gradient-checkpointing no-new-head no-quotes
@@ -62,8 +62,8 @@ OPTIONS = {
         trust-remote-code variant
     """,
     "select": """
-        accumulation allow-inert answer-column as batch-size beta1 beta2 candidates choices config
-        data-dir
+        accumulation add-bias allow-inert answer-column as batch-size beta1 beta2 candidates choices
+        config data-dir
         data-revision device device-map dry-run dtype early-stopping epochs eps eval-batch-size
         eval-steps fisher format gradient-checkpointing graphs group-by-length label-column
         label-map

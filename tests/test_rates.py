@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from bench.rates import CELLS, FIRST, PARTS, REST, Cell, Table, cells, key_of
+from bench.rates import Table
+from bench.rates_cells import CELLS, FIRST, PARTS, REST, Cell, cells, key_of
 
 ALL = [*FIRST, *REST]
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from bench.rates import CELLS, PROBES, Cell, Table
+from bench.rates import Table
+from bench.rates_cells import CELLS, PROBES, Cell
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -59,7 +59,7 @@ def headline(found: Selection) -> Lines:
 def group_blocks(found: Selection, group: GroupResult) -> list[Block]:
     """Title, table, and what verification showed, for one place of the grid."""
     blocks: list[Block] = [Lines([f"{group.label}: {sample_words(group)}"]), group_table(group)]
-    target, margin = group.projection.target, group.projection.margin
+    target, margin = group.leading.target, group.leading.margin
     said = [margin_words(target, margin)] if margin else []
     said += [settled_words(group.settled)] if group.settled else []
     said += [*noise_words(group, found.candidates), *free_words(group)]
@@ -80,7 +80,7 @@ def advice_blocks(found: Selection) -> list[Block]:
 
 def group_table(group: GroupResult, title: str = "", arrow: str = "<-") -> Table:
     """The paper's Figure 1 as a table: score and rank of each role by each method."""
-    methods, roles = group.methods, group.projection.roles
+    methods, roles = group.methods, group.leading.roles
     body = []
     for role, one in roles.items():
         row = [role]
@@ -99,7 +99,7 @@ def group_table(group: GroupResult, title: str = "", arrow: str = "<-") -> Table
     columns += numbers("‖pre‖", spare=4)
     columns += [Column("width", on_page="left" if mixed else None, spare=5)]
     columns += texts("", folds=True, name="inert, choices", shorter=_SHORTER)
-    return Table(columns, body, [role == group.projection.target for role in roles], title)
+    return Table(columns, body, [role == group.leading.target for role in roles], title)
 
 
 def verified_table(found: Selection, group: GroupResult, title: str = "") -> Table:
@@ -148,7 +148,7 @@ def _grid_table(found: Selection) -> Table:
         row += [number(group.gap), count(group.settled.ranking if group.settled else None)]
         if tau:
             train = (group.verdict.recommended or "nothing") if group.verdict else "-"
-            row += [best_words(group), train, number(group.tau_of("projection"))]
+            row += [best_words(group), train, number(group.tau_of(group.method))]
         body.append(row)
     return Table(columns, body)
 
@@ -227,7 +227,7 @@ def selection_rows(found: Selection) -> list[dict[str, Any]]:
     """One row a place of the grid and role: every method's score and rank, and its metric."""
     rows = []
     for group in found.groups:
-        for role, one in group.projection.roles.items():
+        for role, one in group.leading.roles.items():
             row = {**place_row(group), "role": role, "inert": one.inert, "width": one.width}
             row["norm_pre"] = one.norm_pre
             for name in TITLES:

@@ -25,6 +25,7 @@ from beftkit.settings.predict import ExportSettings
 from beftkit.settings.resolve import resolve
 from beftkit.settings.signatures import documented
 from beftkit.shown import Shown
+from beftkit.tuning import attached
 
 CARD = "README.md"
 
@@ -95,6 +96,12 @@ def export(
     objective = objective_told(found.settings, found.standing.kind, found.labels)
     loaded = objective.load(found.settings, 0)
     notes = (*found.notes, *put_on(loaded, found))
+    if added := attached(loaded.model):
+        raise BeftError(
+            f"{found.settings.adapter}: adds biases where {found.settings.model} has none "
+            f"({added[0]}), which a plain folder of it would lack; keep the adapter, which PEFT "
+            "loads unmerged"
+        )
     with _folder_beside(folder) as work:
         try:
             with quiet():

@@ -30,6 +30,7 @@ from beftkit.tasks import (
 from beftkit.tasks.own_prompts import PROMPT_COLUMN
 from beftkit.tasks.sources import offered_task
 from beftkit.tasks.table import listed
+from beftkit.tuning.added import parse_added
 from beftkit.tuning.choice import parse_bias, parse_layers
 from beftkit.tuning.lora import check_peft
 
@@ -192,6 +193,8 @@ def check_words(settings: Loading) -> None:
             parse_bias(s.bias)
         if s.layers is not None:
             parse_layers(s.layers)
+    if not isinstance(s, EvaluateSettings) and s.add_bias is not None:
+        parse_added(s.add_bias)
     _check_template(s)
     for name in () if isinstance(s, FisherSettings) else s.metric:
         check_metric(name, trust_remote_code=s.trust_remote_code)

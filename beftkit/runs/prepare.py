@@ -265,6 +265,7 @@ def choose_parts(settings: TrainSettings, model: Any, seed: int) -> Choice:
     return choose(
         model,
         s.bias,
+        add_bias=s.add_bias,
         layers=s.layers,
         freeze_head=s.freeze_head,
         allow_partial=s.allow_partial,

@@ -48,6 +48,8 @@ def words_of_run(settings: TrainSettings) -> dict[str, str]:
     }
     if s.peft:  # else biases trained, as in all that older versions wrote
         said["peft"] = s.peft
+    if s.add_bias:  # the same
+        said["add_bias"] = s.add_bias
     if (task := TASKS.get(s.task or "")) is not None:  # of files the data say it
         said["as"] = s.as_ or task.kind
     if s.tokenizer is None or hub_id(s.tokenizer):  # else what it was is not said
@@ -102,6 +104,7 @@ class Said:
         labels: names of its classes in id order; empty: values; None: not said.
         bias: what trained; None: it is not ours.
         peft: what trained instead of biases; None: nothing.
+        add_bias: roles of the biases that were added; None: none were.
         examples: digest of the validation examples as the model read them.
         foreign: metrics that are code, and not run.
         notes: what it says and cannot mean.
@@ -111,6 +114,7 @@ class Said:
     labels: tuple[str, ...] | None = None
     bias: str | None = None
     peft: str | None = None
+    add_bias: str | None = field(default=None, kw_only=True)
     examples: str | None = None
     foreign: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -151,4 +155,5 @@ class Said:
             metadata.get(f"{_KEY}examples") or None,
             tuple(name for name in metrics if name not in OUR_METRICS),
             tuple(notes),
+            add_bias=metadata.get(f"{_KEY}add_bias") or None,
         )

@@ -27,6 +27,8 @@ def regrets(found: Selection) -> dict[str, Regret]:
             continue
         for name, table in {**cell.methods, **cell.free}.items():
             costs.setdefault(name, []).append(regret_of(known, table.target))
+    if found.method != "projection":  # what that says of added biases means nothing
+        costs.pop("projection", None)
     means = {name: mean_regret(costs[name]) for name in (*METHODS, *FREE) if name in costs}
     return {name: one for name, one in means.items() if one is not None}
 
@@ -58,7 +60,7 @@ def _across(found: Selection, groups: Sequence[GroupResult]) -> AcrossRates:
         stayed += [bias] if row.stayed == row.seeds else []
     judged = [group.verdict for group in ordered if group.verdict]
     able = [role for role in found.candidates if any(role in one.candidates for one in judged)]
-    targets = Counter(group.projection.target for group in ordered)
+    targets = Counter(group.leading.target for group in ordered)
     verdict = judge(
         alone, able, targets.most_common(1)[0][0], higher=found.higher_is_better, stayed=stayed
     )

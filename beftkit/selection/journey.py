@@ -89,7 +89,8 @@ def select(
             `beftkit.settings.train.TrainSettings` (``task``, ``data_dir``, ``precision``, ...).
 
     Returns:
-        Tables, targets, margins. ``.target`` is the projection ratio's choice; ``.recommended``
+        Tables, targets, margins. ``.target`` is the projection ratio's choice (with ``add_bias``
+            Fisher's, for the ratio of a bias that was zero says nothing); ``.recommended``
         what to train: with ``verify`` the candidate that did best, None where none beats ``none``.
 
     Raises:
@@ -320,8 +321,15 @@ class _Journey:
         for one in results:
             for name, why in one.failed.items():
                 notes[f"{one.folder}, {name}: failed: {why}"] = None
-        if len({g.projection.target for g in groups}) > 1:
-            notes["the projection ratio's target differs over the grid"] = None
+        fisher = any(group.method == "fisher" for group in groups)
+        if fisher:
+            notes[
+                "the target is Fisher's: a bias that is added is zero before, so its projection "
+                "ratio is 1 whatever changed; magnitude stands beside it"
+            ] = None
+        if len({g.leading.target for g in groups}) > 1:
+            whose = "Fisher's" if fisher else "the projection ratio's"
+            notes[f"{whose} target differs over the grid"] = None
         what = first.model, self.data.name, metric, higher, self.settings.candidates
         found = overall_targets(groups), groups, tuple(results)
         return Selection(*what, *found, self.given, probe.family, probe.total, tuple(notes))

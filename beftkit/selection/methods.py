@@ -17,6 +17,7 @@ from beftkit.selection.results import CellRun, ProbeRun
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data
+from beftkit.tuning import add
 from beftkit.watching import Watcher
 
 #: (update, role -> score), ...
@@ -51,6 +52,7 @@ def fisher_method(
 
     ready = prepare(settings, seed, data=data)
     ready.place()
+    add(ready.model, settings.add_bias)
     measured = sites_of(ready.model)
     what = ready.model, measured.names, ready.train, ready.objective, ready.accelerator
     means, _ = example_means(

@@ -10,6 +10,9 @@ from typing import Any
 from beftkit.files import from_plain, headed, plain_of
 from beftkit.selection.cells import Cell
 from beftkit.selection.certainty import Settled
+from beftkit.selection.proofs import Tau as Tau
+from beftkit.selection.proofs import Verified as Verified
+from beftkit.selection.proofs import Winner as Winner
 from beftkit.selection.ranks import MethodMean, MethodTable
 from beftkit.selection.rates import AcrossRates
 from beftkit.selection.regret import Regret
@@ -73,43 +76,6 @@ class ProbeRun(CellRun):
     metric: str | None
 
 
-@dataclass(frozen=True)
-class Verified:
-    """What a bias reached when it trained alone: means over seeds, deviations of several.
-
-    ``best`` and ``last`` are of the selection's metric; None where a run has none.
-    ``standard_error``: of one seed's ``best``, at this many examples, the mean over the seeds; None
-    where not known. ``stayed``: how many runs never left what a constant prediction gets.
-    """
-
-    seeds: int
-    best: float | None
-    best_deviation: float | None
-    last: float | None
-    last_deviation: float | None
-    percent: float
-    train_seconds: float
-    scalars: float
-    standard_error: float | None = None
-    stayed: int = 0
-
-
-@dataclass(frozen=True)
-class Tau:
-    """Kendall's tau of a method's ranks against the best and the last metrics."""
-
-    best: float | None
-    last: float | None
-
-
-@dataclass(frozen=True)
-class Winner:
-    """The candidate with the best metric; None where several tie, and without verification."""
-
-    best: str | None = None
-    last: str | None = None
-
-
 @dataclass(frozen=True, repr=False)
 class CellResult(Shown):
     """One cell.
@@ -171,6 +137,8 @@ class GroupResult(Shown):
             where not known.
         verdict: what the metrics say of the target; None without verification.
         free: method that costs nothing more -> means over the seeds.
+        method: whose target counts: the projection ratio's, but Fisher's where a candidate was
+            added and so was zero.
     """
 
     regime: str
@@ -184,11 +152,17 @@ class GroupResult(Shown):
     settled: Settled | None
     verified: Mapping[str, Verified] = field(default_factory=dict)
     tau: Mapping[str, Tau] = field(default_factory=dict)
-    winner: Winner = Winner()
+    winner: Winner = field(default_factory=Winner)
     baseline: float | None = None
     baseline_is: str = ""
     verdict: Verdict | None = None
     free: Mapping[str, MethodMean] = field(default_factory=dict)
+    method: str = "projection"
+
+    @property
+    def leading(self) -> MethodMean:
+        """What the method says whose target counts."""
+        return self.methods.get(self.method) or self.projection
 
     @property
     def projection(self) -> MethodMean:
@@ -262,8 +236,16 @@ class Selection(Shown):
 
     @property
     def target(self) -> str | None:
-        """The projection ratio's choice, whatever verification says; see ``recommended``."""
-        return self.targets.get("projection")
+        """The choice by score, whatever verification says; see ``recommended``.
+
+        It is the projection ratio's, but Fisher's where a candidate was added and so was zero.
+        """
+        return self.targets.get(self.method)
+
+    @property
+    def method(self) -> str:
+        """Whose choice ``target`` is: ``projection`` or ``fisher``."""
+        return self.groups[0].method if self.groups else "projection"
 
     def in_short(self) -> dict[str, Any]:
         """What its line says."""
@@ -292,6 +274,8 @@ class Selection(Shown):
         they are even, there where it reached the best metric; over several learning rates each bias
         counts at its own best one. Without verification it is the first group with the projection
         ratio's target. None where there is nothing to recommend.
+        they are even, there where it reached the best metric. Without verification it is the first
+        group with the score's target. None where there is nothing to recommend.
         """
         if self.rates:
             at = self.across
@@ -305,7 +289,7 @@ class Selection(Shown):
             told = [(g.verdict.recommended if g.verdict else None, g) for g in self.groups]
             reached = [(bias, sign * (g.reached(bias) or 0.0) if bias else 0.0) for bias, g in told]
             return best_place(reached)
-        where = [n for n, group in enumerate(self.groups) if group.projection.target == self.target]
+        where = [n for n, group in enumerate(self.groups) if group.leading.target == self.target]
         return where[0] if where and self.target else None
 
     @property
@@ -318,7 +302,7 @@ class Selection(Shown):
 
     @property
     def recommended(self) -> str | None:
-        """The bias to train: verification's answer, without it the projection ratio's target."""
+        """The bias to train: verification's answer, without it the score's target."""
         if self.place is None:
             return None
         if self.across is not None:

@@ -42,6 +42,7 @@ def _group(
     shifts = [cell.settled for cell in cells if cell.settled]
     roles = methods["projection"].roles
     v, q = (roles[role].score if role in roles else None for role in ("v", "q"))
+    gap = None if v is None or q is None else v - q
     verified = _verified(cells, settings, metric)
     alone = [role for role in settings.candidates if role in verified]
     best = {role: _signed(verified[role].best, higher) for role in alone}
@@ -55,18 +56,23 @@ def _group(
     if shifts:
         target, ranking = max(s.target for s in shifts), max(s.ranking for s in shifts)
         when = Settled(target, ranking, max(s.steps for s in shifts))
+    method = _method_that_counts(methods, settings)
+    if method != "projection":  # what that says of added biases means nothing
+        gap = None
+        tau.pop("projection", None)
     place = cells[0].cell
     what = place.regime, place.train_size, place.lr, place.epochs
     seeds = tuple(cell.cell.seed for cell in cells)
-    gap = None if v is None or q is None else v - q
     proof = verified, tau, Winner(_winner(best), _winner(last))
     free = {name: [c.free[name] for c in cells if name in c.free] for name in FREE}
     freely = {name: _method(name, some, settings) for name, some in free.items() if some}
-    group = GroupResult(*what, seeds, cells[0].examples, methods, gap, when, *proof, free=freely)
+    group = GroupResult(
+        *what, seeds, cells[0].examples, methods, gap, when, *proof, free=freely, method=method
+    )
     if not verified or metric is None:
         return group
     baseline, name = _baseline(cells, metric)
-    rules = group.projection, settings.candidates, settings.allow_inert
+    rules = group.leading, settings.candidates, settings.allow_inert
     verdict = _verdict(cells, *rules, metric, higher)
     return replace(group, baseline=baseline, baseline_is=name, verdict=verdict)
 
@@ -78,7 +84,7 @@ def with_verdicts(found: Selection) -> Selection:
         if group.verified and group.verdict is None and found.metric is not None:
             place = group.regime, group.train_size, group.lr, group.epochs
             cells = [cell for cell in found.cells if cell.methods and cell.cell.group == place]
-            what = group.projection, found.candidates, bool(found.settings.get("allow_inert"))
+            what = group.leading, found.candidates, bool(found.settings.get("allow_inert"))
             verdict = _verdict(cells, *what, found.metric, found.higher_is_better)
             group = replace(group, verdict=verdict)
         groups.append(group)
@@ -87,14 +93,14 @@ def with_verdicts(found: Selection) -> Selection:
 
 def _verdict(
     cells: Sequence[CellResult],
-    projection: MethodMean,
+    leading: MethodMean,
     candidates: Sequence[str],
     allow_inert: bool,
     metric: str,
     higher: bool,
 ) -> Verdict:
-    inert = [r for r, one in projection.roles.items() if one.inert == "yes" and not allow_inert]
-    ranked = [role for role in projection.roles if role in candidates]
+    inert = [r for r, one in leading.roles.items() if one.inert == "yes" and not allow_inert]
+    ranked = [role for role in leading.roles if role in candidates]
     ranked += [role for role in candidates if role not in ranked]
     ranked = [role for role in ranked if role not in inert]
     alone = alone_of(cells, metric)
@@ -104,7 +110,16 @@ def _verdict(
             held.setdefault(bias, []).append(run.stayed)
     names = [bias for bias in ("none", *candidates, "all") if bias in held]
     stayed = [bias for bias in names if all(held[bias])]
-    return judge(alone, ranked, projection.target, higher=higher, stayed=stayed)
+    return judge(alone, ranked, leading.target, higher=higher, stayed=stayed)
+
+
+def _method_that_counts(methods: Mapping[str, MethodMean], settings: SelectSettings) -> str:
+    """The projection ratio, but Fisher where biases were added, which the ratio cannot measure."""
+    if settings.add_bias is None or "fisher" not in methods:
+        return "projection"
+    norms = {role: one.norm_pre for role, one in methods["projection"].roles.items()}
+    empty = unmeasured("projection", norms)
+    return "fisher" if empty & {*settings.candidates} else "projection"
 
 
 def alone_of(

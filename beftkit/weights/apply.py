@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from beftkit.adapters import BIASES_NAME, AdapterInfo, Step, Target, all_steps, fewer_layers
+from beftkit.biases import ADDED
 from beftkit.checkpoints import Checkpoint, open_checkpoint
 from beftkit.errors import BeftError
 from beftkit.scores.statistics import PRECISION, decode
+from beftkit.tuning import attach
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +62,8 @@ def apply_adapter(
     """Put an adapter onto a live model, in place, as PEFT's merge would.
 
     Sums are formed in float32 (float64 in a float64 model) and rounded to each parameter's dtype.
+    A bias that the base has not is no sum: it is added to the module's output as PEFT adds it
+    (`beftkit.tuning.added`), and stays float32.
     Everything is checked before the first parameter is touched.
 
     Args:
@@ -126,7 +130,10 @@ class _Placed:
     @property
     def target(self) -> torch.Tensor | None:
         """The parameter or buffer; None: a Linear's bias that is to be made."""
-        found: torch.Tensor | None = getattr(self.module, self.parameter.rpartition(".")[2])
+        leaf = self.parameter.rpartition(".")[2]
+        found: torch.Tensor | None = getattr(self.module, leaf, None)
+        if found is None:  # it may have been added before
+            found = getattr(self.module, ADDED, None)
         return found
 
     @property
@@ -152,8 +159,7 @@ class _Placed:
         before = None if target is None else target.to(dtype)
         after = self.step.after(before, given, self.transposed)
         if target is None:
-            bias = torch.nn.Parameter(after.to(like.dtype), requires_grad=like.requires_grad)
-            self.module.register_parameter("bias", bias)
+            attach(self.module).requires_grad_(like.requires_grad).copy_(after)
         else:
             target.copy_(after)
 

@@ -109,7 +109,7 @@ def _choices(folders: Sequence[Folder]) -> Table:
     body = []
     for one in folders:
         for group in one.found.groups:
-            lead, settled = group.projection.margin, group.settled
+            lead, settled = group.leading.margin, group.settled
             row = [one.label, group.label, *(group.target(m) for m in methods)]
             row += [lead.runner_up, number(lead.value)] if lead else [None, "-"]
             low, high = (lead.low, lead.high) if lead else (None, None)
