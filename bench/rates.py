@@ -73,6 +73,9 @@ def work(pipe: Connection, model: str, data_dir: str, device: str, more: Mapping
 
 # --- all of them
 
+#: cells that fail one after the other, after which no more are handed out
+GIVE_UP = 12
+
 
 class Table:
     """A CSV that grows row by row; what a kill cut off is dropped."""
@@ -125,12 +128,18 @@ def run(todo: list[Cell], workers: Sequence[Worker], tables: Sequence[Table], en
     took: dict[str, list[float]] = {}
     began = time.monotonic()
 
+    fast = any(worker.device != "cpu" for worker in workers)
+    failures = 0
+
     def hand_out(worker: Worker) -> None:
         known = took.get(worker.device)
         needed = statistics.median(known) if known else 0.0
         worker.cell = None
-        if todo and time.monotonic() + needed < end:
-            worker.cell, worker.since = todo.pop(0), time.monotonic()
+        # A probe takes minutes on a CPU: it waits for a GPU, where there is one.
+        fit = [one for one in todo if one.brief or worker.device != "cpu" or not fast][:1]
+        if fit and time.monotonic() + needed < end and failures < GIVE_UP:
+            todo.remove(fit[0])
+            worker.cell, worker.since = fit[0], time.monotonic()
             worker.pipe.send(worker.cell)
 
     for worker in workers:
@@ -152,12 +161,18 @@ def run(todo: list[Cell], workers: Sequence[Worker], tables: Sequence[Table], en
             tables[0].add([row])
             took.setdefault(worker.device, []).append(time.monotonic() - worker.since)
             done += 1
+            failures = failures + 1 if failed(row) else 0
             left = (time.monotonic() - began) / done * (total - done)
             what = " ".join(str(row[name]) for name in (*KEY, "device"))
             told = row.get("error") or f"{row['metric']} {row['best']}"
             print(f"{done} of {total}: {what}: {told}; {left:.0f} s left", flush=True)
             hand_out(worker)
     return done
+
+
+def failed(row: Mapping[str, Any]) -> bool:
+    """Whether a cell came to nothing; one that diverged came to that."""
+    return bool(row.get("error")) and "not finite" not in str(row["error"])
 
 
 def main() -> None:
@@ -179,7 +194,7 @@ def main() -> None:
     chosen = parser.parse_args()
     end = time.monotonic() + chosen.stop_after
     tables = [Table(chosen.output / name) for name in (CELLS, PROBES, FISHER)]
-    there = {key_of(row) for row in tables[0].rows}
+    there = {key_of(row) for row in tables[0].rows if not failed(row)}
     todo = cells(chosen.tasks, chosen.seeds, chosen.parts)
     todo = [cell for cell in todo if cell.key not in there][: chosen.first]
     if chosen.list or not todo:

@@ -53,6 +53,11 @@ class Cell:
     seed: int
 
     @property
+    def brief(self) -> bool:
+        """It takes a minute at most on a core of its own."""
+        return self.protocol == GRID and self.role != "all"
+
+    @property
     def key(self) -> tuple[str, ...]:
         """As a row has it."""
         return key_of(vars(self))

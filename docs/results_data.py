@@ -46,16 +46,22 @@ class Runs:
     def __init__(self, folder: Path) -> None:
         self.rows: dict[Place, dict[str, str]] = {}
         self.failed: list[dict[str, str]] = []
-        self.keys = set()
-        self.count = 0
+        self.keys: set[tuple[str, ...]] = set()
+        #: where a rate was too high for a run to come to its end
+        self.diverged: set[Place] = set()
         for row in _rows(folder / "rates.csv"):
-            self.keys.add(key_of(row))
-            self.count += 1
+            rate = None if row["protocol"] == PUBLISHED else float(row["rate"])
+            place = Place(row["task"], row["role"], rate, int(row["seed"]))
             if row["error"]:
                 self.failed.append(row)
-                continue
-            rate = None if row["protocol"] == PUBLISHED else float(row["rate"])
-            self.rows[Place(row["task"], row["role"], rate, int(row["seed"]))] = row
+                if "not finite" not in row["error"]:
+                    continue
+                self.diverged.add(place)
+            else:
+                self.rows[place] = row
+            self.keys.add(key_of(row))
+        again = {key_of(row) for row in self.rows.values()}
+        self.failed = [row for row in self.failed if key_of(row) not in again]
         #: task -> (epoch, role) -> score, rank: Fisher at states of a probe, seed 0
         self.states: dict[str, dict[tuple[int, str], dict[str, str]]] = {}
         for row in _rows(folder / "fisher.csv"):
@@ -82,7 +88,8 @@ class Runs:
         """The best metric over the grid's rates, and its rate; None: not all rates are there."""
         found = [(self.best(task, role, rate, seed), -rate) for rate in RATES]
         known = [(value, rate) for value, rate in found if value is not None]
-        if len(known) < len(RATES):
+        diverged = [rate for rate in RATES if Place(task, role, rate, seed) in self.diverged]
+        if not known or len(known) + len(diverged) < len(RATES):
             return None
         value, rate = max(known)
         return value, -rate
