@@ -91,6 +91,9 @@ def test_nothing_beats_none_at_any_rate() -> None:
     found = found_with(flat)
     assert found.place is None and found.recommended is None
     assert advice(found).words[0].startswith("Nothing to recommend")
+    assert {own.edge for own in found.rates[0].own.values()} == {"inside"}, "all rates tie"
+    said = markdown_text(selection_document(found).blocks)
+    assert "q and v tie at every one of these rates." in said and "did best at the" not in said
 
 
 def test_it_stands_in_the_document_and_comes_back() -> None:

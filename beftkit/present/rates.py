@@ -47,7 +47,8 @@ def rate_words(found: Selection, one: AcrossRates) -> list[str]:
         lines = [f"The winner depends on the rate: {'; '.join(wins)}."]
     else:
         always = set.intersection(*({*winner.best} for winner in one.winners))
-        lines = [f"{listed(sorted(always))} wins at every one of these rates."]
+        won = "wins" if len(always) == 1 else "tie"
+        lines = [f"{listed(sorted(always))} {won} at every one of these rates."]
     for edge, beyond in (("highest", "higher"), ("lowest", "lower")):
         some = [bias for bias in found.candidates if bias in one.own]
         some = [bias for bias in some if bias in one.verdict.candidates]

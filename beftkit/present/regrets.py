@@ -26,8 +26,8 @@ NAMES = {
 
 def free_words(group: GroupResult) -> list[str]:
     """What methods pick that cost nothing more; no line where there are none."""
-    picks = [f"{NAMES[name]} {table.target or 'none'}" for name, table in group.free.items()]
-    return [f"at no further cost: {', '.join(picks)}"] if picks else []
+    picks = [f"{NAMES[name]}: {table.target or 'none'}" for name, table in group.free.items()]
+    return [f"at no further cost, {'; '.join(picks)}"] if picks else []
 
 
 def regret_words(metric: str | None) -> str:

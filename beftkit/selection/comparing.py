@@ -53,7 +53,9 @@ def _across(found: Selection, groups: Sequence[GroupResult]) -> AcrossRates:
             continue
         best = max(known, key=lambda group: sign * (group.reached(bias) or 0.0))
         row, lr = best.verified[bias], best.lr or 0.0
-        own[bias] = OwnRate(lr, edge_of(lr, lrs), row.best or 0.0, row.seeds)
+        ties = [group for group in known if group.reached(bias) == row.best]
+        edge = edge_of(lr, lrs) if len(ties) == 1 else "inside"
+        own[bias] = OwnRate(lr, edge, row.best or 0.0, row.seeds)
         place = best.regime, best.train_size, best.lr, best.epochs
         cells = [cell for cell in found.cells if cell.methods and cell.cell.group == place]
         alone[bias] = alone_of(cells, metric)[bias]

@@ -18,7 +18,8 @@ class OwnRate:
 
     Attributes:
         lr: the lowest of those that tie.
-        edge: where it lies in the grid; beyond an edge there may be a better one.
+        edge: where it lies in the grid; beyond an edge there may be a better one. ``inside`` where
+            others did as well.
         value: the mean metric there, over ``seeds`` seeds; picked as the best of several rates on
             the same examples, so that it is rather too good, in the same way for every bias.
     """
