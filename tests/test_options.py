@@ -83,6 +83,15 @@ OPTIONS = {
         batch-size cells data-dir device dry-run epochs eval-steps format model output part
         precision quiet seed seeds time train-size validation-size
     """,
+    "extract": """
+        adapter-format bias deep download families format model-config output overwrite quiet tower
+    """,
+    "average": """
+        base format head output overwrite quiet scale weights
+    """,
+    "compare": """
+        base download families format model-config output plot quiet tower
+    """,
 }
 
 

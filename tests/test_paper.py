@@ -158,3 +158,29 @@ def test_the_command_draws_a_figure(
     assert "0 runs to be made" in planned.out and "other than published: model base" in planned.out
     misused(beftkit("paper", "table1"), "no --output was given")
     misused(beftkit("paper", "table9", "-o", "out"), "table9")
+
+
+def test_table_3_averages_what_its_runs_changed(tiny: Path, data: Path, tmp_path: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    how = {**QUICK, "model": str(tiny / "base"), "data_dir": str(data)}
+    found = paper("table3", output=tmp_path, **how)
+    assert found.missing == 0 and not found.failed
+    rows = {row.cell: row for row in found.rows}
+    assert rows["sst2-mean"].published == 81.3 and rows["rte-other"].published == 46.2
+
+    def biases(folder: str) -> dict[str, Any]:
+        held = load_file(tmp_path / "cells" / folder / "adapter_model.safetensors")
+        return {name: one for name, one in held.items() if "value" in name}
+
+    sst2, rte = biases("sst2-low-v-seed0/adapter"), biases("rte-low-v-seed0/adapter")
+    mean, other = biases("sst2-mean-seed0/average"), biases("rte-other-seed0/average")
+    assert len(mean) == 2
+    for name, one in mean.items():
+        np.testing.assert_allclose(one, (sst2[name] + rte[name]) / 2, rtol=1e-6)
+        np.testing.assert_array_equal(other[name], sst2[name])
+    # With biases taken away it is its head over the base.
+    assert all(not one.any() for one in biases("sst2-none-seed0/average").values())
+    early = paper("table3", output=tmp_path / "early", cells="sst2-mean", **how)
+    assert "did not come to its end yet" in early.failed["sst2-mean-seed0"]

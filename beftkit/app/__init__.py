@@ -22,6 +22,7 @@ from beftkit.errors import BeftError, UsageError
 _LATER = dict.fromkeys(("train", "evaluate", "fisher"), "training")
 _LATER |= {"predict": "using", "export": "using", "select": "selecting", "report": "reporting"}
 _LATER |= {"paper": "papering"}
+_LATER |= dict.fromkeys(("extract", "average", "compare"), "arithmetic")
 
 
 class _Group(HelpfulGroup):

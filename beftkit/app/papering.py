@@ -29,7 +29,7 @@ def paper(
         str | None,
         typer.Argument(
             metavar="TABLE",
-            help="figure1, table1, table2, figure4, table4, lr-epochs or table5.",
+            help="figure1, table1, table2, table3, figure4, table4, lr-epochs or table5.",
         ),
     ] = None,
     model: Annotated[

@@ -19,7 +19,7 @@ from beftkit.settings.topics import (
     words_of,
 )
 
-Table = Literal["figure1", "table1", "table2", "figure4", "table4", "lr-epochs", "table5"]
+Table = Literal["figure1", "table1", "table2", "table3", "figure4", "table4", "lr-epochs", "table5"]
 CELLS = "Cells"
 
 

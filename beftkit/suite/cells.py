@@ -1,7 +1,8 @@
 """The cells of the paper's tables: what each trains, and what the paper prints for it.
 
-A cell is a run of `beftkit.train`, an evaluation without training, or a verified selection; its
-settings are what differs from the defaults, which are the published ones.
+A cell is a run of `beftkit.train`, an evaluation without training, an average of runs with its
+evaluation, or a verified selection; its settings are what differs from the defaults, which are the
+published ones.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from beftkit.settings.paper import PaperSettings
 from beftkit.suite import published as print_
 from beftkit.suite.published import BASE, LARGE, OPT_LARGE, OPT_SMALL, ROBERTA
 
-What = Literal["train", "evaluate", "select"]
+What = Literal["train", "evaluate", "average", "select"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class PaperCell:
         rows: what is shown of it: label, metric, and the paper's figure in percent, if it has one;
             of a selection the label is the bias trained alone.
         seconds: the paper's running time, if it has one.
+        summands: of an average: the cells whose biases are added up, and their factors; the first
+            one's head is kept.
     """
 
     name: str
@@ -41,6 +44,7 @@ class PaperCell:
     settings: Mapping[str, Any]
     rows: tuple[tuple[str, str, float | None], ...]
     seconds: float | None = None
+    summands: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,13 +89,13 @@ def _changed(cell: PaperCell, settings: PaperSettings) -> PaperCell:
     given |= {"data_dir": _folder(settings.data_dir, cell.task), "device": settings.device}
     if "train_size" in given:
         given |= {"regimes": ()} if cell.what == "select" else {"regime": None}
-    if cell.what == "evaluate":
+    if cell.what in ("evaluate", "average"):
         for name in ("train_size", "epochs", "eval_steps"):
             given.pop(name, None)
     if cell.what == "select" and isinstance(given.get("epochs"), int):
         given["epochs"] = (given["epochs"],)
     name = cell.name if settings.model is None else cell.name.removeprefix(f"{_short(cell.model)}-")
-    rest = cell.what, model, cell.task, given, cell.rows, cell.seconds
+    rest = cell.what, model, cell.task, given, cell.rows, cell.seconds, cell.summands
     return PaperCell(name, *rest)
 
 
@@ -146,6 +150,24 @@ def _table2() -> PaperTable:
         cells.append(_train(name, BASE, "rte", rows, seconds, bias=bias, regime="low"))
     notes = BEST, "the paper's seconds are of one T4, ours of the device that these runs had"
     return PaperTable("Table 2: RTE low, accuracy and running time", tuple(cells), (0, 1, 2), notes)
+
+
+def _table3() -> PaperTable:
+    tasks, cells = ("sst2", "rte"), []
+    for at, task in enumerate(tasks):
+        rows = [(f"{task}, its own b_v", "accuracy", print_.TABLE3["own"][at])]
+        cells.append(_train(f"{task}-low-v", BASE, task, rows, bias="v", regime="low"))
+    factors = {"mean": (0.5, 0.5), "other": (0.0, 1.0), "none": (0.0, 0.0)}
+    for at, task in enumerate(tasks):
+        runs = f"{task}-low-v", f"{tasks[1 - at]}-low-v"
+        for row, weights in factors.items():
+            what = {"mean": "mean of both b_v", "other": "the other's b_v", "none": "no b_v"}[row]
+            rows = [(f"{task}, {what}", "accuracy", print_.TABLE3[row][at])]
+            summands = tuple(zip(runs, weights, strict=True))
+            name = f"{task}-{row}"
+            cells.append(PaperCell(name, "average", BASE, task, {}, tuple(rows), None, summands))
+    head = "each has its task's own trained head; the paper's row without fine-tuning has none"
+    return PaperTable("Table 3: b_v of SST-2 and RTE averaged", tuple(cells), notes=(BEST, head))
 
 
 def _table4() -> PaperTable:
@@ -222,6 +244,7 @@ TABLES: dict[str, Callable[[], PaperTable]] = {
     "figure1": _figure1,
     "table1": _table1,
     "table2": _table2,
+    "table3": _table3,
     "figure4": _figure4,
     "table4": _table4,
     "lr-epochs": _lr_epochs,

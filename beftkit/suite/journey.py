@@ -35,8 +35,8 @@ def paper(
     and what the others have not finished counts as missing.
 
     Args:
-        table: ``figure1``, ``table1``, ``table2``, ``figure4``, ``table4``, ``lr-epochs``,
-            ``table5``.
+        table: ``figure1``, ``table1``, ``table2``, ``table3``, ``figure4``, ``table4``,
+            ``lr-epochs``, ``table5``.
         output: folder of the cells.
         watcher: told how it goes.
         progress: show that on stderr instead.

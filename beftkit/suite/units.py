@@ -10,7 +10,7 @@ from typing import Any
 
 from beftkit.errors import BeftError
 from beftkit.files import read_headed, write_whole
-from beftkit.runs import evaluate_with, train_with
+from beftkit.runs import average, evaluate_with, train_with
 from beftkit.runs.folders import finished
 from beftkit.runs.results import Run, TrainResult
 from beftkit.selection import Selection
@@ -53,6 +53,10 @@ class Unit:
         """
         cell = self.cell
         given = {**cell.settings, "model": cell.model, "task": cell.task}
+        if cell.what == "average":
+            # The adapter's own run says the model; what is evaluated on is the task's.
+            del given["model"]
+            return resolve(EvaluateSettings, None, given)
         if cell.what == "evaluate":
             return resolve(EvaluateSettings, None, {**given, "seed": self.seed})
         given["seeds"] = (self.seed,)
@@ -86,13 +90,31 @@ def make(unit: Unit, base: Path, watcher: Watcher, asked_to_stop: Callable[[], i
         s = s.model_copy(update={"output": str(folder)})
         train_with(s, resume=True, standalone=False, **how)
     else:
-        found = evaluate_with(s, watcher)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BeftError(f"{folder}: cannot be made ({error.strerror})") from None
+        if unit.cell.summands:
+            s = s.model_copy(update={"adapter": str(_averaged(unit, base))})
+        found = evaluate_with(s, watcher)
         text = json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n"
         write_whole(folder / EVALUATION, text.encode())
+
+
+def _averaged(unit: Unit, base: Path) -> Path:
+    """The sum of a cell's runs, with the first one's head.
+
+    Raises:
+        BeftError: one of them did not come to its end yet.
+    """
+    runs = [base / CELLS / f"{name}-seed{unit.seed}" for name, _ in unit.cell.summands]
+    for run in runs:
+        if finished(run) is None:
+            raise BeftError(f"{run.name} did not come to its end yet; run again after it")
+    output = unit.folder(base) / "average"
+    weights = [weight for _, weight in unit.cell.summands]
+    average(*runs, output=output, weights=weights, head=runs[0], overwrite=True)
+    return output
 
 
 def read(unit: Unit, base: Path) -> Figures | None:
