@@ -160,7 +160,7 @@ class Cells(HTMLParser):
 def test_the_table_in_a_notebook(scores: Scores, results: list[Shown]) -> None:
     for number, one in enumerate(results):
         text = one._repr_html_()
-        assert (text is None) == (number >= 15), type(one)
+        assert (text is None) == (number >= 17), type(one)
         if text is None:
             continue
         page = Cells(text)
