@@ -49,7 +49,7 @@ class PaperSettings(Part):
     validation_size: int | None = of_data(None, "Evaluate on so many examples.", gt=0)
     epochs: int | None = of_course(None, "Passes over the data in every cell.", gt=0)
     batch_size: int | None = of_course(None, "Examples a batch in every cell.", gt=0)
-    precision: Precision | None = of_device(None, "Arithmetic: fp32, bf16, fp16.")
+    precision: Precision | None = of_device(None, "Arithmetic.  [fp32; table5: fp16]")
     device: str | None = of_device(None, "cpu, cuda, cuda:1, ...  [a GPU if there is one]")
     eval_steps: int | None = of_evaluation(None, "Evaluate every so many updates.", gt=0)
 

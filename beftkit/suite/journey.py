@@ -44,8 +44,8 @@ def paper(
         settings: fields of `beftkit.settings.paper.PaperSettings`.
 
     Raises:
-        BeftError: what is wrong with what was given; a cell that fails is told of, and the rest
-            goes on.
+        BeftError: what is wrong with what was given, or no cell came to its end; one that fails is
+            told of, and the rest goes on.
     """
     wanted = resolve(PaperSettings, None, {**settings, "table": table})
     with displayed(progress, watcher) as looking:
@@ -73,7 +73,11 @@ def paper_with(
         except BeftError as error:
             watcher.note(f"{unit.name}: failed: {error.at_terminal}")
             failed[unit.name] = error.at_terminal
-    return summed_up(settings, table, base, failed)
+    found = summed_up(settings, table, base, failed)
+    if failed and not any(row.seeds for row in found.rows):
+        name, why = next(iter(failed.items()))
+        raise BeftError(f"no cell came to its end; {name}: {why}")
+    return found
 
 
 def units_of(table: PaperTable) -> list[Unit]:
