@@ -89,12 +89,14 @@ class Table:
             if whole != text:
                 path.write_text(whole, encoding="utf-8")
             self.rows = list(csv.DictReader(whole.splitlines()))
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(",".join(self.columns) + "\n", encoding="utf-8")
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write them down at once."""
+        if rows and not self.path.is_file():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(",".join(self.columns) + "\n", encoding="utf-8")
+        if not rows:
+            return
         with self.path.open("a", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, self.columns, restval="", lineterminator="\n")
             writer.writerows(rows)
