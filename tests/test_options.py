@@ -79,6 +79,10 @@ OPTIONS = {
     "report": """
         output quiet title
     """,
+    "paper": """
+        batch-size cells data-dir device dry-run epochs eval-steps format model output part
+        precision quiet seed seeds time train-size validation-size
+    """,
     "extract": """
         adapter-format bias deep download families format model-config output overwrite quiet tower
     """,

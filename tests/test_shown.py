@@ -39,6 +39,7 @@ from beftkit.settings import (
 )
 from beftkit.settings.merge import MergeSettings
 from beftkit.shown import Shown
+from beftkit.suite.results import PaperPlan, PaperResult, PaperRow, PlannedCell
 from beftkit.training.evaluation import Evaluated, Evaluation
 from beftkit.tuning import Choice
 from beftkit.weights.beside import Beside
@@ -95,6 +96,12 @@ def results(scores: Scores) -> list[Shown]:
     inspection = beftkit.inspect(scores.pre.path)
     whole = [scores, fisher, inspection, trained, evaluated, found, plan]
     more = [select, fisher_plan, timing, predicted, exported, merged, cosines, average, extract]
+    paper_plan = PaperPlan(
+        "table1", NASTY, (PlannedCell("c", "train", "m", "t", {}, (), (0,)),), {}, ()
+    )
+    paper_row = PaperRow("c", NASTY, "f1", 80.0, *[None] * 5, (), (0,), *[None] * 4)
+    paper = PaperResult("table1", "Table 1", (paper_row,), {}, {}, (), "out", ())
+    more += [paper_plan, paper]
     [group] = found.groups
     margin = group.projection.margin
     assert margin is not None
@@ -159,7 +166,7 @@ class Cells(HTMLParser):
 def test_the_table_in_a_notebook(scores: Scores, results: list[Shown]) -> None:
     for number, one in enumerate(results):
         text = one._repr_html_()
-        assert (text is None) == (number >= 16), type(one)
+        assert (text is None) == (number >= 18), type(one)
         if text is None:
             continue
         page = Cells(text)

@@ -71,6 +71,11 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "beftkit report select-rte select-cb --title 'Two tasks' -o report.md",
         "docs/selecting.md",
     ),
+    "paper": (
+        "beftkit paper table2 -o paper",
+        "beftkit paper table1 --cells 'sst2-low-*' --seeds 0,1,2 --part 1/4 -o paper",
+        "docs/paper.md",
+    ),
     "extract": (
         "beftkit extract owner/base owner/tuned --bias v -o tuned-v",
         "beftkit extract base tuned --bias q,v --deep --format json -o tuned-qv",

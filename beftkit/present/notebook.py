@@ -104,4 +104,12 @@ def _document(result: Any) -> Document | None:
             from beftkit.present.selection import selection_document
 
             return selection_document(result)
+        case "PaperResult":
+            from beftkit.present.paper import paper_document
+
+            return paper_document(result)
+        case "PaperPlan":
+            from beftkit.present.paper import paper_plan_document
+
+            return paper_plan_document(result)
     return None
