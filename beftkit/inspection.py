@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from beftkit.adapters import meant
-from beftkit.biases import ROLES, Site, bias_free, load_table
-from beftkit.checkpoints import BiasSet, load_config, open_checkpoint, recognise_checkpoint
+from beftkit.biases import ROLES, Site, Table, bias_free, load_table
+from beftkit.checkpoints import (
+    AdaptedBiasSet,
+    BiasSet,
+    Checkpoint,
+    base_reference,
+    load_config,
+    open_checkpoint,
+    recognise_checkpoint,
+    widened_by,
+)
 from beftkit.errors import BeftError
 from beftkit.files import headed, plain_of
 from beftkit.scores import Identity, Inert, combine_inert
@@ -103,27 +112,27 @@ def inspect(
 
     Args:
         checkpoint: a ``.safetensors`` file, an index of shards, a model folder, or one on the hub
-            (``owner/name[@revision]``); or the folder of a run that made a whole model.
+            (``owner/name[@revision]``); the folder of a run that made a whole model; or an adapter
+            that adds biases to its base, of which all are listed then.
         model_config: a ``config.json`` to use instead of the one beside the weights.
         families: a TOML file with rows for families that beftkit does not know.
         download: fetch whole weight files from the hub into its cache, not parts of them.
 
     Raises:
-        BeftError: unreadable or damaged, an adapter, or fused biases that need a configuration to
-            be cut.
+        BeftError: unreadable or damaged, an adapter that adds no bias, or fused biases that need a
+            configuration to be cut.
 
     Example:
         >>> inspect("bert-base").layers  # doctest: +SKIP
         {'text': 12}
     """
     opened = open_checkpoint(meant(checkpoint), download=download)
+    base = opened if opened.adapter is None else _base(opened, download)
+    config = load_config(model_config) if model_config else base.config
+    table = load_table(families)
+    biases = BiasSet(base, recognise_checkpoint(base, config, table))
     if opened.adapter is not None:
-        raise BeftError(
-            f"{opened.reference}: an adapter, which has no biases of its own; inspect its base "
-            f"({opened.adapter.get('base_model_name_or_path')}), or score the adapter"
-        )
-    config = load_config(model_config) if model_config else opened.config
-    biases = BiasSet(opened, recognise_checkpoint(opened, config, load_table(families)))
+        biases = _with_added(biases, opened, config, table)
     recognition = biases.recognition
     groups: dict[tuple[str, str, str], list[Site]] = {}
     for site in recognition.sites:
@@ -142,6 +151,49 @@ def inspect(
     roles = tuple(_summary(key, sites, biases) for key, sites in sorted_groups(groups))
     family, unscored = recognition.family, recognition.unscored
     return Inspection(identity, family, layers, roles, unscored, not groups, tuple(notes))
+
+
+def _base(adapter: Checkpoint, download: bool) -> Checkpoint:
+    """The base of an adapter, to see whether it adds biases to it.
+
+    Raises:
+        BeftError: there is none to look at.
+    """
+    try:
+        found = open_checkpoint(base_reference(adapter), download=download)
+    except BeftError as error:
+        raise BeftError(f"{_no_biases(adapter)} ({error.told})") from None
+    if found.adapter is not None:
+        raise BeftError(_no_biases(adapter))
+    return found
+
+
+def _no_biases(adapter: Checkpoint) -> str:
+    base = (adapter.adapter or {}).get("base_model_name_or_path")
+    return (
+        f"{adapter.reference}: an adapter, which has no biases of its own; inspect its base "
+        f"({base}), or score the adapter"
+    )
+
+
+def _with_added(
+    base: BiasSet, adapter: Checkpoint, config: dict[str, Any] | None, table: Table
+) -> BiasSet:
+    """The biases of a base and those that an adapter adds to it.
+
+    Raises:
+        BeftError: it adds none.
+    """
+    wide = widened_by(base, adapter, config, table)
+    new = [site for site in wide.sites if site not in {*base.sites}]
+    if not new:
+        raise BeftError(_no_biases(adapter))
+    found = AdaptedBiasSet(wide, adapter)
+    roles = ", ".join(dict.fromkeys(site.role for site in new))
+    said = f"{roles}: added by the adapter to {base.checkpoint.reference}, which has no such bias"
+    recognition = replace(found.recognition, notes=(*found.recognition.notes, said))
+    found.recognition = replace(recognition, without_bias=())
+    return found
 
 
 def sorted_groups(

@@ -22,9 +22,9 @@ OPTIONS = {
         output seed
     """,
     "train": """
-        accumulation adapter-format allow-partial answer-column as batch-size beta1 beta2 bias
-        choices config data-dir data-revision device device-map dry-run dtype early-stopping epochs
-        eps
+        accumulation adapter-format add-bias allow-partial answer-column as batch-size beta1 beta2
+        bias choices config data-dir data-revision device device-map dry-run dtype early-stopping
+        epochs eps
         eval-batch-size eval-steps format freeze-head gradient-checkpointing graphs group-by-length
         keep
         label-column label-map layers log-steps lr max-grad-norm max-length max-steps metric
@@ -40,20 +40,22 @@ OPTIONS = {
         device-map dtype eval-batch-size format graphs label-column label-map max-length metric
         no-common-shots no-quotes no-trust-remote-code output precision quiet quotes revision seed
         shots task template
-        text-columns tokenizer trust-remote-code validation-file validation-size
+        text-columns tokenizer train-file trust-remote-code validation-file validation-size
     """,
     "predict": """
-        adapter all-probabilities as base batch-size device device-map dtype eval-batch-size file
+        adapter all-probabilities as base batch-size choices device device-map dtype eval-batch-size
+        file
         format graphs max-length no-all-probabilities no-quotes no-trust-remote-code output
-        precision quiet quotes revision task text-columns threshold tokenizer trust-remote-code
+        precision quiet quotes revision task template text-columns threshold tokenizer
+        trust-remote-code
     """,
     "export": """
         base dtype format no-trust-remote-code output overwrite quiet revision tokenizer
         trust-remote-code
     """,
     "fisher": """
-        allow-inert answer-column as batch-size buffer-mib candidates choices data-dir data-revision
-        device
+        add-bias allow-inert answer-column as batch-size buffer-mib candidates choices data-dir
+        data-revision device
         device-map dry-run dtype examples format gradient-checkpointing graphs head-seeds
         label-column
         label-map max-length new-head no-allow-inert no-gradient-checkpointing no-new-head no-quotes
@@ -62,8 +64,8 @@ OPTIONS = {
         trust-remote-code variant
     """,
     "select": """
-        accumulation allow-inert answer-column as batch-size beta1 beta2 candidates choices config
-        data-dir
+        accumulation add-bias allow-inert answer-column as batch-size beta1 beta2 candidates choices
+        config data-dir
         data-revision device device-map dry-run dtype early-stopping epochs eps eval-batch-size
         eval-steps fisher format gradient-checkpointing graphs group-by-length label-column
         label-map
@@ -76,6 +78,23 @@ OPTIONS = {
     """,
     "report": """
         output quiet title
+    """,
+    "paper": """
+        batch-size cells data-dir device dry-run epochs eval-steps format model output part
+        precision quiet seed seeds time train-size validation-size
+    """,
+    "extract": """
+        adapter-format bias deep download families format model-config output overwrite quiet tower
+    """,
+    "average": """
+        base format head output overwrite quiet scale weights
+    """,
+    "compare": """
+        base download families format model-config output plot quiet tower
+    """,
+    "merge": """
+        dtype format link no-trust-remote-code output overwrite quiet revision tokenizer
+        trust-remote-code
     """,
 }
 

@@ -45,13 +45,20 @@ def build(case: Case | str, dtype: torch.dtype = torch.float32, **options: Any) 
     Fresh models have zero biases and nearly flat attention, which hide faults: every bias and
     every matrix is drawn anew.
     """
+    case = BY_ID[case] if isinstance(case, str) else case
+    return build_as(case.model, case.config, {**case.options, **options}, dtype)
+
+
+def build_as(
+    kind: str, config_kind: str, options: Mapping[str, Any], dtype: torch.dtype = torch.float32
+) -> Any:
+    """A tiny model of these of transformers' classes, drawn as `build` draws."""
     import transformers
 
-    case = BY_ID[case] if isinstance(case, str) else case
-    config = getattr(transformers, case.config)(**{**case.options, **options})
+    config = getattr(transformers, config_kind)(**options)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = getattr(transformers, case.model)(config)
+        model = getattr(transformers, kind)(config)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -186,7 +186,7 @@ LAYOUTS = (
            ln2="post_mlp_layernorm"),
     Layout(name="gpt-neo", q="attn.attention.q_proj", k="attn.attention.k_proj",
            v="attn.attention.v_proj", m1="attn.attention.out_proj"),
-    Layout(name="gpt-j, codegen", m2="mlp.fc_in", m3="mlp.fc_out"),
+    Layout(name="gpt-j, codegen", qkv="attn.qkv_proj", m2="mlp.fc_in", m3="mlp.fc_out"),
 
     # --- vision ----------------------------------------------------------------------------------
     Layout(name="vit", q="attention.q_proj", k="attention.k_proj", v="attention.v_proj",

@@ -68,7 +68,7 @@ def bias_free(recognition: Recognition) -> str:
     left = f"{recognition.biases} other biases" if recognition.biases else "no bias at all"
     if not recognition.without_bias:
         return f"bias-free: no attention projection here, and {left}"
-    could = f"zero biases could be added to {missing} and trained"
+    could = f"zero biases could be added to {missing} and trained (--add-bias)"
     if recognition.sites:
         return f"without a bias: {missing}; {could}"
     return f"bias-free: no attention block has a bias ({left}); {could}"

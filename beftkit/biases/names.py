@@ -10,6 +10,8 @@ from beftkit.biases.table import Table, is_torch_fused
 
 #: module wrappers that come and go between a run and its checkpoint, wherever they stand
 WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer"}
+#: a module's parameter that `beftkit.tuning.added` adds to its output, where it has no bias
+ADDED = "added_bias"
 _BIAS = re.compile(r"(.*[._])?bias")
 _QKV_LIKE = re.compile(r"(^|_)(q|k|v|qkv|query|key|value)($|_)")
 
@@ -45,9 +47,9 @@ def is_bias(tensor: Tensor) -> bool:
 
 
 def plain_name(name: str) -> str:
-    """A tensor's name without wrappers, with ``beta`` spelled ``bias``."""
+    """A tensor's name without wrappers, with ``beta`` and an added bias spelled ``bias``."""
     parts = [part for part in name.split(".") if part not in WRAPPERS]
-    if parts[-1] == "beta":
+    if parts[-1] in ("beta", ADDED):
         parts[-1] = "bias"
     return ".".join(parts)
 

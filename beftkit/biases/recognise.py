@@ -145,7 +145,7 @@ def recognise(
     for shared in sorted({(site.stack, site.uses) for site in sites if site.uses > 1}):
         notes.append(f"layers share their biases: each block of {shared[0]} serves {shared[1]}")
     _check_unique(sites, where)
-    family, placed = _family(config, inside), tuple(_order(_number_layers(sites)))
+    family, placed = _family(config, inside), tuple(ordered(_number_layers(sites)))
     bare = sorted({_pattern(item) for item in weighted} - {_pattern(item) for item in attention})
     unscored = tuple(sorted(outside))
     return Recognition(family, placed, unscored, tuple(notes), len(biases), tuple(bare))
@@ -264,7 +264,8 @@ def _number_layers(sites: list[Site]) -> list[Site]:
     return [replace(s, layer=numbers.get((s.stack, s.indices), s.layer)) for s in sites]
 
 
-def _order(sites: list[Site]) -> list[Site]:
+def ordered(sites: Iterable[Site]) -> list[Site]:
+    """Sites by role, tower and layer."""
     rank = {role: number for number, role in enumerate(ROLES)}
     return sorted(
         sites,

@@ -76,7 +76,7 @@ _BLIP = """
 _GPT2 = "gpt2 gpt-sw3 openai-gpt imagegpt decision_transformer"
 
 #: what a row may say; see `cut`
-SPLIT_RULES = "thirds halves heads groups multi_query grouped falcon bigcode".split()
+SPLIT_RULES = "thirds halves heads groups multi_query grouped falcon bigcode codegen".split()
 #: parameter name below the layer index -> ((model types, rule), ...)
 SPLITS: dict[str, tuple[tuple[str, str], ...]] = {
     "attn.c_attn.bias": ((_GPT2, "thirds"), ("gpt_bigcode", "bigcode")),
@@ -87,8 +87,9 @@ SPLITS: dict[str, tuple[tuple[str, str], ...]] = {
     "attn.att_proj.bias": (("bark", "thirds"),),
     "attn.qkv.bias": (("exaone4_5 exaone4_5_vision", "grouped"), (_QKV_BLOCKS, "thirds")),
     "self_attn.qkv.bias": ((_BLIP, "thirds"),),
-    "self_attn.qkv_proj.bias": (("unlimited_ocr", "thirds"),),
-    "attn.Wqkv.bias": (("modernbert modernvbert pe_audio", "thirds"),),
+    "self_attn.qkv_proj.bias": (("unlimited_ocr", "thirds"), ("phi3 phi4_multimodal", "grouped")),
+    "attn.Wqkv.bias": (("modernbert modernvbert pe_audio mpt", "thirds"),),
+    "attn.qkv_proj.bias": (("codegen", "codegen"),),
     "attention.attention.qkv.bias": (("timesformer", "thirds"),),
     "temporal_attention.attention.qkv.bias": (("timesformer", "thirds"),),
     "attention.qkv.bias": (("seggpt vitdet", "thirds"),),
@@ -106,7 +107,8 @@ def cut(rule: str, name: str, width: int, config: Mapping[str, Any], where: str)
     Args:
         rule: ``thirds`` [q|k|v]; ``halves`` [k|v]; ``heads`` view(H, 3, d); ``groups``
             view(Hkv, H/Hkv + 2, d); ``multi_query`` [q: H d|k: d|v: d]; ``grouped``
-            [q: H d|k: Hkv d|v: Hkv d]; ``falcon``, ``bigcode``: one of these by the config.
+            [q: H d|k: Hkv d|v: Hkv d]; ``falcon``, ``bigcode``: one of these by the config;
+            ``codegen`` view(4, 3, H d/4) in the order q, v, k.
         name: the tensor, for messages.
         width: elements of the fused vector.
         config: the (sub-)configuration of its tower.
@@ -150,6 +152,8 @@ def cut(rule: str, name: str, width: int, config: Mapping[str, Any], where: str)
         return parts(q=1, k=1, v=1)
     if rule == "halves":
         return parts(k=1, v=1)
+    if rule == "codegen":
+        return parts(4, q=1, v=1, k=1)
     count = heads(HEADS)
     if rule == "heads":
         return parts(count, q=1, k=1, v=1)

@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from beftkit.adapters import BIASES_NAME, base_elsewhere, meant
+from beftkit.adapters import BIASES_NAME, meant
 from beftkit.adapters import CONFIG_NAME as ADAPTER_CONFIG
 from beftkit.biases import Table
 from beftkit.checkpoints import (
     AdaptedBiasSet,
     BiasSet,
     Checkpoint,
+    base_reference,
     open_checkpoint,
     recognise_checkpoint,
+    widened,
+    widened_by,
 )
 from beftkit.errors import BeftError, UsageError
 
@@ -57,6 +60,10 @@ class Sides:
                 raise
             alone = "one name alone has to be an adapter's, two are compared by"
             raise BeftError(f"{error.told}; {alone} {_BOTH}") from None
+        return self.pair_with(after)
+
+    def pair_with(self, after: Checkpoint) -> tuple[BiasSet, BiasSet]:
+        """The biases of PRE and of one POST that is open already."""
         if self.pre is not None:
             before = self.kept(self.pre)
         elif after.adapter is not None:
@@ -70,10 +77,17 @@ class Sides:
         own = before.config if before.adapter is None else self.base_of(before).config
         config = self.given or own or after.config
         left = self.biases(before, config)
+        right: BiasSet
         if after.adapter is None:
-            return left, self._read(after, self.given or after.config or own)
-        plain = left if before.adapter is None else self.biases(self.base_of(after), config)
-        return left, AdaptedBiasSet(plain, after, merged=self.merged)
+            right = self._read(after, self.given or after.config or own)
+        else:
+            plain = left if before.adapter is None else self.biases(self.base_of(after), config)
+            plain = widened_by(plain, after, config, self.table)
+            right = AdaptedBiasSet(plain, after, merged=self.merged)
+        # What one of them has not, and could have, is zero there.
+        if after.adapter is not None:
+            right = widened(right, left.sites, config, self.table)
+        return widened(left, right.sites, config, self.table), right
 
     def kept(self, reference: Reference) -> Checkpoint:
         """PRE or an adapter's base, opened once for all POSTs."""
@@ -84,17 +98,7 @@ class Sides:
 
     def base_of(self, adapter: Checkpoint) -> Checkpoint:
         """The model that an adapter was trained on, as it names it."""
-        name = (adapter.adapter or {}).get("base_model_name_or_path")
-        if not isinstance(name, str) or not name:
-            raise BeftError(f"{adapter.reference}: does not name its base model; give it as PRE")
-        for note in base_elsewhere(adapter.reference, name, "give the base as PRE"):
-            if note not in adapter.notes:
-                adapter.notes.append(note)
-        if "/" not in name and not Path(name).exists():  # bert-base-uncased, without an owner
-            name = f"hf://{name}"
-        revision = (adapter.adapter or {}).get("revision")
-        if isinstance(revision, str) and revision and not Path(name).exists():
-            name = f"{name}@{revision}"
+        name = base_reference(adapter)
         found = self.kept(name)
         if found.adapter is not None:
             raise BeftError(f"{adapter.reference}: its base {name} is an adapter itself")
@@ -106,6 +110,7 @@ class Sides:
         if key not in self._sets:
             if checkpoint.adapter is not None:
                 base = self.biases(self.base_of(checkpoint), config)
+                base = widened_by(base, checkpoint, config, self.table)
                 self._sets[key] = AdaptedBiasSet(base, checkpoint, merged=self.merged)
             else:
                 self._sets[key] = self._read(checkpoint, config)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from beftkit.biases import ADDED
 from beftkit.errors import BeftError
 
 #: bytes of gradients that may wait for the next launch
@@ -120,9 +121,10 @@ class Taps:
         parameters = dict(model.named_parameters(remove_duplicate=False))
         owners: dict[int, list[nn.Module]] = {}
         for module in model.modules():
-            bias = getattr(module, "bias", None)
-            if isinstance(bias, Tensor):
-                owners.setdefault(id(bias), []).append(module)
+            # An added bias is added by a hook that runs before a tap's.
+            for bias in (getattr(module, "bias", None), getattr(module, ADDED, None)):
+                if isinstance(bias, Tensor):
+                    owners.setdefault(id(bias), []).append(module)
         of = {name: owners.get(id(parameters[name]), []) for name in names}
         self.taps = [Tap(name, mine[0]) for name, mine in of.items() if len(mine) == 1]
         # Free, or of several modules, whose gradients would have to be added first.

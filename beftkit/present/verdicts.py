@@ -16,7 +16,7 @@ NOTHING = "train longer, with another lr, or on more data"
 
 def verdict_word(group: GroupResult) -> str | None:
     """A place's verdict in some words; of scores alone where nothing was verified."""
-    verdict, lead = group.verdict, group.projection.margin
+    verdict, lead = group.verdict, group.leading.margin
     if verdict is None:
         if lead is None:
             return None
@@ -26,7 +26,7 @@ def verdict_word(group: GroupResult) -> str | None:
         return "no candidate beats none" if verdict.best else "no metric"
     best = f"{best_words(group)} best"
     if verdict.answer == "other":
-        best += f", not {group.projection.target}" if group.projection.target else ""
+        best += f", not {group.leading.target}" if group.leading.target else ""
     return best if verdict.proven else f"{best}, not told apart from none"
 
 
@@ -56,9 +56,11 @@ def contrast_words(one: Contrast) -> str:
 
 def moved_words(found: Selection, group: GroupResult) -> str:
     """How far the score's target moved among all roles that were measured."""
-    table = group.projection
+    table = group.leading
     target, ahead = str(table.target), table.ahead
     score = table.roles[target].score
+    if group.method == "fisher":
+        return _fisher_words(found, group)
     ratio = "" if score is None else f", projection ratio {score:.4g}"
     if not ahead:
         return f"it moved most{ratio}"
@@ -68,10 +70,21 @@ def moved_words(found: Selection, group: GroupResult) -> str:
     return f"it {what}{ratio}; {listed(more)} moved more"
 
 
+def _fisher_words(found: Selection, group: GroupResult) -> str:
+    """The same by Fisher, and which of them moved most when they trained."""
+    table = group.leading
+    among = [role for role in found.candidates if role in table.roles]
+    score = table.roles[str(table.target)].score
+    best = "" if score is None else f" ({score:.3g})"
+    said = f"its Fisher score{best} is the highest of {listed(among)}"
+    most = group.target("magnitude")
+    return said + (f"; by magnitude it is {most}" if most and most != table.target else "")
+
+
 def score_words(found: Selection, group: GroupResult) -> list[str]:
     """The advice of a score alone; a lead that may be none is no advice."""
-    target, lead = str(group.projection.target), group.projection.margin
-    roles = group.projection.roles
+    target, lead = str(group.leading.target), group.leading.margin
+    roles = group.leading.roles
     named, moved = named_bias(target), moved_words(found, group)
     if lead is not None and lead.close:
         interval = f"95 % interval {lead.low:.4g} to {lead.high:.4g} over {lead.over or 'layers'}"
@@ -89,7 +102,7 @@ def score_words(found: Selection, group: GroupResult) -> list[str]:
 
 def verified_words(found: Selection, group: GroupResult, verdict: Verdict) -> list[str]:
     """What the metrics say of one place: they outrank the score."""
-    target, bias = group.projection.target, verdict.recommended
+    target, bias = group.leading.target, verdict.recommended
     known = ", ".join(role for role in found.candidates if role in verdict.candidates)
     if bias is None:
         lines = [f"Nothing to recommend: {nothing_words(found, group, verdict)}: {NOTHING}."]

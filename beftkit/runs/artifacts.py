@@ -28,7 +28,7 @@ from beftkit.runs.manifest import HALF, move_files
 from beftkit.runs.prepare import Prepared
 from beftkit.runs.said import words_of_run
 from beftkit.settings.train import TrainSettings
-from beftkit.tuning import LoraTuner, Tuner
+from beftkit.tuning import LoraTuner, Tuner, stored_name
 from beftkit.weights import collect_tuned
 
 
@@ -116,7 +116,7 @@ def _tuned(ready: Prepared, tuner: Tuner) -> list[Tuned]:
     task_type, heads = ready.objective.task_type, _fresh_modules(ready)
     found = collect_tuned(ready.model, before, task_type=task_type, heads=heads)
     # Trained float32 values, where the model holds them rounded.
-    exact = {unit.part.parameter: unit for unit in tuner.units if unit.is_copy}
+    exact = {stored_name(unit.part.parameter): unit for unit in tuner.units if unit.is_copy}
     return [
         replace(one, post=tuner.after(unit).numpy()) if (unit := exact.get(one.parameter)) else one
         for one in found

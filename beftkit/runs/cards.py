@@ -92,8 +92,15 @@ class _Card:
     @property
     def name(self) -> str:
         s = self.settings
-        own = f"{Path(s.model).name}-{self.result.task}-{s.peft or s.bias}"
+        own = f"{Path(s.model).name}-{self.result.task}-{s.peft or self.trained}"
         return (s.push_to_hub or own).rpartition("/")[2]
+
+    @property
+    def trained(self) -> str:
+        """What trained, for a name: ``v``, ``added-v``."""
+        s = self.settings
+        added = f"added-{s.add_bias}" if s.add_bias else ""
+        return "-".join(filter(None, ("" if added and s.bias == "none" else s.bias, added)))
 
     def text(self) -> str:
         use = CardUse(self.settings, self.run, self.objective, self.place, self.own_tokenizer)
@@ -152,6 +159,9 @@ class _Card:
         if result.head_scalars:
             head = f", and {result.head_scalars:,} of the classification head"
         what = f"Bias terms (`--bias {s.bias}`) of"
+        if s.add_bias:
+            both = "" if s.bias == "none" else f"{what.removesuffix(' of')} and biases"
+            what = f"{both or 'Biases'} added at zero (`--add-bias {s.add_bias}`) in"
         if s.peft:
             what = f"A LoRA (rank {RANK}, alpha {ALPHA}, on queries and values) for"
         yield (

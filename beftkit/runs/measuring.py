@@ -18,6 +18,7 @@ from beftkit.scores import FisherFacts, Scores
 from beftkit.settings.fisher import FisherSettings
 from beftkit.settings.resolve import resolve
 from beftkit.settings.signatures import documented
+from beftkit.tuning import add, adding, stored_name
 from beftkit.watching import Unwatched, Watcher, told
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def fisher(
     candidates: Sequence[str] | None = None,
     tower: str | None = None,
     allow_inert: bool = False,
+    add_bias: str | None = None,
     watcher: Watcher | None = None,
     progress: bool = False,
     **settings: Any,
@@ -55,6 +57,8 @@ def fisher(
         candidates: roles among which the target is chosen; default q, k, v.
         tower: which tower of several; default the text tower.
         allow_inert: let a bias that softmax ignores be the target.
+        add_bias: roles that get a bias of zeros while this lasts (``v``, ``q,v``), where the model
+            has none: the gradient is there before the bias is.
         watcher: told how it goes, batch by batch (`beftkit.Watcher`).
         progress: show that on stderr instead.
         settings: for a model by reference: fields of `beftkit.settings.fisher.FisherSettings`.
@@ -78,14 +82,15 @@ def fisher(
             raise UsageError("batches and losses are for a model in memory; give task=...")
         chosen = None if candidates is None else ",".join(candidates)
         common: dict[str, Any] = {"reduce": reduce, "tower": tower, "allow_inert": allow_inert}
+        common["add_bias"] = add_bias
         common |= {"watcher": watcher, "progress": progress}
         return fisher_all(model, candidates=chosen, **common, **settings)[0]
     if batches is None:
         raise UsageError("a model in memory was given without batches; expected an iterable")
     from beftkit.gradients import example_squares, fisher_scores, negative_log_likelihoods, sites_of
 
-    measured = sites_of(model, tower)
-    with displayed(progress, watcher) as looking:
+    with displayed(progress, watcher) as looking, adding(model, add_bias):
+        measured = sites_of(model, tower)
         looking.started("Fisher", len(batches) if isinstance(batches, Sized) else 0, 0)
         given = told(looking, batches), losses or negative_log_likelihoods
         found = example_squares(model, measured.names, *given, note=looking.note, **settings)
@@ -163,6 +168,7 @@ class _Journey:
     def prepared(self, seed: int) -> Prepared:
         ready = prepare(self.s, seed, accelerator=self.accelerator, data=self.data)
         ready.place()
+        add(ready.model, self.s.add_bias)
         return ready
 
     def over_heads(self) -> Scores:
@@ -269,12 +275,14 @@ def _put_snapshot(model: Any, path: Path, former: dict[str, Any]) -> set[str]:
     from beftkit.scores.statistics import decode
 
     checkpoint = open_checkpoint(path)
-    parameters = dict(model.named_parameters(remove_duplicate=False))
+    named = model.named_parameters(remove_duplicate=False)
+    parameters = {stored_name(name): parameter for name, parameter in named}
     for name, info in checkpoint.tensors.items():
         if name not in parameters or tuple(parameters[name].shape) != tuple(info.shape):
             raise BeftError(
                 f"{path}: holds {name} {list(info.shape)}, which this {type(model).__name__} has "
-                "not; expected a snapshot of a run on this model (`beftkit train --save-snapshots`)"
+                "not; expected a snapshot of a run on this model (`beftkit train "
+                "--save-snapshots`), with --add-bias where that run added biases"
             )
     read = checkpoint.read(list(checkpoint.tensors))
     with torch.no_grad():

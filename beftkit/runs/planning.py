@@ -37,7 +37,7 @@ from beftkit.settings.train import TrainSettings
 from beftkit.shown import Shown
 from beftkit.tasks import Data
 from beftkit.training.course import Course, course_of
-from beftkit.tuning import Choice
+from beftkit.tuning import Choice, add
 
 
 @dataclass(frozen=True, repr=False)
@@ -260,6 +260,7 @@ def plan_fisher(settings: FisherSettings) -> FisherPlan:
         raise BeftError(
             f"{s.model}: holds a trained classifier, so no seed draws one; leave out --head-seeds"
         )
+    add(found.model, s.add_bias)
     sites = listed_sites(found.model, s.tower)
     roles: dict[str, int] = {}
     for site in sites:

@@ -6,24 +6,18 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from beftkit.errors import BeftError
 from beftkit.registry import TASKS
+from beftkit.runs.merged_card import hub_id as hub_id
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.resolve import checked
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import OUR_METRICS
 
 _KEY = "beftkit."
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-
-
-def hub_id(reference: str) -> str | None:
-    """The reference if it is one of the hub's; None for a folder here."""
-    return None if Path(reference).exists() or not _HUB_ID.fullmatch(reference) else reference
 
 
 def words_of_run(settings: TrainSettings) -> dict[str, str]:
@@ -48,6 +42,8 @@ def words_of_run(settings: TrainSettings) -> dict[str, str]:
     }
     if s.peft:  # else biases trained, as in all that older versions wrote
         said["peft"] = s.peft
+    if s.add_bias:  # the same
+        said["add_bias"] = s.add_bias
     if (task := TASKS.get(s.task or "")) is not None:  # of files the data say it
         said["as"] = s.as_ or task.kind
     if s.tokenizer is None or hub_id(s.tokenizer):  # else what it was is not said
@@ -102,6 +98,7 @@ class Said:
         labels: names of its classes in id order; empty: values; None: not said.
         bias: what trained; None: it is not ours.
         peft: what trained instead of biases; None: nothing.
+        add_bias: roles of the biases that were added; None: none were.
         examples: digest of the validation examples as the model read them.
         foreign: metrics that are code, and not run.
         notes: what it says and cannot mean.
@@ -111,6 +108,7 @@ class Said:
     labels: tuple[str, ...] | None = None
     bias: str | None = None
     peft: str | None = None
+    add_bias: str | None = field(default=None, kw_only=True)
     examples: str | None = None
     foreign: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -151,4 +149,5 @@ class Said:
             metadata.get(f"{_KEY}examples") or None,
             tuple(name for name in metrics if name not in OUR_METRICS),
             tuple(notes),
+            add_bias=metadata.get(f"{_KEY}add_bias") or None,
         )

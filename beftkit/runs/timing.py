@@ -18,6 +18,7 @@ from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings
 from beftkit.shown import Shown
 from beftkit.training.course import Course, course_of
+from beftkit.tuning import add
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def time_fisher(settings: FisherSettings) -> Timing:
     began = time.perf_counter()
     ready = prepare(s, s.head_seeds[0])
     ready.place()
+    add(ready.model, s.add_bias)
     names = sites_of(ready.model, s.tower).names
     how = s.variant, s.buffer_mib << 20, s.gradient_checkpointing
     reset_peak(ready.accelerator.device)

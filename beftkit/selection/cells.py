@@ -11,6 +11,7 @@ from beftkit.settings.resolve import cell_settings
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings
 from beftkit.spelling import OF_ROLES, meant
+from beftkit.tuning import parse_added
 
 #: what verification trains beside the candidates
 CONTROLS = ("none", "all")
@@ -59,10 +60,18 @@ def grid(settings: SelectSettings) -> list[Cell]:
 def run_settings(
     select: SelectSettings, cell: Cell, bias: str, output: str | None
 ) -> TrainSettings:
-    """The settings of one run of a cell; ``probe`` is all biases, at most ``probe_steps``."""
+    """The settings of one run of a cell; ``probe`` is all biases, at most ``probe_steps``.
+
+    A role that is added trains as such, and no bias that there is beside it.
+    """
     sized = cell.train_size is not None or select.train_file is not None
     is_probe = bias == PROBE
-    changes: dict[str, Any] = {"bias": "all" if is_probe else bias}
+    changes: dict[str, Any] = {"bias": "all" if is_probe else bias, "add_bias": None}
+    if select.add_bias is not None:
+        if bias in (PROBE, "all"):
+            changes["add_bias"] = select.add_bias
+        elif bias in parse_added(select.add_bias):
+            changes |= {"bias": "none", "add_bias": bias}
     changes |= {"regime": "all" if sized else cell.regime, "train_size": cell.train_size}
     changes |= {"lr": cell.lr, "epochs": cell.epochs, "seeds": (cell.seed,), "output": output}
     changes["track_steps"] = 1  # in every run, so that their times compare
@@ -74,10 +83,12 @@ def biases_to_verify(settings: SelectSettings) -> list[str]:
     """What verification trains, the cheapest controls first.
 
     Raises:
-        UsageError: a candidate that is no role.
+        UsageError: a candidate that is no role, or one to be added that is none.
     """
     from beftkit.biases import ROLES
 
+    if settings.add_bias is not None:
+        parse_added(settings.add_bias)
     unknown = [role for role in settings.candidates if role not in ROLES]
     if unknown:
         expected = f"expected some of {', '.join(ROLES)}{meant(unknown[0], ROLES, OF_ROLES)}"

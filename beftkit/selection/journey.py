@@ -21,6 +21,7 @@ from beftkit.runs.locks import occupied
 from beftkit.runs.prepare import prepare
 from beftkit.runs.results import TrainResult
 from beftkit.selection.cells import PROBE, Cell, biases_to_verify, grid, run_settings
+from beftkit.selection.free import free_methods
 from beftkit.selection.methods import (
     change_methods,
     fisher_method,
@@ -88,7 +89,8 @@ def select(
             `beftkit.settings.train.TrainSettings` (``task``, ``data_dir``, ``precision``, ...).
 
     Returns:
-        Tables, targets, margins. ``.target`` is the projection ratio's choice; ``.recommended``
+        Tables, targets, margins. ``.target`` is the projection ratio's choice (with ``add_bias``
+            Fisher's, for the ratio of a bias that was zero says nothing); ``.recommended``
         what to train: with ``verify`` the candidate that did best, None where none beats ``none``.
 
     Raises:
@@ -260,7 +262,8 @@ class _Journey:
         """The probe, and what the methods make of it."""
         found = self.trained(cell, folder, PROBE)
         run = found.runs[0]
-        methods, family, notes = change_methods(found, self.settings)
+        methods, read, notes = change_methods(found, self.settings)
+        free = free_methods(read, found, self.data, self.settings)
         resolved = found.settings
         failed: dict[str, str] = {}
         if self.settings.fisher:
@@ -278,8 +281,8 @@ class _Journey:
         track = read_track(folder / PROBE / LOG)
         when = when_settled(track, methods["projection"], self.settings)
         place = replace(cell, lr=resolved.lr, epochs=resolved.epochs)
-        runs: dict[str, CellRun] = {PROBE: probe_summary(found, self.folder, family)}
-        told = when, thinned(track), failed, tuple(notes)
+        runs: dict[str, CellRun] = {PROBE: probe_summary(found, self.folder, read.family)}
+        told = when, thinned(track), failed, tuple(notes), free
         return CellResult(place, result.folder, run.train_examples, methods, runs, *told)
 
     def trained(self, cell: Cell, folder: Path, bias: str) -> TrainResult:
@@ -318,8 +321,15 @@ class _Journey:
         for one in results:
             for name, why in one.failed.items():
                 notes[f"{one.folder}, {name}: failed: {why}"] = None
-        if len({g.projection.target for g in groups}) > 1:
-            notes["the projection ratio's target differs over the grid"] = None
+        fisher = any(group.method == "fisher" for group in groups)
+        if fisher:
+            notes[
+                "the target is Fisher's: a bias that is added is zero before, so its projection "
+                "ratio is 1 whatever changed; magnitude stands beside it"
+            ] = None
+        if len({g.leading.target for g in groups}) > 1:
+            whose = "Fisher's" if fisher else "the projection ratio's"
+            notes[f"{whose} target differs over the grid"] = None
         what = first.model, self.data.name, metric, higher, self.settings.candidates
         found = overall_targets(groups), groups, tuple(results)
         return Selection(*what, *found, self.given, probe.family, probe.total, tuple(notes))

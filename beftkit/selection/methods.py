@@ -17,6 +17,7 @@ from beftkit.selection.results import CellRun, ProbeRun
 from beftkit.settings.select import SelectSettings
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data
+from beftkit.tuning import add
 from beftkit.watching import Watcher
 
 #: (update, role -> score), ...
@@ -27,8 +28,8 @@ POINTS = 200
 
 def change_methods(
     result: TrainResult, settings: SelectSettings
-) -> tuple[dict[str, MethodTable], str, tuple[str, ...]]:
-    """Projection ratio and magnitude of a probe, its family, and what must be noted."""
+) -> tuple[dict[str, MethodTable], Scores, tuple[str, ...]]:
+    """Projection ratio and magnitude of a probe, what was read, and what must be noted."""
     run = result.runs[0]
     revision = result.settings.revision
     pre = f"{result.model}@{revision}" if revision else result.model
@@ -39,7 +40,7 @@ def change_methods(
     tables = {one.method: method_table(one) for one in (first, second)}
     # What the probe's adapter holds beside biases is no news here.
     told = [note for note in first.notes if "inert" in note or "zero in PRE" in note]
-    return tables, first.family, tuple(told)
+    return tables, first, tuple(told)
 
 
 def fisher_method(
@@ -51,6 +52,7 @@ def fisher_method(
 
     ready = prepare(settings, seed, data=data)
     ready.place()
+    add(ready.model, settings.add_bias)
     measured = sites_of(ready.model)
     what = ready.model, measured.names, ready.train, ready.objective, ready.accelerator
     means, _ = example_means(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from statistics import fmean, stdev
 from typing import Any
 
 from beftkit.scores import best_first, contenders, unmeasured
 from beftkit.selection.certainty import Settled, kendall_tau, margin
-from beftkit.selection.ranks import METHODS, MethodMean, MethodTable, RoleMean
+from beftkit.selection.ranks import ALWAYS, FREE, METHODS, MethodMean, MethodTable, RoleMean
 from beftkit.selection.results import CellResult, GroupResult, Selection, Tau, Verified, Winner
 from beftkit.selection.verdicts import Verdict, judge
 from beftkit.settings.select import SelectSettings
@@ -41,6 +42,7 @@ def _group(
     shifts = [cell.settled for cell in cells if cell.settled]
     roles = methods["projection"].roles
     v, q = (roles[role].score if role in roles else None for role in ("v", "q"))
+    gap = None if v is None or q is None else v - q
     verified = _verified(cells, settings, metric)
     alone = [role for role in settings.candidates if role in verified]
     best = {role: _signed(verified[role].best, higher) for role in alone}
@@ -54,16 +56,23 @@ def _group(
     if shifts:
         target, ranking = max(s.target for s in shifts), max(s.ranking for s in shifts)
         when = Settled(target, ranking, max(s.steps for s in shifts))
+    method = _method_that_counts(methods, settings)
+    if method != "projection":  # what that says of added biases means nothing
+        gap = None
+        tau.pop("projection", None)
     place = cells[0].cell
     what = place.regime, place.train_size, place.lr, place.epochs
     seeds = tuple(cell.cell.seed for cell in cells)
-    gap = None if v is None or q is None else v - q
     proof = verified, tau, Winner(_winner(best), _winner(last))
-    group = GroupResult(*what, seeds, cells[0].examples, methods, gap, when, *proof)
+    free = {name: [c.free[name] for c in cells if name in c.free] for name in FREE}
+    freely = {name: _method(name, some, settings) for name, some in free.items() if some}
+    group = GroupResult(
+        *what, seeds, cells[0].examples, methods, gap, when, *proof, free=freely, method=method
+    )
     if not verified or metric is None:
         return group
     baseline, name = _baseline(cells, metric)
-    rules = group.projection, settings.candidates, settings.allow_inert
+    rules = group.leading, settings.candidates, settings.allow_inert
     verdict = _verdict(cells, *rules, metric, higher)
     return replace(group, baseline=baseline, baseline_is=name, verdict=verdict)
 
@@ -75,7 +84,7 @@ def with_verdicts(found: Selection) -> Selection:
         if group.verified and group.verdict is None and found.metric is not None:
             place = group.regime, group.train_size, group.lr, group.epochs
             cells = [cell for cell in found.cells if cell.methods and cell.cell.group == place]
-            what = group.projection, found.candidates, bool(found.settings.get("allow_inert"))
+            what = group.leading, found.candidates, bool(found.settings.get("allow_inert"))
             verdict = _verdict(cells, *what, found.metric, found.higher_is_better)
             group = replace(group, verdict=verdict)
         groups.append(group)
@@ -84,32 +93,51 @@ def with_verdicts(found: Selection) -> Selection:
 
 def _verdict(
     cells: Sequence[CellResult],
-    projection: MethodMean,
+    leading: MethodMean,
     candidates: Sequence[str],
     allow_inert: bool,
     metric: str,
     higher: bool,
 ) -> Verdict:
-    inert = [r for r, one in projection.roles.items() if one.inert == "yes" and not allow_inert]
-    ranked = [role for role in projection.roles if role in candidates]
+    inert = [r for r, one in leading.roles.items() if one.inert == "yes" and not allow_inert]
+    ranked = [role for role in leading.roles if role in candidates]
     ranked += [role for role in candidates if role not in ranked]
     ranked = [role for role in ranked if role not in inert]
-    alone: dict[str, dict[int, tuple[float | None, float | None]]] = {}
+    alone = alone_of(cells, metric)
     held: dict[str, list[bool]] = {}
     for cell in cells:
         for bias, run in cell.runs.items():
-            values = _metric(run.best, metric), _metric(run.standard_errors, metric)
-            alone.setdefault(bias, {})[cell.cell.seed] = values
             held.setdefault(bias, []).append(run.stayed)
     names = [bias for bias in ("none", *candidates, "all") if bias in held]
     stayed = [bias for bias in names if all(held[bias])]
-    return judge(alone, ranked, projection.target, higher=higher, stayed=stayed)
+    return judge(alone, ranked, leading.target, higher=higher, stayed=stayed)
+
+
+def _method_that_counts(methods: Mapping[str, MethodMean], settings: SelectSettings) -> str:
+    """The projection ratio, but Fisher where biases were added, which the ratio cannot measure."""
+    if settings.add_bias is None or "fisher" not in methods:
+        return "projection"
+    norms = {role: one.norm_pre for role, one in methods["projection"].roles.items()}
+    empty = unmeasured("projection", norms)
+    return "fisher" if empty & {*settings.candidates} else "projection"
+
+
+def alone_of(
+    cells: Sequence[CellResult], metric: str
+) -> dict[str, dict[int, tuple[float | None, float | None]]]:
+    """Bias -> seed -> its metric alone, and one standard error of that."""
+    found: dict[str, dict[int, tuple[float | None, float | None]]] = {}
+    for cell in cells:
+        for bias, run in cell.runs.items():
+            values = metric_of(run.best, metric), metric_of(run.standard_errors, metric)
+            found.setdefault(bias, {})[cell.cell.seed] = values
+    return found
 
 
 def _baseline(cells: Sequence[CellResult], metric: str) -> tuple[float | None, str]:
     """What a constant prediction gets on the validation examples, the same in all runs."""
     runs = [run for cell in cells for run in cell.runs.values() if run.baseline_is]
-    return (_metric(runs[0].baselines, metric), runs[0].baseline_is) if runs else (None, "")
+    return (metric_of(runs[0].baselines, metric), runs[0].baseline_is) if runs else (None, "")
 
 
 def _winner(signed: Mapping[str, float | None]) -> str | None:
@@ -132,21 +160,33 @@ def _mean(values: Sequence[float | None]) -> tuple[float | None, float | None]:
 
 def _method(method: str, tables: Sequence[MethodTable], settings: SelectSettings) -> MethodMean:
     """Mean scores over seeds, ranked anew; the target, and by how much it leads."""
+    if method == ALWAYS:
+        return MethodMean(tables[0].target, None, {})
     first = tables[0].roles
     means = {role: _mean([table.roles[role].score for table in tables]) for role in first}
     scores = {role: mean for role, (mean, _) in means.items()}
     inert = {role: one.inert for role, one in first.items()}
-    empty = unmeasured(method, {role: one.norm_pre for role, one in first.items()})
+    norms = {role: one.norm_pre for role, one in first.items()}
+    empty = unmeasured(method, norms) if method in METHODS else frozenset()
     roles = {}
     for rank, role in enumerate(best_first(scores, inert, empty), start=1):
         one, (mean, deviation) = first[role], means[role]
         what = mean, deviation, one.inert, one.width, one.norm_pre
-        roles[role] = RoleMean(*what, None if mean is None else rank)
+        floor = _floor([table.roles[role].score for table in tables])
+        roles[role] = RoleMean(*what, None if mean is None else rank, floor)
     moved = [role for role in roles if role in settings.candidates and scores[role]]
     can = contenders(moved, scores, inert, settings.allow_inert, empty)
     layers = [_layers(tables, role) for role in can[:2]]
     lead = margin(can[1], *layers) if len(can) > 1 else None
     return MethodMean(can[0] if can else None, lead, roles)
+
+
+def _floor(scores: Sequence[float | None]) -> float | None:
+    """Mean distance between two seeds' scores; None of one seed, or where one has no score."""
+    known = [score for score in scores if score is not None]
+    if len(known) < max(2, len(scores)):
+        return None
+    return fmean(abs(one - other) for one, other in combinations(known, 2))
 
 
 def _layers(tables: Sequence[MethodTable], role: str) -> list[list[float]]:
@@ -166,18 +206,18 @@ def _verified(
         if runs:
             result[bias] = Verified(
                 len(runs),
-                *_mean([_metric(run.best, metric) for run in runs]),
-                *_mean([_metric(run.last, metric) for run in runs]),
+                *_mean([metric_of(run.best, metric) for run in runs]),
+                *_mean([metric_of(run.last, metric) for run in runs]),
                 percent=fmean(run.percent for run in runs),
                 train_seconds=fmean(run.train_seconds for run in runs),
                 scalars=fmean(run.scalars for run in runs),
-                standard_error=_mean([_metric(run.standard_errors, metric) for run in runs])[0],
+                standard_error=_mean([metric_of(run.standard_errors, metric) for run in runs])[0],
                 stayed=sum(run.stayed for run in runs),
             )
     return result
 
 
-def _metric(metrics: Mapping[str, float | None], metric: str) -> float | None:
+def metric_of(metrics: Mapping[str, float | None], metric: str) -> float | None:
     """A run's metric; of two validation splits (MNLI) the first's."""
     if metric in metrics:
         return metrics[metric]

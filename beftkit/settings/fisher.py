@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import field_validator, model_validator
 
 from beftkit.settings import parts
+from beftkit.settings.added import AddedPart
 from beftkit.settings.asking import TemplatePart
 from beftkit.settings.graphs import GraphsPart
 from beftkit.settings.topics import (
@@ -80,6 +81,7 @@ class FisherSettings(
     parts.TrainFilePart,
     parts.TaskPart,
     MeasurePart,
+    AddedPart,
     parts.HeadPart,
     parts.ModelPart,
 ):

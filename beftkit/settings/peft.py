@@ -11,6 +11,7 @@ from beftkit.settings.topics import Part, of_choice
 
 #: settings of biases alone, and what they are where none trains
 _OF_BIASES: dict[str, Any] = {
+    "add_bias": None,
     "layers": None,
     "allow_partial": False,
     "adapter_format": "auto",

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import field_validator, model_validator
 
+from beftkit.settings.added import AddedPart
 from beftkit.settings.names import check_regime
 from beftkit.settings.parts import DataPart, HeadPart, ModelPart, Regimes, RunPart
 from beftkit.settings.topics import Part, described, of_course, of_data
@@ -28,7 +29,7 @@ class GridPart(Part):
     )
     epochs: tuple[int, ...] = of_course((), "Passes over the data; several make a grid.  [by task]")
     candidates: tuple[str, ...] = described(
-        ("q", "k", "v"), CHOICE, "Roles to choose from.", min_length=1
+        ("q", "k", "v"), CHOICE, "Roles to choose from; of --add-bias those.", min_length=1
     )
     allow_inert: bool = described(False, CHOICE, "Let a bias that softmax ignores be the target.")
     probe_steps: int | None = described(None, CHOICE, "Stop the probe after so many updates.", gt=0)
@@ -66,7 +67,7 @@ class GridPart(Part):
         return value
 
 
-class SelectSettings(GridPart, RunPart, DataPart, HeadPart, ModelPart):
+class SelectSettings(GridPart, RunPart, DataPart, AddedPart, HeadPart, ModelPart):
     """A selection: its grid, and the settings that all of its runs share."""
 
     #: a run's settings that the selection decides itself, cell by cell
@@ -81,6 +82,26 @@ class SelectSettings(GridPart, RunPart, DataPart, HeadPart, ModelPart):
     )
     #: a run's settings that all runs of a selection have in common
     SHARED: ClassVar[tuple[str, ...]]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _added_ones(cls, values: Any) -> Any:
+        """With nothing said of candidates, those that are added are the candidates."""
+        added = values.get("add_bias") if isinstance(values, dict) else None
+        if not isinstance(added, str) or values.get("candidates") is not None:
+            return values
+        words = [word for word in added.replace(" ", "").split(",") if word]
+        roles = dict.fromkeys("m1" if word == "o" else word for word in words)
+        return {**values, "candidates": tuple(roles)} if roles else values
+
+    @model_validator(mode="after")
+    def _fisher_chooses(self) -> SelectSettings:
+        if self.add_bias is not None and not self.fisher:
+            raise ValueError(
+                "--no-fisher: with --add-bias Fisher chooses, for the projection ratio of a bias "
+                "that was zero is 1 whatever changed; leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_size(self) -> SelectSettings:

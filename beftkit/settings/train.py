@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
+from beftkit.settings.added import AddedPart
 from beftkit.settings.names import check_regime
 from beftkit.settings.parts import ChoicePart, CoursePart, DataPart, HeadPart, ModelPart, RunPart
 from beftkit.settings.peft import PeftPart
 
 
-class TrainSettings(RunPart, CoursePart, DataPart, PeftPart, ChoicePart, HeadPart, ModelPart):
+class TrainSettings(
+    RunPart, CoursePart, DataPart, PeftPart, ChoicePart, AddedPart, HeadPart, ModelPart
+):
     """Everything that decides a run; what is None is filled in from the task's published settings.
 
     Raises:
@@ -19,8 +22,12 @@ class TrainSettings(RunPart, CoursePart, DataPart, PeftPart, ChoicePart, HeadPar
 
     @property
     def tuned(self) -> str:
-        """What trains, for a title: ``bias v``, ``LoRA``."""
-        return "LoRA" if self.peft else f"bias {self.bias}"
+        """What trains, for a title: ``bias v``, ``added bias v``, ``LoRA``."""
+        if self.peft:
+            return "LoRA"
+        added = f"added bias {self.add_bias}" if self.add_bias else ""
+        there = f"bias {self.bias}" if self.bias != "none" or not added else ""
+        return ", ".join(filter(None, (there, added)))
 
     @model_validator(mode="after")
     def _data_of_one_kind(self) -> TrainSettings:

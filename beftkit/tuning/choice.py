@@ -14,10 +14,12 @@ from beftkit.checkpoints import recognise_checkpoint
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.models import head_names
 from beftkit.spelling import OF_ROLES, meant
+from beftkit.tuning.added import choose_added
 
 #: what ``--bias`` takes beside roles
 WHOLE = ("all", "none", "head", "full", "rand")
-_POOLER_BIAS = re.compile(r"(.*\.)?pooler(\..*)?\.bias")
+#: the bias of a pooler, which trains along with a head and belongs to it
+POOLER_BIAS = re.compile(r"(.*\.)?pooler(\..*)?\.bias")
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ class Choice:
         sites: the bias vectors whose scores are worth tracking.
         scalars: how many scalars train, the head's apart.
         head_scalars: those of the classifier and the pooler bias.
-        total: all scalars of the model.
+        total: all scalars of the model, without vectors that are added.
         notes: warnings.
+        added: modules to whose output a vector is added; parameters of parts are among these.
     """
 
     bias: str
@@ -61,6 +64,7 @@ class Choice:
     head_scalars: int
     total: int
     notes: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
 
     @property
     def percent(self) -> float:
@@ -120,6 +124,7 @@ def choose(
     model: Any,
     bias: str,
     *,
+    add_bias: str | None = None,
     layers: str | None = None,
     freeze_head: bool = False,
     allow_partial: bool = False,
@@ -133,22 +138,26 @@ def choose(
             shows what "fine-tuning b_k" learns; ``head`` the classifier alone; ``all`` every bias
             vector; ``rand:N`` N scalars drawn uniformly from all parameters below the head, by
             default as many as there are in b_v (paper table 2).
+        add_bias: roles to which a bias is added, as `beftkit.tuning.added.parse_added` takes them;
+            the model is left as it is.
         layers: as `parse_layers` takes it; without it all.
         freeze_head: train neither classifier nor pooler bias along.
         allow_partial: accept a role that only some of the layers have.
         seed: of ``rand``.
 
     Raises:
-        BeftError: no bias of a role, or not in every layer; no such layer.
+        BeftError: no bias of a role, or not in every layer; no such layer; a bias that is there
+            already is to be added, or one where there is no projection.
     """
     wanted = parse_bias(bias)
     names = {name: p.numel() for name, p in model.named_parameters()}
-    head, pooler = head_names(model), [name for name in names if _POOLER_BIAS.fullmatch(name)]
+    head, pooler = head_names(model), [name for name in names if POOLER_BIAS.fullmatch(name)]
     sites, found = _sites(model)
     notes: list[str] = []
-    if layers is not None:
-        chosen = parse_layers(layers)
-        there = {site.layer for site in sites}
+    chosen = None if layers is None else parse_layers(layers)
+    more = choose_added(model, add_bias, layers=chosen, allow_partial=allow_partial)
+    if chosen is not None:
+        there = {site.layer for site in sites} | more.layers
         if not chosen <= there:
             lacking = ", ".join(map(str, sorted(chosen - there)))
             raise BeftError(
@@ -165,7 +174,7 @@ def choose(
         notes += _inert_notes(wanted.roles, tracked, bool(head))
     elif wanted.whole == "all":
         parts = _all_biases(model, names, sites, layers is None, {*head, *pooler})
-        if not parts:
+        if not parts and not more.sites:
             raise BeftError(f"--bias=all: {found}")
     elif wanted.whole == "full":
         inner_names = [name for name in names if name not in {*head, *pooler}]
@@ -176,6 +185,8 @@ def choose(
         parts = _drawn(count, inside, seed)
     else:
         tracked = []
+    parts += _site_parts(more.sites, more.widths)
+    notes += [*_inert_notes(more.roles, more.sites, bool(head)), *more.notes]
     if wanted.whole == "head" and not head:
         raise BeftError("bias head: this model has no classifier; none is the model as it is")
     if not freeze_head:
@@ -183,7 +194,8 @@ def choose(
         parts += [Part(name, names[name], kind="head") for name in train_along if name in names]
     outer = sum(part.size for part in parts if part.kind == "head")
     inner, total = sum(part.size for part in parts) - outer, sum(names.values())
-    return Choice(bias, tuple(parts), tuple(tracked), inner, outer, total, tuple(notes))
+    counts = inner, outer, total
+    return Choice(bias, tuple(parts), (*tracked, *more.sites), *counts, tuple(notes), more.modules)
 
 
 def _sites(model: Any) -> tuple[list[Site], str]:

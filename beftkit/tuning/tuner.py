@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from beftkit.biases import Tensor, is_bias
+from beftkit.tuning.added import attach, stored_name
 from beftkit.tuning.choice import Choice, Part
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class Tuner:
     def __init__(self, model: Any, choice: Choice, device: Any) -> None:
         import torch
 
+        for name in choice.added:
+            attach(model.get_submodule(name))
         self.choice, self._parameters = choice, dict(model.named_parameters())
         for parameter in self._parameters.values():
             parameter.requires_grad_(False)
@@ -143,12 +146,15 @@ class Tuner:
         return [role for role in dict.fromkeys(roles.values()) if role not in others]
 
     def biases(self) -> dict[str, torch.Tensor]:
-        """Every bias vector of the model, trained or not: whole, float32, on the CPU."""
+        """Every bias vector of the model, trained or not: whole, float32, on the CPU.
+
+        An added one has the name that a bias of its module would have.
+        """
         import torch
 
         units = {unit.part.parameter: unit for unit in self.units}
         return {
-            name: self.after(units[name])
+            stored_name(name): self.after(units[name])
             if name in units
             else parameter.detach().to("cpu", torch.float32, copy=True)
             for name, parameter in self._parameters.items()

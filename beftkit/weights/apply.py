@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from beftkit.adapters import BIASES_NAME, AdapterInfo, Step, Target, all_steps, fewer_layers
-from beftkit.checkpoints import Checkpoint, open_checkpoint
+from beftkit.adapters import AdapterInfo, Step, Target, all_steps, fewer_layers
+from beftkit.biases import ADDED
+from beftkit.checkpoints import Checkpoint
 from beftkit.errors import BeftError
 from beftkit.scores.statistics import PRECISION, decode
+from beftkit.tuning import attach
+from beftkit.weights.opening import open_adapter
 
 if TYPE_CHECKING:
     import torch
@@ -41,25 +44,14 @@ class AppliedAdapter:
         return self.info.metadata
 
 
-def adapter_info(reference: str | Path, *, download: bool = False) -> AdapterInfo:
-    """Read what an adapter says of itself: its base, task type, labels, metadata.
-
-    Args:
-        reference: a folder, or ``owner/name[@revision]`` on the hub.
-        download: fetch whole files from the hub into its cache.
-
-    Raises:
-        BeftError: there is no adapter, or one of a kind that beftkit does not apply.
-    """
-    return _open(reference, download)[1]
-
-
 def apply_adapter(
     model: torch.nn.Module, reference: str | Path, *, download: bool = False
 ) -> AppliedAdapter:
     """Put an adapter onto a live model, in place, as PEFT's merge would.
 
     Sums are formed in float32 (float64 in a float64 model) and rounded to each parameter's dtype.
+    A bias that the base has not is no sum: it is added to the module's output as PEFT adds it
+    (`beftkit.tuning.added`), and stays float32.
     Everything is checked before the first parameter is touched.
 
     Args:
@@ -73,7 +65,7 @@ def apply_adapter(
     """
     import torch
 
-    checkpoint, info = _open(reference, download)
+    checkpoint, info = open_adapter(reference, download=download)
     steps = all_steps(checkpoint.adapter or {}, checkpoint.tensors, info)
     placed = sorted((_place(model, step, info) for step in steps), key=lambda one: one.step.turn())
     for one in placed:
@@ -102,19 +94,6 @@ def apply_adapter(
     return AppliedAdapter(info, names, tuple(notes), merged)
 
 
-def _open(reference: str | Path, download: bool) -> tuple[Checkpoint, AdapterInfo]:
-    """An adapter's files and what they say; anything else is refused."""
-    checkpoint = open_checkpoint(reference, download=download)
-    if checkpoint.adapter is None:
-        raise BeftError(
-            f"{reference}: not an adapter; expected adapter_config.json with its weights, or "
-            f"{BIASES_NAME} as beftkit train writes it"
-        )
-    shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
-    about = checkpoint.reference, checkpoint.adapter, shapes, checkpoint.metadata
-    return checkpoint, AdapterInfo.read(*about)
-
-
 @dataclass(frozen=True, eq=False)
 class _Placed:
     """A step, and where the model has its parameter: the model's own name, the module with it."""
@@ -126,7 +105,10 @@ class _Placed:
     @property
     def target(self) -> torch.Tensor | None:
         """The parameter or buffer; None: a Linear's bias that is to be made."""
-        found: torch.Tensor | None = getattr(self.module, self.parameter.rpartition(".")[2])
+        leaf = self.parameter.rpartition(".")[2]
+        found: torch.Tensor | None = getattr(self.module, leaf, None)
+        if found is None:  # it may have been added before
+            found = getattr(self.module, ADDED, None)
         return found
 
     @property
@@ -152,8 +134,7 @@ class _Placed:
         before = None if target is None else target.to(dtype)
         after = self.step.after(before, given, self.transposed)
         if target is None:
-            bias = torch.nn.Parameter(after.to(like.dtype), requires_grad=like.requires_grad)
-            self.module.register_parameter("bias", bias)
+            attach(self.module).requires_grad_(like.requires_grad).copy_(after)
         else:
             target.copy_(after)
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from beftkit.adapters import SAVED_BY_TASK, Kind, Tuned
 from beftkit.errors import BeftError
+from beftkit.tuning import owner_of
 
 if TYPE_CHECKING:
     import torch
@@ -32,10 +33,12 @@ def collect_tuned(
         task_type: PEFT's task type; the heads that it saves whole (``classifier``, ``score``) are
             added if the model has them, DistilBERT's ``pre_classifier`` included, as in PEFT.
         heads: further modules that travel whole, such as a freshly initialised pooler.
-        added: those parameters of ``before`` that the base has not.
+        added: those parameters of ``before`` that the base has not, where they are not vectors
+            of `beftkit.tuning.added`, which are known by their names.
 
     Returns:
-        One entry for each parameter, in the order of the model.
+        One entry for each parameter, in the order of the model; an added vector's has the name
+        that a bias of its module would have.
 
     Raises:
         BeftError: a name that the model has not.
@@ -56,8 +59,10 @@ def collect_tuned(
             found.append(Tuned(name, "head", whole[name][0], 0, pre, post))
         else:
             module = name.rpartition(".")[0]
+            new = owner_of(name) is not None
+            name = f"{module}.bias" if new else name
             kind, width, weight = _owner(modules[module], name.rpartition(".")[2])
-            found.append(Tuned(name, kind, module, width, pre, post, weight, name in added))
+            found.append(Tuned(name, kind, module, width, pre, post, weight, new or name in added))
     return found
 
 

@@ -30,7 +30,7 @@ def detail(one: Folder, number: int, several: bool) -> Section:
     ``number`` is which of the report's it is, from 1; it names files where there are several.
     """
     found = one.found
-    roles = found.groups[0].projection.roles
+    roles = found.groups[0].leading.roles
     words = ", ".join(f"{role} {MEANING[role]}" for role in roles if role in MEANING)
     below = []
     for place, group in enumerate(found.groups, 1):
@@ -81,9 +81,7 @@ def origin(one: Folder) -> Section:
         reason = " ".join(getattr(error, "at_terminal", str(error)).split())
         blocks[-1] = Lines([f"Its commands are not known: {reason}"])
         return Section(one.label, blocks)
-    biases = [
-        (g, g.verdict.recommended if g.verdict else g.projection.target) for g in found.groups
-    ]
+    biases = [(g, g.verdict.recommended if g.verdict else g.leading.target) for g in found.groups]
     following = [next_command(found, group, bias) for group, bias in biases if bias]
     if following:
         blocks.append(Lines(["Next, what is recommended in each place of the grid, alone:"]))

@@ -37,7 +37,7 @@ def report_values(folders: Sequence[Folder], title: str, files: Iterable[str]) -
 
 def percent(found: Selection, group: GroupResult) -> float | None:
     """Share of the scalars that the target is, where it was trained alone."""
-    row = group.verified.get(group.projection.target or "")
+    row = group.verified.get(group.leading.target or "")
     return row.percent if row else None
 
 
@@ -47,7 +47,7 @@ def _which(one: Folder) -> dict[str, Any]:
 
 
 def _row(one: Folder, group: GroupResult, biases: Sequence[str]) -> dict[str, Any]:
-    lead = vars(group.projection.margin) if group.projection.margin else {}
+    lead = vars(group.leading.margin) if group.leading.margin else {}
     settled = vars(group.settled) if group.settled else {}
     row = {**_which(one), **place_row(group)}
     row |= {f"target_{name}": group.target(name) for name in TITLES}
