@@ -65,7 +65,7 @@ def cases() -> Iterator[Callable[[], Case]]:
         name = "4096 x 36 x 768, anywhere"
         yield lambda dtype=dtype, name=name: pair_case(name, MANY, dtype, ANYWHERE[dtype])
     yield lambda: gradient_case(32, 128, "float32", GRADIENT["float32"])
-    long = [*LONG, *even((CHOICES[2][2], *LONG))]
+    long = [*LONG, *even((CHOICES[2][-1], *LONG))]
     yield lambda: pair_case("8192 x 8192", [8192] * 8192, "bfloat16", long)
     for name, widths in (("64 x 36 x 768", BERT * 64), ("36 x 768", BERT)):
         for dtype in both:

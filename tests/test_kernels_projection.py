@@ -280,6 +280,18 @@ def test_vectors_at_equal_distances(tiles: tuple[int, ...], dtype: str, engine: 
         assert not projection.with_tiles(table, chosen._replace(even=True)).tiles.even
 
 
+def test_choices() -> None:
+    """By length, number and whether addresses can be counted; else they are looked up."""
+    pytest.importorskip("triton")
+    from beftkit_kernels import projection as p
+
+    for size, dtype in ((4, p.DTYPES[0]), (2, p.DTYPES[1]), (2, p.DTYPES[2])):
+        cases = ((768, 36, True), (768, 5000, False), (768, 5000, True), (8192, 5000, True))
+        found = [p.tiles_for(dtype, True, n, False, count, even) for n, count, even in cases]
+        assert found == list(p.CHOICES[size])
+        assert not any(one.even for one in (p.SPLIT, p.MIXED, p.UNALIGNED, found[1]))
+
+
 def test_depth_is_what_is_promised() -> None:
     """No term of a vector up to 2^22 goes through more than 64 additions, whatever is chosen."""
     pytest.importorskip("triton")
@@ -289,8 +301,9 @@ def test_depth_is_what_is_promised() -> None:
         for aligned in (True, False):
             for length in (1, 768, 2048, 8192, p.CHUNK[1], 2**18, 2**22):
                 split = length > p.CHUNK[1]
-                for count in (1, 1 << 20):
-                    tiles = p.tiles_for(dtype, aligned, min(length, p.CHUNK[1]), split, count)
+                for count, evenly in ((1, False), (1 << 20, False), (1 << 20, True)):
+                    how = min(length, p.CHUNK[1]), split, count, evenly
+                    tiles = p.tiles_for(dtype, aligned, *how)
                     width = p.constants(dtype, aligned, tiles, split)["WIDTH"]
                     assert p.depth(length, p.CHUNK[1], tiles, width) <= 64
 

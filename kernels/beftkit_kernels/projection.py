@@ -66,11 +66,11 @@ class Tiles(NamedTuple):
 
 #: elements up to which a vector is short; vectors that make programs of several enough for a device
 SHORT, FEW = 2048, 1024
-#: by bytes of an element: of a few short vectors, of many, of longer ones; the fastest that an H200
-#: measured, by `python bench/gpu_kernels.py --configs`
+#: by bytes of an element: of a few short vectors, of many anywhere, of many at equal distances, of
+#: longer ones; the fastest that an H200 measured, by `python bench/gpu_kernels.py --configs`
 CHOICES = {
-    4: (Tiles(1, 128, 2, 4), Tiles(8, 32, 2, 4), Tiles(1, 128, 2, 4)),
-    2: (Tiles(1, 64, 2, 2), Tiles(2, 32, 1, 1), Tiles(1, 64, 2, 2)),
+    4: (Tiles(1, 128, 2, 4), Tiles(8, 32, 2, 4), Tiles(8, 32, 2, 4), Tiles(1, 128, 2, 4)),
+    2: (Tiles(1, 64, 2, 2), Tiles(2, 32, 1, 1), Tiles(2, 32, 1, 1), Tiles(1, 64, 2, 2)),
 }
 #: where a vector is several items, of several dtypes in one launch, at any address: one item each
 SPLIT, MIXED, UNALIGNED = Tiles(1, 128, 2, 4), Tiles(1, 128, 1, 4), Tiles(1, 128, 4, 4)
@@ -327,14 +327,18 @@ def role_means_kernel(
     tl.store(means + role, tl.sum(total, 0) / (end - first).to(tl.float64))
 
 
-def tiles_for(dtype: Any, aligned: bool, longest: int, split: bool, count: int) -> Tiles:
+def tiles_for(
+    dtype: Any, aligned: bool, longest: int, split: bool, count: int, evenly: bool = False
+) -> Tiles:
     """How a launch goes through ``count`` items; ``dtype`` is a value of `DTYPES` or None."""
     if dtype is None or not aligned:
         return MIXED if aligned else UNALIGNED
-    few, many, long = CHOICES[4 if dtype == tl.float32 else 2]
     if split:
         return SPLIT
-    return long if longest > SHORT else few if count <= FEW else many
+    few, many, matrix, long = CHOICES[4 if dtype == tl.float32 else 2]
+    if longest > SHORT:
+        return long
+    return few if count <= FEW else matrix if evenly else many
 
 
 def constants(dtype: Any, aligned: bool, tiles: Tiles, split: bool) -> dict[str, Any]:
@@ -399,25 +403,26 @@ def pair_table(addresses: Sides, kinds: Sides, lengths: Tensor, device: torch.de
     vector = torch.repeat_interleave(torch.arange(len(lengths)), number)
     begin = (torch.arange(len(vector)) - firsts[vector]) * chunks[vector]
     sides = zip(addresses, kinds, strict=True)
-    places = [address[vector] + begin * sizes[kind][vector] for address, kind in sides]
+    starting = [address[vector] + begin * sizes[kind][vector] for address, kind in sides]
     elements = torch.minimum(chunks[vector], lengths[vector] - begin)
     last = vector * 16 + kinds[0][vector] + 4 * kinds[1][vector]
-    items = torch.stack([*places, elements, last], dim=1)
+    items = torch.stack([*starting, elements, last], dim=1)
     split = len(vector) > len(lengths)
     codes = set(torch.cat(kinds).tolist())
     dtype = DTYPES.get(codes.pop()) if len(codes) == 1 else None
     starts = torch.cat(addresses)[lengths.repeat(2) > 0]
     aligned = bool((starts % ALIGNMENT == 0).all())
     longest = int(elements.max()) if len(elements) else 0
-    tiles = tiles_for(dtype, aligned, longest, split, len(lengths))
     regular = aligned and dtype is not None and not split
-    even = evenly(addresses, lengths) if regular else NOWHERE
+    places = evenly(addresses, lengths) if regular else NOWHERE
+    how = longest, split, len(lengths), places != NOWHERE
+    tiles = tiles_for(dtype, aligned, *how)
     if not split:  # the items of a program take as long as its longest
         items = items[elements.argsort(descending=True, stable=True)]
     part = torch.empty((len(vector) if split else 0, 6), dtype=torch.float64, device=device)
     counts = torch.zeros(len(lengths), dtype=torch.int32, device=device)
     where = upload(items, device), upload(firsts, device)
-    table = PairTable(*where, part, counts, dtype, aligned, split, tiles, even)
+    table = PairTable(*where, part, counts, dtype, aligned, split, tiles, places)
     return with_tiles(table, tiles)
 
 
