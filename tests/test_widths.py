@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -76,6 +77,12 @@ def test_a_short_run_captures_little() -> None:
     assert choose_widths({20: 2.0, 40: 2.0}, 16, COSTS).chosen == ()
     assert choose_widths({20: 200.0, 21: 200.0}, 16, COSTS).chosen == (21,)
     assert choose_widths({20: 2.0, 40: 2.0}, 16, COSTS, everything=True).chosen
+    # The first one takes longer: where one alone pays, but not for that, none is.
+    late = replace(COSTS, first=0.1)
+    assert (
+        choose_widths({20: 6.0}, 16, COSTS).chosen and not choose_widths({20: 6.0}, 16, late).chosen
+    )
+    assert choose_widths({20: 20.0}, 16, late).chosen == (20,)
 
 
 def test_a_width_that_was_not_looked_at() -> None:

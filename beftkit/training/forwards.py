@@ -140,7 +140,6 @@ class Forwards:
             if {*map(id, kept_tensors(self.model).values())} != {*map(id, before.values())}:
                 raise NotCaptured("its modules keep tensors from one call to the next")
         except NotCaptured as error:
-            self.pool = memory_pool(self.device)
             if not self.eager:
                 self.replays.note(f"evaluation goes on eagerly, not captured: {error}")
             self.eager |= {*self.widths.chosen} - {*self.graphs}
