@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from beftkit.errors import BeftError as BeftError
     from beftkit.inspection import Inspection as Inspection
     from beftkit.inspection import inspect as inspect
+    from beftkit.runs import AverageResult as AverageResult
     from beftkit.runs import EvaluationResult as EvaluationResult
     from beftkit.runs import ExportResult as ExportResult
+    from beftkit.runs import ExtractResult as ExtractResult
     from beftkit.runs import PredictionResult as PredictionResult
     from beftkit.runs import Predictor as Predictor
+    from beftkit.runs import average as average
     from beftkit.runs import evaluate as evaluate
     from beftkit.runs import export as export
+    from beftkit.runs import extract as extract
     from beftkit.runs import fisher as fisher
     from beftkit.runs import fisher_all as fisher_all
     from beftkit.runs import load as load
@@ -33,11 +37,18 @@ if TYPE_CHECKING:
     from beftkit.settings.train import TrainSettings
     from beftkit.watching import Unwatched as Unwatched
     from beftkit.watching import Watcher as Watcher
+    from beftkit.weights import BiasBank as BiasBank
+    from beftkit.weights import CosineResult as CosineResult
+    from beftkit.weights import compare as compare
 
 _HOMES = {
+    "AverageResult": "runs",
     "BeftError": "errors",
+    "BiasBank": "weights",
+    "CosineResult": "weights",
     "EvaluationResult": "runs",
     "ExportResult": "runs",
+    "ExtractResult": "runs",
     "Inspection": "inspection",
     "PredictionResult": "runs",
     "Predictor": "runs",
@@ -46,8 +57,11 @@ _HOMES = {
     "TrainResult": "runs.results",
     "Unwatched": "watching",
     "Watcher": "watching",
+    "average": "runs",
+    "compare": "weights",
     "evaluate": "runs",
     "export": "runs",
+    "extract": "runs",
     "fisher": "runs",
     "fisher_all": "runs",
     "inspect": "inspection",
@@ -58,9 +72,13 @@ _HOMES = {
     "select": "selection",
 }
 __all__ = [
+    "AverageResult",
     "BeftError",
+    "BiasBank",
+    "CosineResult",
     "EvaluationResult",
     "ExportResult",
+    "ExtractResult",
     "Inspection",
     "PredictionResult",
     "Predictor",
@@ -70,8 +88,11 @@ __all__ = [
     "Unwatched",
     "Watcher",
     "__version__",
+    "average",
+    "compare",
     "evaluate",
     "export",
+    "extract",
     "fisher",
     "fisher_all",
     "inspect",

@@ -55,8 +55,8 @@ class Graph:
 class Pool:
     """Memory that graphs share which never run at the same time.
 
-    CUDA ends a pool with its last graph, and an id used again after that brings the process down;
-    one in which a recording failed is not to be recorded into either. So ids are given out here.
+    A pool ends with its last graph, and an id used again after that is an internal error of torch's
+    allocator; one in which a recording failed is not to be used either. So ids are given out here.
 
     Args:
         new: makes an id that was never used.

@@ -291,8 +291,8 @@ def gpu_tests() -> list[str]:
 def kernels(place: Place, seconds: float) -> Figures:
     """`bench/gpu_kernels.py`, the short way, with configurations; it writes rows of its own."""
     script = ROOT / "bench" / "gpu_kernels.py"
-    text = script.read_text("utf-8")
-    more = [option for option in ("--configs", "--short") if f'"{option}"' in text]
+    texts = [one.read_text("utf-8") for one in (script, script.with_name("kernel_configs.py"))]
+    more = ["--configs", "--short"] if any("--short" in text for text in texts) else []
     results = ROOT / "bench" / "results"
     before = {path: path.stat().st_mtime_ns for path in results.glob("*")}
     said = output([sys.executable, str(script), *more], seconds, place.out / "gpu-kernels.txt")

@@ -66,6 +66,21 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "beftkit report select-rte select-cb --title 'Two tasks' -o report.md",
         "docs/selecting.md",
     ),
+    "extract": (
+        "beftkit extract owner/base owner/tuned --bias v -o tuned-v",
+        "beftkit extract base tuned --bias q,v --deep --format json -o tuned-qv",
+        "docs/arithmetic.md",
+    ),
+    "average": (
+        "beftkit average runs/sst2 runs/rte --head runs/sst2 -o both-for-sst2",
+        "beftkit average runs/sst2 --scale 0.5 -o half",
+        "docs/arithmetic.md",
+    ),
+    "compare": (
+        "beftkit compare runs/sst2 runs/rte",
+        "beftkit compare tuned-1 tuned-2 tuned-3 --base owner/base --plot cosines.svg",
+        "docs/arithmetic.md",
+    ),
 }
 _NARROWEST, _WIDEST, _NAMES = 60, 120, 30
 #: what stays together: a default, and what is offered for one

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from beftkit.checkpoints.local import (
     read_json_file,
     read_spans,
 )
-from beftkit.checkpoints.pickles import PICKLES
+from beftkit.checkpoints.pickles import PICKLES, PickleFile
 from beftkit.errors import BeftError
 
 INDEX_SUFFIXES = (".safetensors.index.json", ".bin.index.json")
@@ -81,6 +81,20 @@ class Checkpoint:
         found = read_spans((self._files[number], spans) for number, spans in per_file.items())
         blocks = dict(zip(per_file, found, strict=True))
         return {name: blocks[info.file][info.start, info.stop] for name, info in infos.items()}
+
+    def blocks(self, name: str, size: int) -> Iterator[bytes]:
+        """Read one tensor in pieces, so that memory stays flat however large it is.
+
+        Args:
+            name: which.
+            size: bytes of a piece, the last may have fewer; a tensor of a pickled file comes whole.
+        """
+        info = self.tensors[name]
+        file = self._files[info.file]
+        step = max(info.stop - info.start, 1) if isinstance(file, PickleFile) else size
+        for start in range(info.start, info.stop, step):
+            span = (start, min(start + step, info.stop))
+            yield file.read([span])[span]
 
 
 def open_checkpoint(reference: str | Path, *, download: bool = False) -> Checkpoint:

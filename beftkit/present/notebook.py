@@ -84,6 +84,18 @@ def _document(result: Any) -> Document | None:
             from beftkit.present.evaluation import evaluation_document
 
             return evaluation_document(result)
+        case "ExtractResult":
+            from beftkit.present.extraction import extract_document
+
+            return extract_document(result)
+        case "AverageResult":
+            from beftkit.present.averages import average_document
+
+            return average_document(result)
+        case "CosineResult":
+            from beftkit.present.cosines import cosines_document
+
+            return cosines_document(result)
         case "Selection":
             from beftkit.present.selection import selection_document
 
