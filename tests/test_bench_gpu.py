@@ -55,3 +55,28 @@ def test_goals_of_what_there_is() -> None:
         ("16 epochs over Trainer, fp32", "3x", "3.50x"),
         ("a step of the captured floor's, fp32", "1.15x", "1.10x"),
     ]
+
+
+def test_what_tests_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one process or several, whole or cut off; and the files are those with GPU tests."""
+    files = gpu_rows.gpu_tests()
+    assert {"tests/test_graphs_gpu.py", "tests/test_kernels_squares.py"} <= {*files}
+    assert "tests/test_widths.py" not in files and len(files) < 30
+    shared = """
+[gw0] [  5%] PASSED tests/test_a.py::test_one[a b]
+tests/test_a.py::test_two
+[gw1] [ 10%] FAILED tests/test_a.py::test_two
+FAILED tests/test_a.py::test_two - assert 1 == 2
+stopped after 60 s
+"""
+    alone = """
+tests/test_a.py::test_one[a b] PASSED                  [ 50%]
+tests/test_a.py::test_two SKIPPED (needs a device)     [100%]
+"""
+    place = gpu_rows.Place(tmp_path, "cpu", tmp_path, 16, False)
+    monkeypatch.setattr(gpu_rows, "output", lambda *_: shared)
+    assert gpu_rows.tests(place, 60.0) == {
+        "passed": 1, "failed": 1, "cut off": "after 60 s", "red 1": "tests/test_a.py::test_two",
+    }  # fmt: skip
+    monkeypatch.setattr(gpu_rows, "output", lambda *_: alone)
+    assert gpu_rows.tests(place, 60.0) == {"passed": 1, "skipped": 1}

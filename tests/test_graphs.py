@@ -87,8 +87,8 @@ def test_a_backward_pass_that_is_kept_stands_in_no_way(device: str) -> None:
     """A loss, or a clone that knows where it is from, keeps the nodes that add up gradients."""
     place = torch.device(device)
     leaf = torch.nn.Parameter(torch.ones(3, device=place))
-    added = list[list[float]]()
-    leaf.register_post_accumulate_grad_hook(lambda one: added.append(one.grad.tolist()))
+    added = list[int]()
+    leaf.register_post_accumulate_grad_hook(lambda one: added.append(len(one.grad)))
     node = torch.autograd.graph.get_gradient_edge
     held = (leaf * 2).sum()
     node(leaf).node.metadata["kept"] = True

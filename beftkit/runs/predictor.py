@@ -219,7 +219,7 @@ class Predictor:
             if text not in self.eager:
                 self.eager.append(text)
 
-        replays = Replays(s.graphs, 1, note)
+        replays = Replays(s.graphs, 1, note, "prediction")
         how = self.model, encoded, batches, self.objective, self.accelerator
         forwards = replays.of(where, *how, self.objective.outputs)
         cast = self.accelerator.autocast() if forwards is None else nullcontext()

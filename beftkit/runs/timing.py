@@ -185,6 +185,7 @@ def timing(
     peak, whose = peak_bytes(ready.accelerator.device)
     on_gpu = ready.accelerator.device.type == "cuda"
     captures = settings.graphs == "on" or (settings.graphs == "auto" and on_gpu)
+    captures = captures and getattr(settings, "variant", "exact") == "exact"
     return Timing(
         command=command,
         model=settings.model,
