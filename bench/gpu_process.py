@@ -86,7 +86,7 @@ def _fork(row: Any, place: Place, seconds: float, target: int) -> int:
     except BaseException:
         import traceback
 
-        traceback.print_exc()
+        os.write(2, traceback.format_exc().encode())
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

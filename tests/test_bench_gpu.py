@@ -1,16 +1,21 @@
 """`bench/gpu.py` runs, keeps its time, says what it left out; on a CPU with a tiny model here."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from bench import gpu, gpu_rows  # noqa: E402
+import torch  # noqa: E402, F401  (before a fork, which then begins at once)
+
+from bench import gpu, gpu_process, gpu_rows  # noqa: E402
 
 
 @pytest.mark.slow
@@ -80,3 +85,29 @@ tests/test_a.py::test_two SKIPPED (needs a device)     [100%]
     }  # fmt: skip
     monkeypatch.setattr(gpu_rows, "output", lambda *_: alone)
     assert gpu_rows.tests(place, 60.0) == {"passed": 1, "skipped": 1}
+
+
+def sleeps(place: gpu_rows.Place, seconds: float) -> dict[str, Any]:
+    """Begins a program, and does not end."""
+    begun = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)"])
+    (place.out / "pid").write_text(str(begun.pid))
+    time.sleep(99)
+    return {}
+
+
+def test_a_row_that_takes_too_long_is_ended_with_all_it_began(tmp_path: Path) -> None:
+    place = gpu_rows.Place(tmp_path, "cpu", tmp_path, 16, True)
+    row = gpu.Row("sleeps", "", sleeps, 1)
+    begin = time.monotonic()
+    assert gpu_process.measure(row, place, 1, 2.0, True) == {"failed": "killed after 2 s"}
+    assert time.monotonic() - begin < 20
+    state = Path("/proc", (tmp_path / "pid").read_text(), "stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+    broken = gpu.Row("broken", "", lambda *_: {"a": 1 / 0}, 1)
+    found = gpu_process.measure(broken, place, 1, 60, True)
+    assert found == {"failed": "ZeroDivisionError: division by zero"}
+
+
+def test_a_row_begun_anew_is_told_the_same(tmp_path: Path) -> None:
+    place = gpu_rows.Place(tmp_path, "cpu", tmp_path / "out", 16, True)
+    assert gpu_process.place_of(json.dumps(vars(place), default=str)) == place
