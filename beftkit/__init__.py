@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from beftkit.runs import EvaluationResult as EvaluationResult
     from beftkit.runs import ExportResult as ExportResult
     from beftkit.runs import ExtractResult as ExtractResult
+    from beftkit.runs import MergeResult as MergeResult
     from beftkit.runs import PredictionResult as PredictionResult
     from beftkit.runs import Predictor as Predictor
     from beftkit.runs import average as average
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from beftkit.runs import fisher as fisher
     from beftkit.runs import fisher_all as fisher_all
     from beftkit.runs import load as load
+    from beftkit.runs import merge as merge
     from beftkit.runs import predict as predict
     from beftkit.runs.results import TrainResult as TrainResult
     from beftkit.scores import Scores as Scores
@@ -50,6 +52,7 @@ _HOMES = {
     "ExportResult": "runs",
     "ExtractResult": "runs",
     "Inspection": "inspection",
+    "MergeResult": "runs",
     "PredictionResult": "runs",
     "Predictor": "runs",
     "Scores": "scores",
@@ -66,6 +69,7 @@ _HOMES = {
     "fisher_all": "runs",
     "inspect": "inspection",
     "load": "runs",
+    "merge": "runs",
     "predict": "runs",
     "score": "diff",
     "score_all": "diff",
@@ -80,6 +84,7 @@ __all__ = [
     "ExportResult",
     "ExtractResult",
     "Inspection",
+    "MergeResult",
     "PredictionResult",
     "Predictor",
     "Scores",
@@ -97,6 +102,7 @@ __all__ = [
     "fisher_all",
     "inspect",
     "load",
+    "merge",
     "predict",
     "score",
     "score_all",
@@ -119,7 +125,9 @@ def _train(
     """Fine-tune one kind of bias of a model, and say what came of it.
 
     With ``bias="auto"`` a probe on the same data and settings chooses it first (`beftkit.select`;
-    its folder is ``select`` in the run's own), then the target alone is trained.
+    its folder is ``select`` in the run's own), then the target alone is trained. With ``lr="find"``
+    a short sweep on part of the training examples finds the rate first; its curve is in
+    ``provenance.rates``.
 
     Args:
         model: folder, or ``owner/name`` on the hub; or settings that are resolved already.
@@ -146,22 +154,30 @@ def _train(
     """
     from beftkit.progress import displayed
     from beftkit.runs import train_with
-    from beftkit.runs.folders import resolve_run
+    from beftkit.runs.folders import SETTINGS, resolve_run
     from beftkit.settings.train import TrainSettings
-    from beftkit.watching import never
+    from beftkit.watching import Unwatched, never
 
-    given: dict[str, Any] = {**settings, "model": model}
+    find = settings.get("lr") == "find"
+    given: dict[str, Any] = {**settings, "model": model} | ({"lr": None} if find else {})
     s = model if isinstance(model, TrainSettings) else resolve_run(config, given, resume=resume)
+    begun = resume and s.output is not None and (Path(s.output) / SETTINGS).is_file()
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
     how["asked_to_stop"] = asked_to_stop or never
     with displayed(progress, watcher) as looking:
         how["watcher"] = looking
-        if s.bias != "auto":
-            return train_with(s, **how)
-        from beftkit.selection import choose_bias
+        chosen = rates = None
+        if s.bias == "auto":
+            from beftkit.selection import choose_bias
 
-        chosen = choose_bias(s, **how)
-        return train_with(s.model_copy(update={"bias": chosen.bias}), chosen=chosen, **how)
+            chosen = choose_bias(s, **how)
+            s = s.model_copy(update={"bias": chosen.bias})
+        if find and not (begun and s.lr):  # a run that is taken up has it
+            from beftkit.runs.rate_search import find_rate
+
+            rates = find_rate(s, looking or Unwatched(), how["asked_to_stop"])
+            s = s.model_copy(update={"lr": rates.lr})
+        return train_with(s, chosen=chosen, rates=rates, **how)
 
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ SWITCHES = frozenset(
         *("freeze-head", "gradient-checkpointing", "group-by-length", "new-head", "overwrite"),
         *("quotes", "regression", "resume", "save-snapshots", "trust-remote-code", "verify"),
         "deep",
+        "link",
     }
 )
 _QUOTED = r"""'[^']*'(?:"'"'[^']*')*"""

@@ -79,6 +79,10 @@ OPTIONS = {
     "report": """
         output quiet title
     """,
+    "paper": """
+        batch-size cells data-dir device dry-run epochs eval-steps format model output part
+        precision quiet seed seeds time train-size validation-size
+    """,
     "extract": """
         adapter-format bias deep download families format model-config output overwrite quiet tower
     """,
@@ -87,6 +91,10 @@ OPTIONS = {
     """,
     "compare": """
         base download families format model-config output plot quiet tower
+    """,
+    "merge": """
+        dtype format link no-trust-remote-code output overwrite quiet revision tokenizer
+        trust-remote-code
     """,
 }
 

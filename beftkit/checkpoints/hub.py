@@ -142,6 +142,13 @@ class HubFolder:
         raw = self._connection.whole(self._url(name), where, _JSON_LIMIT)
         return parse_json_object(raw, where, what, infinities=infinities)
 
+    def whole(self, name: str) -> bytes:
+        """A file of some megabytes in it, whole."""
+        local = self._local(name)
+        if local is not None:
+            return LocalFolder(local.parent).whole(local.name)
+        return self._connection.whole(self._url(name), f"{self.where}/{name}", _JSON_LIMIT)
+
     def origin(self) -> dict[str, Any]:
         """The commit, bytes fetched from the hub, and the size of the weight files they are of."""
         return {

@@ -80,6 +80,10 @@ def _document(result: Any) -> Document | None:
             from beftkit.present.predictions import export_document
 
             return export_document(result)
+        case "MergeResult":
+            from beftkit.present.merging import merge_document
+
+            return merge_document(result)
         case "EvaluationResult":
             from beftkit.present.evaluation import evaluation_document
 
@@ -100,4 +104,12 @@ def _document(result: Any) -> Document | None:
             from beftkit.present.selection import selection_document
 
             return selection_document(result)
+        case "PaperResult":
+            from beftkit.present.paper import paper_document
+
+            return paper_document(result)
+        case "PaperPlan":
+            from beftkit.present.paper import paper_plan_document
+
+            return paper_plan_document(result)
     return None
