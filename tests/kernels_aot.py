@@ -81,10 +81,13 @@ class Variant(NamedTuple):
         elements = {"fp32": 4, "bf16": 8, "fp16": 8}.get(self.dtype)
         if not self.aligned:
             return 0
+        # Where threads are more than the lanes of all rows, they share out the loads of each.
         if self.kernel is squares.square_sums_kernel:
-            return 8 if elements is None else self.tiles[2] * (self.tiles[5] == 16)
+            columns, tokens, unroll, *_, size = self.tiles
+            loads = max(1, unroll * columns * tokens // threads)
+            return 8 if elements is None else loads * (size == 16)
         rows, lanes, unroll, *_ = self.tiles
-        return 16 if elements is None else 2 * unroll * max(1, rows * lanes // threads)
+        return 16 if elements is None else 2 * max(1, unroll * rows * lanes // threads)
 
 
 def pairs(dtype: Any, aligned: bool, tiles: layout.Tiles, split: bool) -> Variant:
