@@ -88,4 +88,8 @@ def _document(result: Any) -> Document | None:
             from beftkit.present.selection import selection_document
 
             return selection_document(result)
+        case "Survey":
+            from beftkit.present.survey import document
+
+            return document(result)
     return None
