@@ -79,6 +79,9 @@ OPTIONS = {
     "report": """
         output quiet title
     """,
+    "survey": """
+        download families format from limit max-bytes output quiet resume sort task tower
+    """,
 }
 
 

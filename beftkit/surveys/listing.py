@@ -34,7 +34,7 @@ _PAGE_BYTES = 200_000_000
 #: bytes of a file of references
 _FILE_BYTES = 50_000_000
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_OWNER = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_OWNER = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 _BARE = re.compile(r"[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
