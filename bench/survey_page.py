@@ -1,0 +1,71 @@
+"""Time what is made of a survey's rows: read again, terminal table, table of all sites, page.
+
+The rows are drawn at random and never were models. See bench/README.md for results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+
+def measure(folder: Path) -> dict[str, float]:
+    """Seconds of each part, bytes of what is made, most memory in MiB; in this process."""
+    import beftkit.present.survey as show
+    from beftkit.present.pages.survey import write_page
+    from beftkit.present.terminal import terminal_text
+    from beftkit.surveys.results import NEIGHBOURS, PARQUET, read
+
+    found: dict[str, float] = {}
+    (folder / NEIGHBOURS).unlink(missing_ok=True)
+    begin = time.perf_counter()
+    read(folder)
+    found["read and search neighbours s"] = time.perf_counter() - begin
+    begin = time.perf_counter()
+    survey = read(folder)
+    found["read again s"] = time.perf_counter() - begin
+    begin = time.perf_counter()
+    terminal_text(show.document(survey).blocks, "utf-8", False)
+    found["document and terminal s"] = time.perf_counter() - begin
+    begin = time.perf_counter()
+    write_page(survey)
+    found["page, figures, CSV, Parquet s"] = time.perf_counter() - begin
+    found["page MB"] = (folder / "survey.html").stat().st_size / 1e6
+    found["Parquet MB"] = (folder / PARQUET).stat().st_size / 1e6
+    status = Path("/proc/self/status").read_text()
+    found["most memory MiB"] = int(status.split("VmHWM:")[1].split()[0]) / 1024
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", type=int, default=10_000)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.folder:
+        print(json.dumps(measure(chosen.folder)))
+        return
+    from tests.surveys import head, rows, write
+
+    with tempfile.TemporaryDirectory() as place:
+        base = head(chosen.layers)
+        write(Path(place), base, rows(base, chosen.models, without=chosen.models // 10))
+        given = [sys.executable, __file__, "--folder", place]  # memory of its own
+        done = subprocess.run(given, capture_output=True, text=True, check=True)
+    print(f"{chosen.models:,} scored models, {len(base.sites)} biases of {base.length:,} numbers\n")
+    print("| | |\n|---|---|")
+    for name, value in json.loads(done.stdout).items():
+        print(f"| {name} | {value:.3g} |")
+
+
+if __name__ == "__main__":
+    main()
