@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from beftkit.selection import Selection as Selection
     from beftkit.selection import select as select
     from beftkit.settings.train import TrainSettings
+    from beftkit.surveys.results import Survey as Survey
+    from beftkit.surveys.survey import survey as survey
     from beftkit.watching import Unwatched as Unwatched
     from beftkit.watching import Watcher as Watcher
 
@@ -56,6 +58,8 @@ _HOMES = {
     "score": "diff",
     "score_all": "diff",
     "select": "selection",
+    "Survey": "surveys.results",
+    "survey": "surveys.survey",
 }
 __all__ = [
     "BeftError",
@@ -66,6 +70,7 @@ __all__ = [
     "Predictor",
     "Scores",
     "Selection",
+    "Survey",
     "TrainResult",
     "Unwatched",
     "Watcher",
@@ -80,6 +85,7 @@ __all__ = [
     "score",
     "score_all",
     "select",
+    "survey",
     "train",
 ]
 

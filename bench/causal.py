@@ -3,7 +3,8 @@
 SmolLM2-135M's geometry, drawn, with biases of attention so that there is a b_v to train; words
 drawn at the lengths of RTE and CB, one token each. Evaluation: both ways in one process, in turns,
 and they have to find the same losses. Training: `beftkit.train` and transformers' Trainer on the
-same rows, each in a process of its own. What counts is the ratio of CPU times. See bench/README.md.
+same examples, each in a process of its own. What counts is the ratio of CPU times. See
+bench/README.md.
 """
 
 from __future__ import annotations
@@ -187,7 +188,7 @@ def ours(folder: Path, updates: int) -> Cost:
 
 
 def trainer(folder: Path, updates: int) -> Cost:
-    """Transformers' Trainer on the same rows, biases alone: its own loss, of all logits."""
+    """Transformers' Trainer on a row for each answer, biases alone: its own loss, of all logits."""
     import torch
     from datasets import Dataset
     from transformers import (
@@ -197,7 +198,7 @@ def trainer(folder: Path, updates: int) -> Cost:
         TrainingArguments,
     )
 
-    from beftkit.runs.prepare import prepare
+    from beftkit.runs.prepare import prepare, training_examples
     from beftkit.settings.train import TrainSettings
     from beftkit.tasks import plan
 
@@ -206,7 +207,9 @@ def trainer(folder: Path, updates: int) -> Cost:
         train_size=BATCH * updates, device="cpu", seeds=(SEED,),
     )  # fmt: skip
     ready = prepare(settings, SEED)
-    encoded, tokenizer = ready.train, ready.loaded.tokenizer
+    tokenizer = ready.loaded.tokenizer
+    drawn = training_examples(ready.settings, ready.data, SEED)
+    encoded = ready.objective.encode(drawn, tokenizer, ready.length)  # a row for each answer
     rows = []
     for examples in plan(encoded.lengths, BATCH, seed=SEED, epoch=0):
         for example in examples.tolist():

@@ -13,15 +13,18 @@ import torch
 from sklearn import metrics as judge
 
 import beftkit as package
+from beftkit.accelerator import make_accelerator
 from beftkit.errors import BeftError
 from beftkit.gradients import example_squares
+from beftkit.gradients.means import published_means
 from beftkit.objectives import make_objective
 from beftkit.registry import TASKS
 from beftkit.settings.train import TrainSettings
-from beftkit.tasks import load_task
+from beftkit.tasks import Encoded, load_task
 from beftkit.tasks.answer_deviations import chosen_errors
 from beftkit.tasks.answer_metrics import measure_chosen
 from beftkit.tasks.prompts import Prompted
+from beftkit.tuning import choose
 from tests import causal_models
 from tests.causal_models import sentences, write_model
 from tests.command import Beftkit, refused
@@ -76,8 +79,16 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def told() -> Encoded:
+    """Examples whose right answers have 2, 3, 4 and 1 tokens."""
+    found = replace(examples(), targets=torch.tensor([2, 2, 1, 0]))
+    assert found.answers is not None
+    assert found.answers[found.first_row[:-1] + found.targets].tolist() == [2, 3, 4, 1]
+    return found
+
+
 def right_losses(network: Any, found: Any) -> list[torch.Tensor]:
-    """Each example's right row by itself, all logits, by hand: a token's mean."""
+    """Each example's right row by itself, all logits, by hand: the sum over its tokens."""
     losses = []
     for example, target in enumerate(found.targets.tolist()):
         row = int(found.first_row[example]) + target
@@ -85,14 +96,14 @@ def right_losses(network: Any, found: Any) -> list[torch.Tensor]:
         logs = network(input_ids=ids.unsqueeze(0)).logits[0].log_softmax(-1)
         begin = len(ids) - int(found.answers[row])
         each = [logs[at - 1, ids[at]] for at in range(begin, len(ids))]
-        losses.append(-torch.stack(each).mean())
+        losses.append(-torch.stack(each).sum())
     return losses
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("family", ["opt", "gpt2", "gpt-neox", "qwen2", "llama"])
 def test_the_loss_is_the_right_answers_own(family: str, side: str) -> None:
-    network, found = build(family, torch.float64), examples()
+    network, found = build(family, torch.float64), told()
     losses, outputs = (
         make_objective("choice", LABELS).asking(COPA).losses(network, batch(found, side))
     )
@@ -102,9 +113,35 @@ def test_the_loss_is_the_right_answers_own(family: str, side: str) -> None:
     torch.testing.assert_close(outputs, every, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_an_updates_loss_is_the_mean_over_all_right_tokens(family: str) -> None:
+    """As published; held to cross entropy over whole rows with labels, as Trainer would have it."""
+    network, found = build(family, torch.float64), told()
+    objective = make_objective("choice", LABELS).asking(COPA)
+    every = torch.arange(len(found))
+    for some in (every, every[1:3], every[2:].flip(0)):
+        logits, labels = [], []
+        for example in some.tolist():
+            row = int(found.first_row[example] + found.targets[example])
+            ids = found.ids[found.starts[row] : found.starts[row + 1]].long()
+            known = len(ids) - int(found.answers[row])
+            logits.append(network(input_ids=ids.unsqueeze(0)).logits[0, :-1])
+            labels.append(torch.cat([torch.full((known - 1,), -100), ids[known:]]))
+        wanted = torch.nn.functional.cross_entropy(torch.cat(logits), torch.cat(labels))
+        losses, outputs = objective.losses(network, found.batch(some))
+        mean = losses.sum() / objective.units(found, some)
+        torch.testing.assert_close(mean, wanted, rtol=0, atol=1e-10)
+        # long answers count more than in the mean of the examples' own means
+        means = -outputs.gather(1, found.targets[some, None]).mean()
+        assert float((mean - means).detach().abs()) > 1e-4
+    evaluated = objective.total_loss(7.0, [], found)
+    assert evaluated == (7.0, objective.units(found, every))
+    assert make_objective("choice", LABELS).units(found, every) == len(found)
+
+
 @pytest.mark.parametrize("family", ["opt", "gpt2", "qwen2"])
 def test_the_fisher_of_an_example_is_that_of_this_loss(family: str) -> None:
-    network, found = build(family, torch.float64), examples()
+    network, found = build(family, torch.float64), told()
     names = [
         name for name, value in network.named_parameters()
         if name.endswith("bias") and value.dim() == 1
@@ -122,6 +159,26 @@ def test_the_fisher_of_an_example_is_that_of_this_loss(family: str) -> None:
         each = [torch.autograd.grad(one, parameters[name], retain_graph=True)[0] for one in losses]
         wanted = torch.stack(each).square().sum(0)
         torch.testing.assert_close(squares.sums[name], wanted, rtol=1e-8, atol=1e-22)
+
+
+def test_the_published_fisher_is_of_an_updates_loss() -> None:
+    """The mean over a batch's tokens, its gradient of all biases clipped as torch does."""
+    network, found = build("opt", torch.float64), told()
+    objective = make_objective("choice", LABELS).asking(COPA)
+    name = "model.decoder.layers.0.self_attn.v_proj.bias"
+    given: Any = network, [name], found, objective, make_accelerator("cpu", "fp32")
+    squares = published_means(*given, batch_size=3)[name]
+    trained = [part.parameter for part in choose(network, "all").parts]
+    biases = [network.get_parameter(one).requires_grad_(True) for one in trained]
+    losses, wanted = right_losses(network, found), []
+    for some, tokens in ((losses[:3], 9), (losses[3:], 1)):
+        network.zero_grad()
+        (sum(some) / tokens).backward(retain_graph=True)  # type: ignore[union-attr]
+        torch.nn.utils.clip_grad_norm_(biases, 1.0)
+        grad = network.get_parameter(name).grad
+        assert grad is not None
+        wanted.append(grad.square())
+    torch.testing.assert_close(squares, torch.stack(wanted).mean(0), rtol=1e-8, atol=1e-22)
 
 
 def test_training_reads_the_right_answers_alone_and_loses_the_same(here: Path) -> None:
@@ -220,7 +277,6 @@ def test_copa_is_learnt_and_answered(here: Path, beftkit: Beftkit, family: str) 
     assert (run["settings"]["epochs"], run["settings"]["batch_size"]) == (5, 8)
     last = run["runs"][0]["last"]
     assert last["metrics"]["accuracy"] > max(0.85, before["metrics"]["accuracy"])
-    assert any("the mean over its right answer's tokens" in note for note in before["notes"])
     assert before["baselines"] == {"accuracy": 0.5} and before["baseline_is"] == "majority class"
     again = document(beftkit("evaluate", "out", "--device", "cpu", "--format", "json"))
     assert again["metrics"] == last["metrics"] and not any(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import string
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from beftkit.errors import BeftError
 from beftkit.gradients import example_squares
 from beftkit.objectives import make_objective, writing
+from beftkit.objectives.shots import Shots, demonstrate
 from beftkit.tasks import Batch, Encoded
 from beftkit.tasks.answer_metrics import written_errors
 from beftkit.tasks.data import Split
@@ -193,3 +196,69 @@ def test_metrics_and_their_errors() -> None:
     with pytest.raises(BeftError, match="metric='accuracy': for written answers expected token_f1"):
         OBJECTIVE.measure(["accuracy"], ["a"], np.arange(1), bare)
     assert OBJECTIVE.baseline(["token_f1"], np.arange(1), bare) == {}
+
+
+def test_demonstrations_leave_room_for_what_is_written(tokenizer: Any) -> None:
+    """No prompt loses its beginning, which would be a demonstration's; no more go than need to."""
+
+    def tokens(text: str) -> int:
+        return len(tokenizer(text)["input_ids"])
+
+    def split(count: int, first: int) -> Split:
+        made = tuple(
+            Prompted(f"Q{n}: how?\nAnswer:", (" great\n",), (0,), ("great",))
+            for n in range(first, first + count)
+        )
+        return Split((), np.arange(count), made)
+
+    lengths = partial(OBJECTIVE.lengths, tokenizer=tokenizer)
+    whole = demonstrate(split(5, 90), split(20, 0), Shots(8), 9999, lengths, tokenizer)
+    for less in (0, 1, 20, 80):
+        most = max(tokens(one.prompt) for one in whole.split.asked) + writing.MOST - less
+        found = demonstrate(split(5, 90), split(20, 0), Shots(8), most, lengths, tokenizer)
+        encoded = OBJECTIVE.encode(found.split, tokenizer, most)
+        assert encoded.truncated == 0 and (found.left_out > 0) == (less > 0)
+        for one, all_of_it in zip(found.split.asked, whole.split.asked, strict=True):
+            shown, every = one.prompt.split("\n\n"), all_of_it.prompt.split("\n\n")
+            more = "\n\n".join([*every[: len(shown)], every[-1]])
+            assert shown == every or tokens(more) + writing.MOST > most
+
+
+@pytest.mark.parametrize("family", ["opt", "llama", "gpt2"])
+def test_an_evaluation_reads_each_prompt_once(family: str, tokenizer: Any) -> None:
+    network, found = model(family, tokenizer), encoded(tokenizer)
+    seen: list[int] = []
+    network.register_forward_pre_hook(
+        lambda module, given, named: seen.append(named["input_ids"].shape[1]), with_kwargs=True
+    )
+    for some in (torch.arange(4), torch.tensor([1]), torch.tensor([3, 0])):
+        for side in ("right", "left"):
+            batch = replace(found, padding_side=side).batch(some)
+            with torch.inference_mode():
+                wanted = OBJECTIVE.losses(network, batch)[0], OBJECTIVE.outputs(network, batch)
+                seen.clear()
+                losses, texts = OBJECTIVE.evaluated(network, batch)
+            longest = batch.inputs["prompt_input_ids"].shape[1]
+            assert seen.count(longest) == 1 and max(seen) == longest and len(seen) > 2
+            torch.testing.assert_close(losses, wanted[0], rtol=0, atol=1e-10)
+            assert texts == wanted[1]
+
+
+def test_rows_that_are_not_their_prompts_and_answers_are_read_by_themselves(tokenizer: Any) -> None:
+    network = model("llama", tokenizer)
+    # Prompts are cut, rows are not; without a start token they still end alike.
+    cut, bare = encoded(tokenizer, 58), wrapped(byte_level(questions(100, 5)))
+    ends_alike = replace(encoded(bare, 58), tokenizer=tokenizer)
+    other = encoded(tokenizer)
+    other.ids[1] = 40  # a token of the first row's prompt, as where one lies over the border
+    for found, some in (
+        (cut, torch.arange(4)), (ends_alike, torch.arange(4)), (other, torch.arange(2)),
+    ):  # fmt: skip
+        batch = found.batch(some)
+        with torch.inference_mode():
+            wanted = OBJECTIVE.losses(network, batch)[0], OBJECTIVE.outputs(network, batch)
+            losses, texts = OBJECTIVE.evaluated(network, batch)
+            assert writing.read_once(network, batch.inputs, tokenizer) is None
+        assert torch.equal(losses, wanted[0]) and texts == wanted[1]
+    batch = encoded(tokenizer).batch(torch.arange(4))
+    assert writing.read_once(network, batch.inputs, tokenizer) is None  # gradients are wanted

@@ -40,12 +40,14 @@ OPTIONS = {
         device-map dtype eval-batch-size format graphs label-column label-map max-length metric
         no-common-shots no-quotes no-trust-remote-code output precision quiet quotes revision seed
         shots task template
-        text-columns tokenizer trust-remote-code validation-file validation-size
+        text-columns tokenizer train-file trust-remote-code validation-file validation-size
     """,
     "predict": """
-        adapter all-probabilities as base batch-size device device-map dtype eval-batch-size file
+        adapter all-probabilities as base batch-size choices device device-map dtype eval-batch-size
+        file
         format graphs max-length no-all-probabilities no-quotes no-trust-remote-code output
-        precision quiet quotes revision task text-columns threshold tokenizer trust-remote-code
+        precision quiet quotes revision task template text-columns threshold tokenizer
+        trust-remote-code
     """,
     "export": """
         base dtype format no-trust-remote-code output overwrite quiet revision tokenizer
@@ -76,6 +78,9 @@ OPTIONS = {
     """,
     "report": """
         output quiet title
+    """,
+    "survey": """
+        download families format from limit max-bytes output quiet resume sort task tower
     """,
 }
 

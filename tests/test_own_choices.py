@@ -216,3 +216,70 @@ def test_what_does_not_go_together(here: Path, beftkit: Beftkit) -> None:
         refused(asked(*more), message, code=2)
     ran = beftkit("train", "opt", "--task", "sst2", *both, "-o", "x")
     refused(ran, "--template and --task were both given", code=2)
+
+
+def test_a_model_as_it_is_answers_ones_own_prompt(here: Path, beftkit: Beftkit) -> None:
+    """As an evaluation of the same prompt on the same rows has it, without their labels."""
+    rows = [json.loads(line) for line in Path("dev.jsonl").read_text().splitlines()]
+    Path("new.csv").write_text("text,no\n" + "".join(f"{r['text']},7\n" for r in rows))
+    form = ("--device", "cpu", "--format", "json")
+    truth = document(beftkit("evaluate", "opt", "--validation-file", "dev.jsonl", *ASKED, *form))
+    for choices, names in (
+        ("terrible,great", ("terrible", "great")),
+        ("bad=terrible,good=great", ("bad", "good")),
+        ("good=great,bad=terrible", ("bad", "good")),
+    ):
+        asks = ("--template", ASKED[1], "--choices", choices)
+        said = document(beftkit("predict", "opt", "--file", "new.csv", *asks, *form))
+        found = [one["label"] for one in said["predictions"]]
+        hits = [
+            label == names[row["verdict"] == "good"] for label, row in zip(found, rows, strict=True)
+        ]
+        assert 0 < sum(hits) < 60 and said["predictions"][0]["no"] == "7"
+        assert sum(hits) / 60 == pytest.approx(truth["metrics"]["accuracy"])
+    predictor = package.load("opt", template=ASKED[1], choices="terrible,great", device="cpu")
+    assert [one.label for one in predictor([row["text"] for row in rows])] == [
+        {"bad": "terrible", "good": "great"}[label] for label in found
+    ]
+    # two columns, and a line of stdin or an argument has them in the template's order
+    two = ("--template", "{by}: {text} It was", "--choices", "terrible,great", *form)
+    (one,) = document(beftkit("predict", "opt", "a\tfine film", *two))["predictions"]
+    (same,) = document(beftkit("predict", "opt", "a: fine film", *asks, *form))["predictions"]
+    assert one["probability"] == pytest.approx(same["probability"], abs=1e-6)
+    assert (one["text1"], one["text2"]) == ("a", "fine film")
+    refused(
+        beftkit("predict", "opt", "--file", "new.csv", *two[:4]),
+        "--template: names {by}, which is no column of new.csv; it has text, no",
+    )
+    for more, message in (
+        (asks[:2], "--template was given without --choices"),
+        ((*asks, "--task", "sst2"), "--template and --task were both given"),
+        ((*asks, "--text-columns", "text"), "--template and --text-columns were both given"),
+        ((*asks, "--as", "language"), "--as language: --template has answers to choose from"),
+        ((), "or --template and --choices"),
+    ):
+        refused(beftkit("predict", "opt", "a film", *more), message, code=2, limit=400)
+
+
+def test_an_adapter_knows_its_own_prompt(here: Path, beftkit: Beftkit) -> None:
+    files = ("--train-file", "train.jsonl", "--validation-file", "dev.jsonl")
+    ran = beftkit("train", "opt", *files, *ASKED, "--max-steps", "1", "-o", "out", "--quiet")
+    assert ran.code == 0, ran
+    (here / "sst2" / "SST-2").mkdir(parents=True)
+    for name in ("train", "dev"):
+        (here / "sst2" / "SST-2" / f"{name}.tsv").write_text("sentence\tlabel\na film\t1\n")
+    task = ("--task", "sst2", "--data-dir", "sst2", "--max-steps", "1", "-o", "task", "--quiet")
+    ran = beftkit("train", "opt", *task)
+    assert ran.code == 0, ran
+    same = ("--template", ASKED[1], "--choices")
+    plain = beftkit("predict", "out", "a film", "--quiet").out
+    for choices in ("terrible,great", "good=great,bad=terrible"):
+        assert beftkit("predict", "out", "a film", *same, choices, "--quiet").out == plain
+    for name, choices, was in (
+        ("out", "great,terrible", "a prompt of its own"),
+        ("out", "bad=great,good=terrible", "a prompt of its own"),
+        ("out", "x=terrible,y=great", "a prompt of its own"),
+        ("task", "terrible,great", "sst2"),
+    ):
+        ran = beftkit("predict", name, "a film", *same, choices)
+        refused(ran, f"--template: it was trained on {was}; leave it out", code=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 
 from beftkit.errors import BeftError
-from beftkit.objectives.shots import Demonstrated, Shots, demonstrate
+from beftkit.objectives import make_objective
+from beftkit.objectives.shots import Demonstrated, Shots
+from beftkit.objectives.shots import demonstrate as put_before
 from beftkit.tasks import Split
 from beftkit.tasks.prompts import Prompted
 from tests.causal_models import byte_level, texts, wrapped, write_model, write_sst2
 from tests.command import Beftkit, refused
+from tests.prompt_files import write_records
 
 
 def asked(count: int, first: int = 0, label: int | None = None) -> Split:
@@ -29,6 +33,11 @@ def asked(count: int, first: int = 0, label: int | None = None) -> Split:
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
     return wrapped(byte_level(texts(50, 5), "</s>"))
+
+
+def demonstrate(split: Split, others: Split, how: Shots, tokenizer: Any, most: int) -> Demonstrated:
+    lengths = partial(make_objective("choice", ("bad", "good")).lengths, tokenizer=tokenizer)
+    return put_before(split, others, how, most, lengths, tokenizer)
 
 
 def shown(found: Demonstrated) -> list[list[str]]:
@@ -63,15 +72,16 @@ def test_draws_follow_from_the_seed_and_the_example_alone(tokenizer: Any) -> Non
 
 
 @pytest.mark.parametrize("common", [False, True])
-def test_an_example_never_demonstrates_itself(tokenizer: Any, common: bool) -> None:
+def test_no_evaluated_example_demonstrates_anything(tokenizer: Any, common: bool) -> None:
     train = asked(6)
     evaluated = asked(2, 4)  # two of the training examples
     found = demonstrate(evaluated, train, Shots(4, common=common), tokenizer, 2048)
+    assert (found.pool, found.evaluated) == (4, 2)
     for parts in shown(found):
-        assert not any(one.startswith(parts[-1]) for one in parts[:-1])
-    with pytest.raises(BeftError, match=r"shots=6: there are [45] training examples"):
-        demonstrate(evaluated, train, Shots(6, common=common), tokenizer, 2048)
-    with pytest.raises(BeftError, match=r"shots=1: there are 0 training examples"):
+        assert {one.partition(" ")[0] for one in parts[:-1]} == {"p0", "p1", "p2", "p3"}
+    with pytest.raises(BeftError, match=r"shots=5: there are 4 examples with an answer to draw"):
+        demonstrate(evaluated, train, Shots(5, common=common), tokenizer, 2048)
+    with pytest.raises(BeftError, match=r"shots=1: there are 0 examples with an answer to draw"):
         demonstrate(evaluated, asked(6, label=-1), Shots(1, common=common), tokenizer, 2048)
 
 
@@ -116,7 +126,8 @@ def test_the_command(place: Path, beftkit: Beftkit, monkeypatch: pytest.MonkeyPa
     assert none["in_context"] is None
     assert four["in_context"] == {
         "shots": 4, "common": False, "seed": 0, "left_out": {"validation": 0},
-        "shortened": {"validation": 0},
+        "shortened": {"validation": 0}, "pool": {"validation": 38}, "evaluated": {"validation": 2},
+        "trained": True,
     }  # fmt: skip
     assert four["loss"] == found("--shots", "4", "--seed", "0")["loss"] != none["loss"]
     assert four["loss"] != found("--shots", "4", "--seed", "1")["loss"]
@@ -129,9 +140,50 @@ def test_the_command(place: Path, beftkit: Beftkit, monkeypatch: pytest.MonkeyPa
     assert ran.code == 0 and "3 examples, 1 shot" in ran.out
     refused(beftkit(*given, "--common-shots"), "expected --shots beside it", code=2)
     refused(beftkit(*given, "--seed", "3"), "expected --shots beside it", code=2)
-    refused(beftkit(*given, "--shots", "99"), "--shots 99: there are 40 training examples")
+    refused(
+        beftkit(*given, "--shots", "99"), "--shots 99: there are 38 examples with an answer to draw"
+    )
     Path("story.jsonl").write_text('{"text": "a film"}\n')
     story = ("--validation-file", "story.jsonl", "--device", "cpu", "--shots", "1")
     refused(beftkit("evaluate", "opt", *story), "--shots 1: demonstrations stand before", code=2)
     headed = ("--shots", "1", "--as", "classes")
     refused(beftkit(*given, *headed), "demonstrations stand before a prompt", code=2)
+
+
+def test_without_training_examples_they_are_of_those_that_are_not_evaluated(
+    place: Path, beftkit: Beftkit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    lines = [line.split("\t") for line in Path("data/SST-2/train.tsv").read_text().splitlines()]
+    rows = [{"text": text, "verdict": label} for text, label in lines[1:]]
+    write_records(place / "own.jsonl", rows[:20])
+    write_records(place / "more.jsonl", [*rows[18:], rows[0]])
+    asks = ("--template", "{text} It was", "--choices", "terrible,great", "--label-column",
+            "verdict")  # fmt: skip
+    given = ("evaluate", "opt", *asks, "--device", "cpu", "--validation-file", "own.jsonl")
+
+    def found(*more: str) -> Any:
+        ran = beftkit(*given, *more, "--format", "json")
+        assert ran.code == 0, ran
+        said = json.loads(ran.out)
+        return said["in_context"], " ".join(said["notes"])
+
+    shown, notes = found("--validation-size", "15", "--shots", "5")
+    assert (shown["pool"], shown["trained"]) == ({"validation": 5}, False)
+    assert "drawn from the 5 examples that are not evaluated" in notes
+    refused(beftkit(*given, "--validation-size", "15", "--shots", "6"), "--shots 6: there are 5 ex")
+    refused(beftkit(*given, "--shots", "1"), "--shots 1: there are 0 examples")
+    # From training examples, of which three are evaluated too.
+    shown, notes = found("--train-file", "more.jsonl", "--shots", "6")
+    assert (shown["pool"], shown["evaluated"]) == ({"validation": 20}, {"validation": 3})
+    assert shown["trained"] and "3 training examples are evaluated as well, and never demo" in notes
+    refused(beftkit(*given, "--train-file", "more.jsonl"), "expected --shots beside it", code=2)
+    task = ("evaluate", "opt", "--task", "sst2", "--data-dir", "bare", "--device", "cpu")
+    ran = beftkit(*task, "--train-file", "more.jsonl", "--shots", "1")
+    refused(ran, "--train-file and --task were both given", code=2)
+    # A folder of a task without its training file.
+    (place / "bare" / "SST-2").mkdir(parents=True)
+    (place / "bare" / "SST-2" / "dev.tsv").write_text(Path("data/SST-2/dev.tsv").read_text())
+    ran = beftkit(*task, "--validation-size", "4", "--shots", "2", "--format", "json")
+    assert ran.code == 0, ran
+    assert json.loads(ran.out)["in_context"]["pool"] == {"validation": 8}

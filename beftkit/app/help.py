@@ -66,6 +66,11 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "beftkit report select-rte select-cb --title 'Two tasks' -o report.md",
         "docs/selecting.md",
     ),
+    "survey": (
+        "beftkit survey google-bert/bert-base-cased --task text-classification -o bert",
+        "beftkit survey base --from checkpoints/ -o mine",
+        "docs/survey.md",
+    ),
 }
 _NARROWEST, _WIDEST, _NAMES = 60, 120, 30
 #: what stays together: a default, and what is offered for one

@@ -25,12 +25,12 @@ from beftkit.checkpoints.header import (
     shorten,
 )
 from beftkit.checkpoints.local import File, LocalFolder, Span, coalesce, cut_out, read_json_file
+from beftkit.checkpoints.manner import ALONE, Manner
 from beftkit.checkpoints.pickles import PICKLES
 from beftkit.errors import BeftError
 
 SCHEME = "hf://"
 _LISTING_LIMIT = 50_000_000
-_JSON_LIMIT = 100_000_000
 _REPO = r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95})"
 _PLAIN = re.compile(_REPO + r"(?:@(?P<revision>[^\s@]+))?", re.ASCII)
 _IN = r"(?:@(?P<revision>refs/(?:pr|convert)/[^\s/@]+|[^\s/@]+))?"
@@ -81,23 +81,36 @@ def parse_reference(text: str) -> Reference | None:
 class HubFolder:
     """The files of a repository at one commit, or of a folder in it.
 
+    Args:
+        reference: which.
+        download: whether weight files are fetched whole, into the cache.
+        manner: how it is asked for.
+        listed: commit and paths, where they are known already.
+
     Attributes:
         where: the reference, for messages.
         commit: what the revision stands for now.
         name: the file that the reference names, "" where it names a folder.
     """
 
-    def __init__(self, reference: Reference, *, download: bool = False) -> None:
-        self._reference, self._download = reference, download
-        self._connection = Connection(reference.repo, reference.revision)
+    def __init__(
+        self,
+        reference: Reference,
+        *,
+        download: bool = False,
+        manner: Manner = ALONE,
+        listed: tuple[str, list[str]] | None = None,
+    ) -> None:
+        self._reference, self._download, self._manner = reference, download, manner
+        self._connection = Connection(reference.repo, reference.revision, manner)
         self._files: list[HubFile] = []
         try:
-            self.commit, paths = self._listing()
+            self.commit, paths = listed or self._listing()
         except Offline:
             self.commit, paths = self._cached_listing()
         except BeftError as error:
             hint = "" if reference.forced else "; nor is there such a local file or folder"
-            raise BeftError(f"{error.told}{hint}") from None
+            raise BeftError(f"{error.told}{hint}", error.kind) from None
         folder, _, file = reference.path.rpartition("/")
         self.name = file if reference.path in paths else ""
         self._inside = folder if self.name else reference.path
@@ -108,7 +121,8 @@ class HubFolder:
             if path.startswith(prefix) and "/" not in path.removeprefix(prefix)
         )
         if reference.path and not self._names:
-            raise BeftError(f"{reference.text}: no such file or folder in the repository")
+            told = f"{reference.text}: no such file or folder in the repository"
+            raise BeftError(told, "gone")
         self.where = reference.text.removesuffix(f"/{file}") if self.name else reference.text
 
     def names(self) -> list[str]:
@@ -127,9 +141,10 @@ class HubFolder:
         if name.endswith(PICKLES):
             raise BeftError(
                 f"{self.where}: no .safetensors, only {name}, a pickle that can only be read "
-                "whole; --download fetches it"
+                "whole; --download fetches it",
+                "only bin",
             )
-        file = HubFile(self._connection, self._url(name), f"{self.where}/{name}")
+        file = HubFile(self._connection, self._url(name), f"{self.where}/{name}", self._manner)
         self._files.append(file)
         return file
 
@@ -139,8 +154,13 @@ class HubFolder:
         if local is not None:
             return read_json_file(local, what, infinities=infinities)
         where = f"{self.where}/{name}"
-        raw = self._connection.whole(self._url(name), where, _JSON_LIMIT)
+        raw = self._connection.whole(self._url(name), where, self._manner.longest_json)
         return parse_json_object(raw, where, what, infinities=infinities)
+
+    @property
+    def requests(self) -> int:
+        """How many were sent to the hub, and to stores that it led to."""
+        return self._connection.requests
 
     def origin(self) -> dict[str, Any]:
         """The commit, bytes fetched from the hub, and the size of the weight files they are of."""
@@ -225,18 +245,28 @@ class HubFolder:
 class HubFile:
     """One safetensors file on the hub. ``bytes_read`` counts what was asked for and came."""
 
-    def __init__(self, connection: Connection, url: str, where: str) -> None:
-        self._connection, self._url, self.where = connection, url, where
+    def __init__(
+        self, connection: Connection, url: str, where: str, manner: Manner = ALONE
+    ) -> None:
+        self._connection, self._url, self.where, self._manner = connection, url, where, manner
         self.bytes_read = self.size = 0
         self._header = b"{}"
         self._store: str | None = None  # where the hub's redirects ended
 
     def header(self, file: int = 0) -> dict[str, TensorInfo]:
         """Read and check the header; ``file`` is stored in each tensor's info."""
-        first = self._part(0, LENGTH_BYTES)
+        first = self._part(0, max(LENGTH_BYTES, self._manner.header_bytes))
         length = header_length(first, self.size, self.where)
-        raw = self._part(LENGTH_BYTES, LENGTH_BYTES + length) if length else b""
-        self.bytes_read += LENGTH_BYTES + length
+        if length > self._manner.longest_header:
+            raise BeftError(
+                f"{self.where}: a header of {length:,} bytes; expected at most "
+                f"{self._manner.longest_header:,} of a model like the others",
+                "damaged",
+            )
+        raw, end = first[LENGTH_BYTES : LENGTH_BYTES + length], LENGTH_BYTES + length
+        self.bytes_read += max(len(first), end)
+        if len(raw) < length:
+            raw += self._part(LENGTH_BYTES + len(raw), end)
         tensors = parse_header(raw, LENGTH_BYTES + length, self.size, self.where)
         self._header = raw
         return {name: info._replace(file=file) for name, info in tensors.items()}
@@ -256,7 +286,8 @@ class HubFile:
     def start_read(self, spans: Iterable[Span]) -> Callable[[], dict[Span, bytes]]:
         """Ask for ranges, neighbours together; they come when the result is called."""
         wanted = set(spans)
-        places = coalesce(wanted)
+        # What a store sends the hub does not count: there bytes are all that is saved.
+        places = coalesce(wanted, spare=0 if self._store else self._manner.spare())
         waiting = [self._connection.start(partial(self._part, *place)) for place in places]
 
         def wait() -> dict[Span, bytes]:
@@ -269,11 +300,13 @@ class HubFile:
     def _part(self, start: int, stop: int) -> bytes:
         part = self._ask(start, stop)
         if self.size not in (0, part.size):
-            raise BeftError(f"{self.where}: was {self.size} bytes long, now {part.size}; try again")
+            told = f"{self.where}: was {self.size} bytes long, now {part.size}; try again"
+            raise BeftError(told, "damaged")
         self.size = part.size
         # A file of less than eight bytes is told by its header's length, not here.
         if start and len(part.body) != stop - start:
-            raise BeftError(f"{self.where}: ends at byte {part.size}; is the file cut short?")
+            told = f"{self.where}: ends at byte {part.size}; is the file cut short?"
+            raise BeftError(told, "damaged")
         return part.body
 
     def _ask(self, start: int, stop: int) -> Part:

@@ -27,18 +27,19 @@ from beftkit.errors import BeftError
 Span = tuple[int, int]
 
 
-def coalesce(spans: Iterable[Span], slack: float = 0.04) -> list[Span]:
+def coalesce(spans: Iterable[Span], slack: float = 0.04, spare: int = 0) -> list[Span]:
     """Merge neighbouring byte ranges, smallest gaps first.
 
     Args:
         spans: non-overlapping half-open ranges (start, stop).
         slack: how many bytes may be read in vain, as a share of those wanted.
+        spare: so many may be in any case.
 
     Returns:
         Sorted half-open ranges that cover all of ``spans``.
     """
     ordered = sorted(span for span in spans if span[1] > span[0])
-    budget = slack * sum(stop - start for start, stop in ordered)
+    budget = max(slack * sum(stop - start for start, stop in ordered), spare)
     gaps = [(b[0] - a[1], i + 1) for i, (a, b) in enumerate(pairwise(ordered))]
     joined: set[int] = set()
     for gap, index in sorted(gaps):

@@ -113,6 +113,8 @@ class Sides:
         return self._sets[key]
 
     def _open(self, reference: Reference) -> Checkpoint:
+        if isinstance(reference, Checkpoint):  # opened already, in another manner
+            return reference
         if isinstance(reference, (str, Path)):
             return open_checkpoint(meant(reference), download=self.download)
         from beftkit.checkpoints.live import LiveCheckpoint

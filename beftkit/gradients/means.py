@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -108,14 +108,22 @@ def published_means(
     sums = _zeros(model, names)
     watcher = watcher or Unwatched()
     watcher.started("Fisher", len(mine), 0)
+    shares: list[float] = []
+
+    def batches() -> Iterator[Any]:
+        for one in told(watcher, mine):
+            # What makes the mean over a batch's examples the loss of an update.
+            shares.append(len(one) / objective.units(encoded, one))
+            yield encoded.batch(one, device=device)
+
     if mine:
         with out_of_memory(_advice(batch_size)), arithmetic(accelerator):
             sums, _, _ = batch_mean_squares(
                 model,
                 names,
                 trained,
-                (encoded.batch(one, device=device) for one in told(watcher, mine)),
-                lambda model, batch: objective.losses(model, batch)[0],
+                batches(),
+                lambda model, batch: objective.losses(model, batch)[0] * shares[-1],
                 autocast=accelerator.autocast,
             )
     return _mean(sums, len(plans), accelerator)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,13 @@ from beftkit.errors import BeftError
 from beftkit.models import Architecture, Loaded, load_model, load_skeleton
 from beftkit.objectives.fits import settle_padding
 from beftkit.objectives.objective import Objective, Use
+from beftkit.objectives.prompts import longest_rows
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from beftkit.settings.resolve import Opening
+    from beftkit.tasks import Prompted
 
 #: model type -> id of the token that stands before each text, whatever the tokenizer puts there:
 #: OPT as published
@@ -83,6 +85,9 @@ class CausalObjective(Objective):
     def check_shots(self, count: int) -> None:
         """They may."""
 
+    def lengths(self, asked: Sequence[Prompted], tokenizer: Any) -> list[int]:
+        return longest_rows(asked, tokenizer)
+
     def snippet(self, use: Use) -> list[str]:
         name = "AutoModelForCausalLM"
         peft = [
@@ -137,6 +142,14 @@ def answer_log_likelihoods(model: nn.Module, inputs: Mapping[str, Tensor]) -> Te
     logits, tokens = answer_logits(model, inputs)
     found = -functional.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none")
     return found.view_as(tokens).masked_fill(inputs["answer_at"] < 0, 0.0)
+
+
+def following_log_likelihoods(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """log p of each of the tokens ``among`` behind its row, float32 [R, C]; float64 likewise."""
+    mask = inputs["attention_mask"]
+    last = mask.shape[1] - 1 - mask.flip(1).argmax(1, keepdim=True)
+    logits = exact(logits_at(model, inputs, last))[:, 0]
+    return logits.log_softmax(-1).gather(1, inputs["among"])
 
 
 def answer_logits(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from beftkit.errors import BeftError, option
 from beftkit.objectives.answers import Answer
-from beftkit.objectives.causal import CausalObjective
+from beftkit.objectives.causal import CausalObjective, following_log_likelihoods
 from beftkit.objectives.measured import Measured, commonest, labelled
 from beftkit.objectives.prefixes import log_likelihoods
-from beftkit.objectives.prompts import encode_prompts
+from beftkit.objectives.prompts import encode_prompts, without_answers
 from beftkit.tasks import Split, measure_chosen
 from beftkit.tasks.answer_deviations import chosen_errors
 from beftkit.tasks.prompts import render
@@ -32,9 +32,9 @@ class Choice(Measured, CausalObjective):
     """Targets are numbers of answers, int64 [N]; outputs the answers' scores, float32 [B, most].
 
     An answer's score is the mean log-likelihood of its tokens. The loss is the cross entropy over
-    an example's scores, or, where the prompt says so, the right answer's score with its sign turned
-    (of several right ones the first's): the mean over the tokens of each example, where published
-    runs took the mean over those of a batch, so that no loss depends on the others of its batch.
+    an example's scores, or, where the prompt says so, the right answer's negative log-likelihood
+    (of several right ones the first's), summed over its tokens; then the loss of an update, as that
+    of an evaluation, is the mean over all its examples' tokens, as published.
 
     ``most`` is the number of labels; without labels, where each example has answers of its own, at
     least the largest number of them: behind an example's own stands -inf.
@@ -67,6 +67,9 @@ class Choice(Measured, CausalObjective):
         )
         return Split((), np.zeros(len(right), np.int64), right)
 
+    def compact(self, encoded: Encoded) -> Encoded:
+        return encoded if self.by_right else without_answers(encoded)
+
     def posed(self, texts: Sequence[list[str]], task: Task | None) -> Split:
         if task is None or task.prompt is None:
             raise BeftError(
@@ -91,19 +94,34 @@ class Choice(Measured, CausalObjective):
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """The answers' scores, float32 [B, most]."""
-        there = batch.inputs["answer_at"] >= 0
-        scores = log_likelihoods(model, batch).sum(1) / there.sum(1)
-        return _side_by_side(scores, batch, len(self.labels))
+        if "among" in batch.inputs:
+            return following_log_likelihoods(model, batch.inputs)
+        return self._scored(log_likelihoods(model, batch).sum(1), batch)
+
+    def _scored(self, sums: Tensor, batch: Batch) -> Tensor:
+        """Scores [B, most] from the rows' log-likelihoods [R]."""
+        counts = (batch.inputs["answer_at"] >= 0).sum(1)
+        return _side_by_side(sums / counts, batch, len(self.labels))
 
     def answers(self, outputs: Any) -> list[Answer]:
         """Each with the softmax of the scores, which the loss takes for probabilities."""
         return labelled(outputs, self.labels)
 
     def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
-        outputs = self.outputs(model, batch)
+        targets = batch.targets
         if self.by_right:
-            return -outputs.gather(1, batch.targets.unsqueeze(1)).squeeze(1), outputs
-        return functional.cross_entropy(outputs, batch.targets, reduction="none"), outputs
+            sums = log_likelihoods(model, batch).sum(1)
+            beside = _side_by_side(sums, batch, len(self.labels))
+            return -beside.gather(1, targets.unsqueeze(1)).squeeze(1), self._scored(sums, batch)
+        outputs = self.outputs(model, batch)
+        return functional.cross_entropy(outputs, targets, reduction="none"), outputs
+
+    def units(self, encoded: Encoded, examples: Tensor) -> int:
+        if not self.by_right:
+            return super().units(encoded, examples)
+        assert encoded.answers is not None
+        rows = encoded.first_row[examples] + encoded.targets[examples]
+        return int(encoded.answers[rows].sum())
 
     def measure(
         self,

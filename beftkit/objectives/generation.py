@@ -12,8 +12,8 @@ import torch
 from beftkit.errors import BeftError
 from beftkit.objectives.answers import Answer
 from beftkit.objectives.causal import CausalObjective, answer_log_likelihoods
-from beftkit.objectives.prompts import encode_prompts
-from beftkit.objectives.writing import MOST, encode_alone, written
+from beftkit.objectives.prompts import encode_prompts, prompt_tokens
+from beftkit.objectives.writing import MOST, encode_alone, read_once, written
 from beftkit.registry import Prompt
 from beftkit.tasks import Split, measure_written
 from beftkit.tasks.answer_metrics import written_errors
@@ -71,6 +71,11 @@ class Generation(CausalObjective):
             rows, truncated=truncated, asked=split.asked, prompts=alone, tokenizer=tokenizer
         )
 
+    def lengths(self, asked: Sequence[Prompted], tokenizer: Any) -> list[int]:
+        """Room for the right answer, and for the longest that may be written."""
+        alone = (len(ids) + MOST for ids, _ in prompt_tokens([p.prompt for p in asked], tokenizer))
+        return [max(pair) for pair in zip(super().lengths(asked, tokenizer), alone, strict=True)]
+
     def outputs(self, model: nn.Module, batch: Batch) -> list[str]:
         """What the model writes, [B]; of a batch of `Encoded`, as they have a tokenizer."""
         return written(model, batch.inputs, batch.tokenizer)
@@ -83,6 +88,8 @@ class Generation(CausalObjective):
         return -answer_log_likelihoods(model, batch.inputs).sum(1), None
 
     def evaluated(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
+        if (found := read_once(model, batch.inputs, batch.tokenizer)) is not None:
+            return found
         return self.losses(model, batch)[0], self.predictions(self.outputs(model, batch))
 
     def units(self, encoded: Encoded, examples: Tensor) -> int:

@@ -104,13 +104,9 @@ def _check_writes(settings: Loading | PredictSettings, column: str | None) -> No
 
 def _only_asked(task: Task, settings: Loading | PredictSettings) -> tuple[Kind, tuple[str, ...]]:
     """A task that no model with a head reads."""
-    s = settings
     assert task.prompt is not None
-    _check_asks(option("task", task.name), s)
-    if task.prompt.loss != "right":
-        return task.prompt.kind, ()
-    note = f"{task.name}: an example's loss is the mean over its right answer's tokens"
-    return task.prompt.kind, (f"{note} (published: the mean over those of a batch)",)
+    _check_asks(option("task", task.name), settings)
+    return task.prompt.kind, ()
 
 
 def _own_asked(settings: Loading | PredictSettings) -> tuple[Kind, tuple[str, ...]]:

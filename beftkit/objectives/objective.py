@@ -107,6 +107,10 @@ class Objective(ABC):
         """The examples without what their loss does not depend on; for training and for Fisher."""
         return split
 
+    def compact(self, encoded: Encoded) -> Encoded:
+        """The same examples in fewer rows, for training and Fisher; losses are equal."""
+        return encoded
+
     def posed(self, texts: Sequence[list[str]], task: Task | None) -> Split:
         """N examples that there are no targets for; what stands for these means nothing.
 
@@ -129,6 +133,13 @@ class Objective(ABC):
             f"{option('shots', count)}: demonstrations stand before a prompt, and this is a model "
             f"of {self.pipeline_tag}; expected a causal language model with its own head"
         )
+
+    def lengths(self, asked: Sequence[Prompted], tokenizer: Any) -> list[int]:
+        """Tokens that each of some prompts takes, with all that comes behind it, were none cut.
+
+        For kinds before whose prompts demonstrations stand (`check_shots`).
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def encode(

@@ -39,7 +39,7 @@ def log_likelihoods(model: nn.Module, batch: Batch) -> Tensor:
     gradients or watches modules (the Fisher's trial does so without gradients); likewise where a
     model's keys and values cannot be handed on.
     """
-    if not torch.is_inference_mode_enabled() or model.training or not _hands_on(model):
+    if not torch.is_inference_mode_enabled() or model.training or not hands_on(model):
         return answer_log_likelihoods(model, batch.inputs)
     rows = _Rows.of(batch)
     if rows is None:
@@ -47,7 +47,7 @@ def log_likelihoods(model: nn.Module, batch: Batch) -> Tensor:
     return _Shared(model, rows, batch.inputs["input_ids"]).found(batch.inputs["answer_at"])
 
 
-def _hands_on(model: nn.Module) -> bool:
+def hands_on(model: nn.Module) -> bool:
     """Whether a model of transformers takes keys and values of places before, and only those."""
     config: Any = getattr(model, "config", None)
     if not type(model).__module__.startswith("transformers.") or config is None:

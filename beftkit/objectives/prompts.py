@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,37 @@ def encode_prompts(
         padding_side=tokenizer.padding_side,
         answers=torch.tensor(answers),
         asked=tuple(examples),
+    )
+
+
+def without_answers(encoded: Encoded) -> Encoded:
+    """One row for each example, its prompt alone, where every answer is one token behind it.
+
+    How likely these are its last place tells, so that more rows tell no more. As it is where an
+    answer has several tokens, takes one of the prompt's into itself, or examples have other numbers
+    of answers.
+    """
+    counts, lengths, first = encoded.first_row.diff(), encoded.row_lengths, encoded.first_row[:-1]
+    if encoded.answers is None or bool((encoded.answers != 1).any()):
+        return encoded
+    most = int(counts.max())
+    if bool((counts != most).any()) or bool((lengths.view(-1, most) != lengths[first, None]).any()):
+        return encoded
+    own = lengths[first] - 1
+    starts = torch.cat([own.new_zeros(1), own.cumsum(0)])
+    place = torch.arange(int(starts[-1])) - starts[:-1].repeat_interleave(own)
+    at = encoded.starts[first].repeat_interleave(own) + place
+    for number in range(1, most):
+        other = at + (number * lengths[first]).repeat_interleave(own)
+        if not torch.equal(encoded.ids[at], encoded.ids[other]):
+            return encoded
+    return replace(
+        encoded,
+        ids=encoded.ids[at],
+        starts=starts,
+        first_row=torch.arange(len(own) + 1),
+        answers=None,
+        among=encoded.ids[encoded.starts[1:] - 1].view(-1, most).long(),
     )
 
 

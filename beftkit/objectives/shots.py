@@ -1,16 +1,16 @@
-"""Demonstrations: solved training examples that stand before a prompt (in-context learning)."""
+"""Demonstrations: solved examples that stand before a prompt (in-context learning)."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from beftkit.errors import BeftError, option
-from beftkit.objectives.prompts import longest_rows
 from beftkit.tasks import Split
 from beftkit.tasks.prompts import Prompted
 
@@ -44,35 +44,52 @@ class Demonstrated:
         split: they.
         left_out: demonstrations that found no room within the most tokens of a row.
         shortened: examples that have fewer therefore.
+        pool: how many there were to draw from.
+        evaluated: how many more there would be, were they not evaluated.
     """
 
     split: Split
     left_out: int = 0
     shortened: int = 0
+    pool: int = 0
+    evaluated: int = 0
 
 
 def demonstrate(
-    split: Split, train: Split, how: Shots, tokenizer: Any, max_length: int
+    split: Split,
+    others: Split,
+    how: Shots,
+    max_length: int,
+    lengths_of: Callable[[Sequence[Prompted]], Sequence[int]],
+    tokenizer: Any,
 ) -> Demonstrated:
     """Put demonstrations before the prompts of examples.
 
     Those that do not fit are left out whole, from the last on: what examples with one draw have is
-    the same text from its beginning on, and in draws of their own the last is any. An evaluated
-    example is never shown with its answer.
+    the same text from its beginning on, and in draws of their own the last is any. None is one of
+    the N examples that are evaluated, wherever it stands: a prompt like one of theirs is left out.
 
     Args:
         split: N prompts.
-        train: prompts to draw from.
+        others: prompts to draw from.
         how: the draws.
+        max_length: tokens an example may take.
+        lengths_of: how many it takes, of each; `Objective.lengths`.
         tokenizer: the model's.
-        max_length: tokens a row may have.
 
     Raises:
         BeftError: there are not that many examples to draw from.
     """
-    pool = [one for one in train.asked if one.right]
+    evaluated = {one.prompt for one in split.asked}
+    pool = [one for one in others.asked if one.right]
+    free = [one.prompt not in evaluated for one in pool]
+    if sum(free) < how.count:
+        raise BeftError(
+            f"{option('shots', how.count)}: there are {sum(free)} examples with an answer to draw "
+            "from, beside those that are evaluated; lower it, or give more"
+        )
     texts = [_solved(one) for one in pool]
-    drawn = [*_draws(split.asked, pool, how)]
+    drawn = [*_draws(split.asked, free, how)]
     kept = [how.count] * len(drawn)
     sizes: dict[int, int] = {}
     waiting: Sequence[int] = range(len(drawn))
@@ -82,7 +99,7 @@ def demonstrate(
             shown = [texts[at] for at in drawn[n][: kept[n]]]
             prompt = BETWEEN.join([*shown, split.asked[n].prompt])
             asked[n] = replace(split.asked[n], prompt=prompt)
-        lengths = longest_rows([asked[n] for n in waiting], tokenizer)
+        lengths = lengths_of([asked[n] for n in waiting])
         over = {n: by - max_length for n, by in zip(waiting, lengths, strict=True)}
         waiting = [n for n in waiting if over[n] > 0 and kept[n]]
         new = {at for n in waiting for at in drawn[n]} - {*sizes}
@@ -90,39 +107,33 @@ def demonstrate(
         for n in waiting:
             kept[n] -= _least(over[n], [sizes[at] for at in drawn[n][: kept[n]]])
     fewer = [how.count - one for one in kept]
-    return Demonstrated(replace(split, asked=tuple(asked)), sum(fewer), sum(map(bool, fewer)))
+    counts = sum(fewer), sum(map(bool, fewer)), sum(free), len(free) - sum(free)
+    return Demonstrated(replace(split, asked=tuple(asked)), *counts)
 
 
 def _solved(one: Prompted) -> str:
     return (one.prompt + one.answers[one.right[0]]).strip()
 
 
-def _draws(asked: Sequence[Prompted], pool: Sequence[Prompted], how: Shots) -> Iterator[list[int]]:
-    """Numbers of the training examples that stand before each example."""
+def _draws(asked: Sequence[Prompted], free: Sequence[bool], how: Shots) -> Iterator[list[int]]:
+    """Numbers of the examples that stand before each one.
+
+    Args:
+        asked: N.
+        free: which may; the order they are drawn in does not depend on it.
+        how: the draws.
+    """
     if how.common:
-        evaluated = {one.prompt for one in asked}
-        same = _drawn(evaluated, pool, how.count, [how.seed])
-        yield from [same] * len(asked)
+        yield from [_drawn(free, how.count, [how.seed])] * len(asked)
         return
     for one in asked:
         own = hashlib.sha256(one.prompt.encode(errors="surrogatepass")).digest()
-        yield _drawn({one.prompt}, pool, how.count, [how.seed, int.from_bytes(own[:8], "big")])
+        yield _drawn(free, how.count, [how.seed, int.from_bytes(own[:8], "big")])
 
 
-def _drawn(but: set[str], pool: Sequence[Prompted], count: int, seed: Sequence[int]) -> list[int]:
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(pool)).tolist()
-    found: list[int] = []
-    for at in order:
-        if len(found) == count:
-            break
-        if pool[at].prompt not in but:
-            found.append(at)
-    if len(found) < count:
-        raise BeftError(
-            f"{option('shots', count)}: there are {len(found)} training examples with an answer, "
-            "beside those that are evaluated; lower it"
-        )
-    return found
+def _drawn(free: Sequence[bool], count: int, seed: Sequence[int]) -> list[int]:
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(free)).tolist()
+    return [*islice((at for at in order if free[at]), count)]
 
 
 def _least(over: int, sizes: Sequence[int]) -> int:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn import functional
 
 from beftkit.errors import BeftError, option
+from beftkit.objectives.causal import exact, logits_at
+from beftkit.objectives.prefixes import hands_on
 from beftkit.objectives.prompts import prompt_tokens
 from beftkit.tasks import Encoded
 
@@ -85,11 +89,44 @@ def written(
     ids, mask = (inputs[f"prompt_{name}"] for name in ("input_ids", "attention_mask"))
     found = [""] * len(ids)
     for rows in _together(model, mask):
-        width = int(mask[rows].sum(1).max())
-        part = _Rows(model, tokenizer, ids[rows, -width:], mask[rows, -width:])
+        part = _part(model, tokenizer, ids[rows], mask[rows])
         for row, text in zip(rows.tolist(), part.run(most), strict=True):
             found[row] = text
     return found
+
+
+def read_once(
+    model: nn.Module, inputs: Mapping[str, Tensor], tokenizer: Any
+) -> tuple[Tensor, list[str]] | None:
+    """Losses [B] and texts as `answer_log_likelihoods` and `written` give them, prompts read once.
+
+    To rounding the same. None: the rows of ``inputs`` are not their prompts with answers behind
+    them (a token over the border, a row that is cut elsewhere), or the model cannot do so.
+
+    Args:
+        model, inputs, tokenizer: as of `written`, under inference mode.
+    """
+    ids, mask = (inputs[f"prompt_{name}"] for name in ("input_ids", "attention_mask"))
+    at = inputs["answer_at"]
+    if not torch.is_inference_mode_enabled() or at.shape[1] == 0 or not hands_on(model):
+        return None
+    sizes, whole = mask.sum(1), inputs["attention_mask"]
+    # Where a row's prompt begins, and with it the prompt alone, which stands at the right.
+    first = at[:, 0] - sizes
+    places = torch.arange(ids.shape[1], device=ids.device) - ids.shape[1] + at[:, :1]
+    own = inputs["input_ids"].gather(1, places.clamp(min=0))
+    same = ((own == ids) | (mask == 0)).all() & (first == whole.argmax(1)).all()
+    if len(_together(model, mask)) > 1 or not bool(same):
+        return None
+    part = _part(model, tokenizer, ids, mask)
+    there = at >= 0
+    answers = inputs["input_ids"].gather(1, at.clamp(min=0)).where(there, tokenizer.pad_token_id)
+    return part.losses(answers, there), part.run(MOST)
+
+
+def _part(model: nn.Module, tokenizer: Any, ids: Tensor, mask: Tensor) -> _Rows:
+    width = int(mask.sum(1).max())
+    return _Rows(model, tokenizer, ids[:, -width:], mask[:, -width:])
 
 
 def _together(model: Any, mask: Tensor) -> list[Tensor]:
@@ -110,13 +147,31 @@ class _Rows:
     tokenizer: Any
     ids: Tensor
     mask: Tensor
+    begun: tuple[Tensor, Any] | None = None
+
+    def losses(self, answers: Tensor, there: Tensor) -> Tensor:
+        """-log p of answers, int64 [B, A] where ``there``, behind the prompts; these are read."""
+        self.begun = logits, cache = self._next(self.ids, None)
+        logs = exact(logits)[:, None]
+        if answers.shape[1] > 1:
+            # Its layers get new tensors, and leave those of the prompts as they are.
+            memory = copy(cache)
+            memory.layers = [copy(layer) for layer in cache.layers]
+            mask = torch.cat([self.mask, there[:, :-1].long()], 1)
+            inputs = {"input_ids": answers[:, :-1], "attention_mask": mask}
+            places = torch.arange(answers.shape[1] - 1, device=answers.device)
+            behind = logits_at(self.model, inputs, places.expand(len(answers), -1), memory)
+            logs = torch.cat([logs, exact(behind)], 1)
+        lost = functional.cross_entropy(logs.flatten(0, 1), answers.flatten(), reduction="none")
+        return lost.view_as(answers).masked_fill(~there, 0.0).sum(1)
 
     def run(self, most: int) -> list[str]:
         made: list[list[int]] = [[] for _ in self.ids]
         live = [*range(len(self.ids))]
         ends, cache, given = self._ends(), None, self.ids
         for _ in range(most):
-            logits, cache = self._next(given, cache)
+            logits, cache = self.begun or self._next(given, cache)
+            self.begun = None
             tokens = logits.argmax(-1)
             for row, token in zip(live, tokens.tolist(), strict=True):
                 made[row].append(token)

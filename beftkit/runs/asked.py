@@ -12,6 +12,7 @@ from beftkit.errors import BeftError
 from beftkit.registry import Kind
 from beftkit.runs.predictor import Predictor
 from beftkit.runs.rows import Row
+from beftkit.tasks.own_choices import check_columns
 from beftkit.tasks.prompts import fill
 
 
@@ -71,6 +72,7 @@ class _Columns:
         given = predictor.settings.text_columns
         self.given = [name.strip() for name in given.split(",")] if given else None
         self.standing, self.where = predictor.standing, where
+        self.templated = predictor.settings.template is not None
         self.names: Sequence[str] = ()
         self.templates: Sequence[str] = ()
 
@@ -85,6 +87,8 @@ class _Columns:
         if self.given is None and needed and {*needed} <= {*present}:
             self.names, self.templates = needed, self.standing.templates
             return self.names
+        if self.templated:
+            check_columns(needed, present, self.where)
         usual = [*known] if self.given is None and {*known} <= {*present} else []
         self.names = text_columns(self.where, present, self.given or usual or None)
         self.templates = ()

@@ -13,7 +13,7 @@ from beftkit.progress import displayed
 from beftkit.runs.adapted import named, put_on
 from beftkit.runs.inputs import validation_digest
 from beftkit.runs.loading import class_notes, load_data
-from beftkit.runs.prepare import Prepared, prepare, shots_of
+from beftkit.runs.prepare import Prepared, prepare, shots_of, wants_train
 from beftkit.runs.repeating import repeated
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.resolve import resolve
@@ -38,6 +38,9 @@ class InContext:
         shots, common, seed: as asked for: how many, one draw for all, of which seed.
         left_out: how many found no room, by split.
         shortened: how many examples have fewer therefore, by split.
+        pool: how many examples they were drawn from, by split.
+        evaluated: how many of those there are could not be drawn, as they are evaluated, by split.
+        trained: whether they are training examples; else those that are not evaluated.
     """
 
     shots: int
@@ -45,12 +48,27 @@ class InContext:
     seed: int
     left_out: Mapping[str, int]
     shortened: Mapping[str, int]
+    pool: Mapping[str, int]
+    evaluated: Mapping[str, int]
+    trained: bool
 
     def said(self, length: int) -> list[str]:
         """In words; ``length``: tokens a row may have."""
         what = "demonstration" if self.shots == 1 else "demonstrations"
         drawn = "one draw for all" if self.common else "a draw for each example"
         lines = [f"{self.shots} {what} before each prompt: {drawn}, seed {self.seed}"]
+        if not self.trained:
+            lines += [
+                f"{split}: there are no training examples, so demonstrations are drawn from the "
+                f"{count} examples that are not evaluated"
+                for split, count in self.pool.items()
+            ]
+        else:
+            lines += [
+                f"{split}: {count} training examples are evaluated as well, and never demonstrated"
+                for split, count in self.evaluated.items()
+                if count
+            ]
         lines += [
             f"{split}: {count} demonstrations were left out, of {self.shortened[split]} examples, "
             f"to fit {length} tokens (--max-length)"
@@ -61,8 +79,8 @@ class InContext:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        plain = {name: dict(getattr(self, name)) for name in ("left_out", "shortened")}
-        return {**vars(self), **plain}
+        by_split = ("left_out", "shortened", "pool", "evaluated")
+        return {**vars(self), **{name: dict(getattr(self, name)) for name in by_split}}
 
 
 @dataclass(frozen=True, repr=False)
@@ -144,7 +162,7 @@ def evaluate_with(settings: EvaluateSettings, watcher: Watcher | None = None) ->
     what = replace(what, settings=s)
     brought = None if info is None else info.head_labels
     labels = brought if said.labels is None else said.labels
-    data = load_data(s, train=shots_of(s) is not None, labels=labels)
+    data = load_data(s, train=wants_train(s), labels=labels)
     metrics = load_metrics(s.metric or data.metrics, s.trust_remote_code)
     ready = prepare(s, 0, data=data)
     notes = (*what.notes, *again.notes, *data.notes, *class_notes(data))
@@ -177,11 +195,9 @@ def evaluate_with(settings: EvaluateSettings, watcher: Watcher | None = None) ->
 def _in_context(ready: Prepared) -> InContext | None:
     if (how := shots_of(ready.settings)) is None:
         return None
-    found = ready.demonstrated
-    return InContext(
-        how.count,
-        how.common,
-        how.seed,
-        {name: one.left_out for name, one in found.items()},
-        {name: one.shortened for name, one in found.items()},
-    )
+    counts = {
+        name: {split: getattr(one, name) for split, one in ready.demonstrated.items()}
+        for name in ("left_out", "shortened", "pool", "evaluated")
+    }
+    trained = ready.data.train is not None
+    return InContext(how.count, how.common, how.seed, **counts, trained=trained)

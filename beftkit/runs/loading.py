@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from beftkit.errors import BeftError, Unreachable, UsageError, option
@@ -39,13 +39,13 @@ MOST_NAMED = 12
 
 
 def load_data(
-    settings: Loading, *, train: bool = True, labels: Sequence[str] | None = None
+    settings: Loading, *, train: bool | None = True, labels: Sequence[str] | None = None
 ) -> Data:
     """The splits that settings name, whole.
 
     Args:
         settings: which; and the model, whose head's names decide where it is kept.
-        train: whether a task's training examples are wanted.
+        train: whether a task's training examples are wanted; None: if there are any.
         labels: names of the head's classes in id order, where an adapter brings the head.
 
     Raises:
@@ -195,29 +195,38 @@ def check_words(settings: Loading) -> None:
             parse_layers(s.layers)
     if not isinstance(s, EvaluateSettings) and s.add_bias is not None:
         parse_added(s.add_bias)
-    _check_template(s)
-    for name in () if isinstance(s, FisherSettings) else s.metric:
-        check_metric(name, trust_remote_code=s.trust_remote_code)
-
-
-def _check_template(settings: Loading) -> None:
-    """Raises UsageError where a prompt of the user's own means nothing."""
-    s = settings
-    given = {"template": s.template, "choices": s.choices}
-    names = [name for name, one in given.items() if one is not None]
-    if not names:
-        return
-    if len(names) < 2:
-        (lacking,) = {*given} - {*names}
-        raise UsageError(f"--{names[0]} was given without --{lacking}; expected both")
     others = {
         "--task": s.task, "--text-columns": s.text_columns, "--label-map": s.label_map,
         "--regression": s.regression,
     }  # fmt: skip
+    check_template(s.template, s.choices, others)
+    for name in () if isinstance(s, FisherSettings) else s.metric:
+        check_metric(name, trust_remote_code=s.trust_remote_code)
+
+
+def check_template(
+    template: str | None, choices: str | None, others: Mapping[str, object]
+) -> Asking | None:
+    """What the user's own prompt asks; None: there is none.
+
+    Args:
+        template, choices: as given.
+        others: flag to value, of what does not go with it.
+
+    Raises:
+        UsageError: one without the other, with one of the others, or words that mean nothing.
+    """
+    given = {"template": template, "choices": choices}
+    names = [name for name, one in given.items() if one is not None]
+    if not names:
+        return None
+    if len(names) < 2:
+        (lacking,) = {*given} - {*names}
+        raise UsageError(f"--{names[0]} was given without --{lacking}; expected both")
     for flag, one in others.items():
         if one:
             raise UsageError(f"--template and {flag} were both given; expected one of them")
-    Asking.of(s.template or "", s.choices or "")
+    return Asking.of(template or "", choices or "")
 
 
 def class_notes(data: Data) -> tuple[str, ...]:

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from beftkit.accelerator import arithmetic, make_accelerator, out_of_memory
-from beftkit.errors import BeftError, UsageError, option
+from beftkit.errors import BeftError, UsageError
 from beftkit.models import Loaded
 from beftkit.objectives import (
     Answer,
     Objective,
-    has_head,
-    is_language_model,
-    kind_of,
-    kind_said,
     objective_told,
 )
-from beftkit.registry import MAX_LENGTH, OFFERED, TASKS
-from beftkit.runs.adapted import Named, named, put_on
+from beftkit.registry import MAX_LENGTH
+from beftkit.runs.adapted import named, put_on
+from beftkit.runs.posing import task_told
 from beftkit.runs.standing import Standing
 from beftkit.settings.predict import PredictSettings
 from beftkit.settings.resolve import resolve
 from beftkit.settings.signatures import documented
-from beftkit.tasks.sources import offered_task
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -271,7 +267,7 @@ def load_with(settings: PredictSettings) -> Predictor:
     from beftkit.objectives.fits import most_tokens
 
     found = named(settings)
-    standing, labels, told = _task_told(found)
+    standing, labels, told = task_told(found)
     # As in the training, but for what was given here.
     left = {"precision", "dtype"} & found.had.model_fields_set - settings.model_fields_set
     own = {name: getattr(found.had, name) for name in left}
@@ -290,35 +286,3 @@ def load_with(settings: PredictSettings) -> Predictor:
         loaded.model.to(accelerator.device)
     length = most_tokens(loaded, wanted)
     return Predictor(s, objective, loaded, accelerator, length, standing, notes)
-
-
-def _task_told(
-    found: Named[PredictSettings],
-) -> tuple[Standing, tuple[str, ...] | None, tuple[str, ...]]:
-    """What the adapter stands for, its labels, and notes; told by settings where it says nothing.
-
-    Raises:
-        UsageError: they say something else than the adapter, or too little.
-    """
-    s, info, standing = found.settings, found.info, found.standing
-    if s.task is None:
-        if s.as_ is not None:
-            raise UsageError(f"{option('as', s.as_)}: is how a task meets the model; give --task")
-        if info is None and is_language_model(s):
-            asked = ", ".join(name for name in OFFERED if TASKS[name].prompt)
-            raise UsageError(
-                f"{s.model}: is a language model without a classifier; give --task, whose prompt "
-                f"it is asked: one of {asked}"
-            )
-        return standing, found.labels, ()
-    task = offered_task(s.task)
-    if standing.task not in (None, task) or (standing.task is None and standing.columns):
-        was = standing.task.name if standing.task else "files of its own"
-        raise UsageError(f"{option('task', s.task)}: it was trained on {was}; leave it out")
-    was_met = kind_said(standing.kind, None if info is None else info.task_type)
-    if s.as_ is not None and was_met not in (None, s.as_):
-        raise UsageError(f"{option('as', s.as_)}: it was trained as {was_met}; leave it out")
-    kind, notes = (was_met, ()) if was_met else kind_of(s)
-    if has_head(kind):  # its head knows whether it has classes or values
-        return replace(standing, task=task), found.labels, notes
-    return replace(standing, task=task, kind=kind), task.labels, notes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from beftkit.accelerator import make_accelerator
@@ -72,7 +72,7 @@ class Prepared:
             BeftError: there are none, or not as many as asked for.
         """
         drawn = training_examples(self.settings, self.data, self.seed)
-        return self._encode("train", self.objective.taught(drawn))
+        return self.objective.compact(self._encode("train", self.objective.taught(drawn)))
 
     @cached_property
     def validation(self) -> dict[str, Encoded]:
@@ -85,13 +85,12 @@ class Prepared:
         drawn = validation_examples(self.settings, self.data)
         if (how := shots_of(self.settings)) is None:
             return {name: Demonstrated(split) for name, split in drawn.items()}
-        if self.data.train is None:
-            raise BeftError(
-                f"{option('shots', how.count)}: {self.data.name} has no training examples that "
-                "could be shown; leave it out, or give a --task"
-            )
-        with_what = self.data.train, how, self.loaded.tokenizer, self.length
-        return {name: demonstrate(split, *with_what) for name, split in drawn.items()}
+        tokenizer = self.loaded.tokenizer
+        fits = self.length, partial(self.objective.lengths, tokenizer=tokenizer), tokenizer
+        # Where there are no training examples, those of the same split that are not evaluated.
+        train, whole = self.data.train, self.data.validation
+        pools = {name: whole[name] if train is None else train for name in drawn}
+        return {name: demonstrate(one, pools[name], how, *fits) for name, one in drawn.items()}
 
     def cut(self, encoded: Encoded) -> list[str]:
         """What is to be said of rows that were cut."""
@@ -134,7 +133,7 @@ def prepare(
     """
     s = settings
     accelerator = accelerator or make_accelerator(s.device, s.precision)
-    data = data or load_data(s, train=not isinstance(s, EvaluateSettings) or s.shots > 0)
+    data = data or load_data(s, train=wants_train(s))
     objective = objective_of(data)
     if (how := shots_of(s)) is not None:
         objective.check_shots(how.count)
@@ -167,15 +166,29 @@ def training_examples(settings: Loading, data: Data, seed: int) -> Split:
     return train if count is None else subsample(train, count, seed)
 
 
+def wants_train(settings: Loading) -> bool | None:
+    """Whether training examples are read; None: if there are any, as demonstrations."""
+    if not isinstance(settings, EvaluateSettings):
+        return True
+    return None if shots_of(settings) else False
+
+
 def shots_of(settings: Loading) -> Shots | None:
     """The demonstrations that settings ask for, if any.
 
     Raises:
-        UsageError: how they are drawn is said, but not how many.
+        UsageError: how they are drawn, or whence, is said, but not how many; or whence twice.
     """
     s = settings
     if not isinstance(s, EvaluateSettings):
         return None
+    if s.train_file and s.task:
+        raise UsageError("--train-file and --task were both given; expected one of them")
+    if not s.shots and s.train_file:
+        raise UsageError(
+            f"{option('train_file', s.train_file)}: demonstrations are drawn from it; expected "
+            "--shots beside it"
+        )
     if not s.shots and s.common_shots:
         raise UsageError("--common-shots: of how many demonstrations? expected --shots beside it")
     if not s.shots and s.seed:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from beftkit.settings import parts
 from beftkit.settings.asking import TemplatePart
 from beftkit.settings.graphs import GraphsPart
-from beftkit.settings.topics import Part, of_evaluation, of_model
+from beftkit.settings.topics import Part, of_data, of_evaluation, of_model
 
 
 class AdapterPart(Part):
@@ -35,12 +35,12 @@ class EvaluateSettings(
 ):
     """Everything that decides an evaluation; what is not given is as in the adapter's own run."""
 
+    train_file: str | None = of_data(
+        None, "Your own training examples beside --validation-file, to draw --shots from."
+    )
+
     #: whose defaults are for what no run of ours made, which ``--help`` says
     AS_RUN: ClassVar[tuple[str, ...]] = ("dtype", "precision", "batch_size", "quotes")
-
-    @property
-    def train_file(self) -> None:
-        """An evaluation reads no training examples."""
 
     @property
     def regression(self) -> bool:

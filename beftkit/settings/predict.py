@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from beftkit.settings import parts
+from beftkit.settings.asking import TemplatePart
 from beftkit.settings.evaluate import AdapterPart
 from beftkit.settings.graphs import GraphsPart
 from beftkit.settings.parts import Dtype
@@ -15,6 +16,7 @@ class PredictSettings(
     GraphsPart,
     parts.DevicePart,
     parts.LengthPart,
+    TemplatePart,
     parts.TextsPart,
     parts.TaskNamePart,
     AdapterPart,
@@ -31,10 +33,6 @@ class PredictSettings(
         ge=0,
         le=1,
     )
-
-    @property
-    def template(self) -> None:
-        """An adapter says its own."""
 
     @property
     def head(self) -> Literal["kept", "any"]:

@@ -32,6 +32,7 @@ class Batch:
             where the examples have them; ``answer_at``, int64 [R, A], where their rows end in an
             answer, or hold tokens that are learnt: the places of these tokens in the row, -1 behind
             those of a row with fewer.
+            Where a row is a prompt alone ``among``, int64 [R, C]: the tokens that may follow it.
         targets: [B], class ids as int64, or values as float32.
             Where answers are to be written ``prompt_input_ids`` and ``prompt_attention_mask``,
             int64 [R, P], the prompts alone, filled up on the left.
@@ -74,6 +75,8 @@ class Encoded:
         tokenizer: as in `Batch`.
         learnt: uint8 [tokens], 1 where a token is learnt, wherever in a row; None: ``answers`` say
             it, or nothing is.
+        among: int64 [N, C], of examples whose rows are their prompts alone the tokens of their
+            answers, one each; None: rows hold answers, or there are none.
     """
 
     ids: Tensor
@@ -93,6 +96,7 @@ class Encoded:
     prompts: Encoded | None = None
     tokenizer: Any = None
     learnt: Tensor | None = None
+    among: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -128,6 +132,7 @@ class Encoded:
             asked=tuple(self.asked[n] for n in examples.tolist()) if self.asked else (),
             prompts=None if self.prompts is None else self.prompts.take(examples),
             learnt=None if self.learnt is None else self.learnt[at],
+            among=None if self.among is None else self.among[examples],
         )
 
     def batch(
@@ -172,6 +177,8 @@ class Encoded:
             behind = width if self.padding_side == "left" else lengths.unsqueeze(1)
             place = torch.arange(int(counts.max()))
             inputs["answer_at"] = torch.where(place < counts, behind - counts + place, -1)
+        if self.among is not None:
+            inputs["among"] = self.among[examples]
         if self.prompts is not None:
             alone = self.prompts.batch(examples).inputs
             inputs |= {f"prompt_{name}": value for name, value in alone.items()}

@@ -76,6 +76,20 @@ class Asking:
         between = "" if text.rstrip(" ").endswith("\n") else " "
         return cls(text, tuple(f"{between}{word}" for word in words), labels)
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The answers without the blank before them."""
+        return tuple(one.strip() for one in self.answers)
+
+    def task(self, labels: Sequence[str]) -> Task:
+        """As a row of the registry would have it; of as many labels as there are answers."""
+        prompt = self.prompt(labels)
+        return Task(
+            name="files of its own", kind=prompt.kind, fields=(), labels=tuple(labels),
+            prompt=prompt, metrics=prompt.metrics, layouts=(), sizes={}, lr=prompt.lr,
+            hub=HubSource(repo="", config="", revision=""), epochs=prompt.epochs, published=False,
+        )  # fmt: skip
+
     def prompt(self, labels: Sequence[str]) -> Prompt:
         """What is asked of these labels, in id order; as many as there are answers."""
         at = [self.labels.index(label) for label in labels] if self.labels else range(len(labels))
@@ -92,12 +106,17 @@ def own_task(template: str, choices: str, labels: Sequence[str]) -> Task | None:
     names = tuple(labels)
     if len(names) != len(asking.answers) or {*asking.labels} - {*names}:
         return None
-    prompt = asking.prompt(names)
-    return Task(
-        name="files of its own", kind=prompt.kind, fields=(), labels=names, prompt=prompt,
-        metrics=prompt.metrics, hub=HubSource(repo="", config="", revision=""), layouts=(),
-        sizes={}, lr=prompt.lr, epochs=prompt.epochs, published=False,
-    )  # fmt: skip
+    return asking.task(names)
+
+
+def check_columns(needs: Sequence[str], present: Sequence[str], where: str) -> None:
+    """Raises BeftError where a template names what is no column."""
+    for name in needs:
+        if name not in present:
+            raise BeftError(
+                f"--template: names {{{name}}}, which is no column of {where}; it has "
+                f"{listed(present)}"
+            )
 
 
 def load_choices(
@@ -137,12 +156,7 @@ def load_choices(
 
         def choose(present: Sequence[str], path: Path = path) -> Sequence[str]:
             nonlocal column
-            for name in needs:
-                if name not in present:
-                    raise BeftError(
-                        f"--template: names {{{name}}}, which is no column of {path}; it has "
-                        f"{listed(present)}"
-                    )
+            check_columns(needs, present, str(path))
             column = label_column_of(path, present, column)
             if column not in present:
                 raise BeftError(f"{path}: no column {column!r}; it has {listed(present)}")

@@ -39,13 +39,15 @@ class Resident:
 
         # Every cell of padding reads the one pad token behind the last row.
         self._ids = there(torch.cat([encoded.ids, encoded.ids.new_tensor([encoded.pad_id])]))
-        self._types = self._learnt = self._answers = None
+        self._types = self._learnt = self._answers = self._among = None
         if (types := encoded.type_ids) is not None:
             self._types = there(torch.cat([types, types.new_tensor([encoded.pad_type_id])]))
         if (learnt := encoded.learnt) is not None:
             self._learnt = there(torch.cat([learnt, learnt.new_zeros(1)]))
         if encoded.answers is not None:
             self._answers = there(encoded.answers)
+        if encoded.among is not None:
+            self._among = there(encoded.among)
         self._starts, self._lengths = there(encoded.starts[:-1]), there(encoded.row_lengths)
         self._targets = there(encoded.targets)
         self._known: dict[int, int] = {}
@@ -91,6 +93,8 @@ class Resident:
             slot = (learnt.cumsum(1) - 1).masked_fill(~learnt, most)
             place = torch.arange(width, device=self.device).expand_as(slot)
             inputs["answer_at"] = at.scatter(1, slot, place)[:, :most]
+        if self._among is not None:
+            inputs["among"] = self._among.index_select(0, examples)
         return Batch(inputs, self._targets.index_select(0, examples), index, encoded.tokenizer)
 
     def _most(self, width: int) -> int:

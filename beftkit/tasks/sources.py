@@ -27,7 +27,7 @@ def load_task(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     revision: str | None = None,
-    train: bool = True,
+    train: bool | None = True,
     labels: Sequence[str] | None = None,
     label_map: Mapping[str, str] | None = None,
     kind: Kind | None = None,
@@ -40,7 +40,7 @@ def load_task(
             any usual spelling, or the task's own. None: the hub, through ``datasets``, which heeds
             HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and its cache.
         revision: another commit, tag or branch of the dataset on the hub than the pinned one.
-        train: False: the validation splits alone.
+        train: False: the validation splits alone; None: those as well if a folder lacks the other.
         labels: names of a kept head's classes in id order: see `relabel`. None: the task's own.
         label_map: label of the task -> one of ``labels``, where names alone do not tell.
         kind: how the task meets the model; that of its prompt: examples as `Split.asked`. None: its
@@ -63,7 +63,8 @@ def load_task(
         # As the hub names things.
         layout = Layout(folder="", train="", validation=(), kind="tsv", nested=task.hub.nested)
         columns = _columns(task, layout, prompts)
-        tables, source = read_hub(task, revision or task.hub.revision, columns, train=train)
+        whole = train is not False
+        tables, source = read_hub(task, revision or task.hub.revision, columns, train=whole)
     elif revision is not None:
         place = option("data_revision", revision)
         raise UsageError(f"{place}: only the hub has revisions, not {data_dir}")
@@ -121,10 +122,12 @@ def _split(task: Task, layout: Layout, table: Table) -> Split:
 
 
 def _read_folder(
-    task: Task, root: Path, prompts: bool, *, train: bool
+    task: Task, root: Path, prompts: bool, *, train: bool | None
 ) -> tuple[Layout, dict[str, Table], dict[str, Any]]:
     folder, layout = _find(task, root)
     files = dict(zip(task.validation, layout.validation, strict=True))
+    if train is None:
+        train = plain_or_gzip(folder / layout.train).exists()
     if train:
         files = {"train": layout.train, **files}
     paths = {split: plain_or_gzip(folder / file) for split, file in files.items()}
