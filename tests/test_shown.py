@@ -35,11 +35,14 @@ from beftkit.settings import (
     TrainSettings,
 )
 from beftkit.shown import Shown
+from beftkit.surveys.results import Survey
 from beftkit.training.evaluation import Evaluated, Evaluation
 from beftkit.tuning import Choice
 from tests import version_one
 from tests.builders import write_model
 from tests.selections import selection
+from tests.surveys import head as survey_head
+from tests.surveys import rows as survey_rows
 
 NASTY = "<script>alert(1)</script>\n\x1b[31m"
 
@@ -76,7 +79,9 @@ def results(scores: Scores) -> list[Shown]:
     fisher = replace(scores, settings=facts, method="projection")
     inspection = beftkit.inspect(scores.pre.path)
     whole = [scores, fisher, inspection, trained, evaluated, found, plan]
-    more = [select, fisher_plan, timing, predicted, exported]
+    base = survey_head(base=NASTY)
+    surveyed = Survey("s", base, tuple(survey_rows(base, 9, names=[NASTY])))
+    more = [select, fisher_plan, timing, predicted, exported, surveyed]
     [group] = found.groups
     margin = group.projection.margin
     assert margin is not None
@@ -140,7 +145,7 @@ class Cells(HTMLParser):
 def test_the_table_in_a_notebook(scores: Scores, results: list[Shown]) -> None:
     for number, one in enumerate(results):
         text = one._repr_html_()
-        assert (text is None) == (number >= 12), type(one)
+        assert (text is None) == (number >= 13), type(one)
         if text is None:
             continue
         page = Cells(text)

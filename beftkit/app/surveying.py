@@ -12,7 +12,7 @@ from typer import Argument, Option
 from beftkit.app.common import Format, FormatOption, QuietOption, say, show
 from beftkit.app.options import late_command
 from beftkit.app.scoring import DownloadOption, FamiliesOption
-from beftkit.errors import UsageError
+from beftkit.errors import BeftError, UsageError
 
 
 def command(name: str) -> Any:
@@ -77,14 +77,16 @@ def survey(
     """Score every fine-tune of a base against it: what did they do to its biases?
 
     Of a model on the hub only headers and biases are read. Whatever comes of it is a row in
-    survey.jsonl; Ctrl-C loses none, and --resume goes on.
+    survey.jsonl; Ctrl-C loses none, and --resume goes on. At the end there are survey.html with
+    its figures and numbers beside it, and survey.parquet; showing a survey makes them anew.
     """
+    from beftkit.present.pages.survey import write_page
     from beftkit.present.survey import document
     from beftkit.surveys.listing import read_references
     from beftkit.surveys.results import read
     from beftkit.surveys.rows import is_survey
 
-    if is_survey(base):
+    if shown := is_survey(base):
         if output is not None or source is not None or resume:
             raise UsageError(
                 f"{base}: holds a survey, which is shown without --output, --from and --resume; to "
@@ -102,7 +104,13 @@ def survey(
         references = None if source is None else read_references(source)
         found = _run(base, references, options, output, quiet)
     _, notes = show(document(found), format)
-    say([] if quiet else notes)
+    try:
+        written = write_page(found)
+    except BeftError as error:
+        if not shown:
+            raise
+        written = [f"not written anew: {error.at_terminal}"]  # somebody else's, which can be read
+    say([] if quiet else [*notes, *written])
 
 
 def _run(
