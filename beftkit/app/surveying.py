@@ -12,7 +12,7 @@ from typer import Argument, Option
 from beftkit.app.common import Format, FormatOption, QuietOption, say, show
 from beftkit.app.options import late_command
 from beftkit.app.scoring import DownloadOption, FamiliesOption
-from beftkit.errors import UsageError
+from beftkit.errors import BeftError, UsageError
 
 
 def command(name: str) -> Any:
@@ -76,9 +76,11 @@ def survey(
 ) -> None:
     """Score every fine-tune of a base against it: what did they do to its biases?
 
-    Of a model on the hub only headers and biases are read. Whatever comes of it is a row in
-    survey.jsonl; Ctrl-C loses none, and --resume goes on.
+    Of a model on the hub only headers and biases are read. Whatever comes of it is a row of
+    survey.jsonl in the output folder; Ctrl-C loses none, and --resume goes on. survey.html beside
+    it shows what the rows come to.
     """
+    from beftkit.present.pages.survey import write_page
     from beftkit.present.survey import document
     from beftkit.surveys.listing import read_references
     from beftkit.surveys.results import read
@@ -101,8 +103,12 @@ def survey(
         options |= {"limit": limit or None, "output": output}
         references = None if source is None else read_references(source)
         found = _run(base, references, options, output, quiet)
+    try:
+        written = write_page(found)
+    except BeftError as error:  # a full disk, or a folder of others: the table is still to be had
+        written = [error.at_terminal]
     _, notes = show(document(found), format)
-    say([] if quiet else notes)
+    say([] if quiet else [*notes, *written])
 
 
 def _run(
