@@ -30,6 +30,7 @@ bench: $(VENV)/.installed-dev  ## time the commands against the obvious ways
 	$(BIN)/python bench/train.py --quick
 	$(BIN)/python bench/fisher.py --quick
 	$(BIN)/python bench/causal.py --quick
+	$(BIN)/python bench/merge.py --repeats 1
 	mkdir -p .benchmarks
 	$(BIN)/python -m pytest bench/kernels_cpu.py --benchmark-json=.benchmarks/kernels_cpu.json
 

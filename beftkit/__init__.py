@@ -16,15 +16,21 @@ if TYPE_CHECKING:
     from beftkit.errors import BeftError as BeftError
     from beftkit.inspection import Inspection as Inspection
     from beftkit.inspection import inspect as inspect
+    from beftkit.runs import AverageResult as AverageResult
     from beftkit.runs import EvaluationResult as EvaluationResult
     from beftkit.runs import ExportResult as ExportResult
+    from beftkit.runs import ExtractResult as ExtractResult
+    from beftkit.runs import MergeResult as MergeResult
     from beftkit.runs import PredictionResult as PredictionResult
     from beftkit.runs import Predictor as Predictor
+    from beftkit.runs import average as average
     from beftkit.runs import evaluate as evaluate
     from beftkit.runs import export as export
+    from beftkit.runs import extract as extract
     from beftkit.runs import fisher as fisher
     from beftkit.runs import fisher_all as fisher_all
     from beftkit.runs import load as load
+    from beftkit.runs import merge as merge
     from beftkit.runs import predict as predict
     from beftkit.runs.results import TrainResult as TrainResult
     from beftkit.scores import Scores as Scores
@@ -35,12 +41,20 @@ if TYPE_CHECKING:
     from beftkit.surveys.survey import survey as survey
     from beftkit.watching import Unwatched as Unwatched
     from beftkit.watching import Watcher as Watcher
+    from beftkit.weights import BiasBank as BiasBank
+    from beftkit.weights import CosineResult as CosineResult
+    from beftkit.weights import compare as compare
 
 _HOMES = {
+    "AverageResult": "runs",
     "BeftError": "errors",
+    "BiasBank": "weights",
+    "CosineResult": "weights",
     "EvaluationResult": "runs",
     "ExportResult": "runs",
+    "ExtractResult": "runs",
     "Inspection": "inspection",
+    "MergeResult": "runs",
     "PredictionResult": "runs",
     "Predictor": "runs",
     "Scores": "scores",
@@ -48,12 +62,16 @@ _HOMES = {
     "TrainResult": "runs.results",
     "Unwatched": "watching",
     "Watcher": "watching",
+    "average": "runs",
+    "compare": "weights",
     "evaluate": "runs",
     "export": "runs",
+    "extract": "runs",
     "fisher": "runs",
     "fisher_all": "runs",
     "inspect": "inspection",
     "load": "runs",
+    "merge": "runs",
     "predict": "runs",
     "score": "diff",
     "score_all": "diff",
@@ -62,10 +80,15 @@ _HOMES = {
     "survey": "surveys.survey",
 }
 __all__ = [
+    "AverageResult",
     "BeftError",
+    "BiasBank",
+    "CosineResult",
     "EvaluationResult",
     "ExportResult",
+    "ExtractResult",
     "Inspection",
+    "MergeResult",
     "PredictionResult",
     "Predictor",
     "Scores",
@@ -75,12 +98,16 @@ __all__ = [
     "Unwatched",
     "Watcher",
     "__version__",
+    "average",
+    "compare",
     "evaluate",
     "export",
+    "extract",
     "fisher",
     "fisher_all",
     "inspect",
     "load",
+    "merge",
     "predict",
     "score",
     "score_all",
@@ -104,7 +131,9 @@ def _train(
     """Fine-tune one kind of bias of a model, and say what came of it.
 
     With ``bias="auto"`` a probe on the same data and settings chooses it first (`beftkit.select`;
-    its folder is ``select`` in the run's own), then the target alone is trained.
+    its folder is ``select`` in the run's own), then the target alone is trained. With ``lr="find"``
+    a short sweep on part of the training examples finds the rate first; its curve is in
+    ``provenance.rates``.
 
     Args:
         model: folder, or ``owner/name`` on the hub; or settings that are resolved already.
@@ -131,22 +160,30 @@ def _train(
     """
     from beftkit.progress import displayed
     from beftkit.runs import train_with
-    from beftkit.runs.folders import resolve_run
+    from beftkit.runs.folders import SETTINGS, resolve_run
     from beftkit.settings.train import TrainSettings
-    from beftkit.watching import never
+    from beftkit.watching import Unwatched, never
 
-    given: dict[str, Any] = {**settings, "model": model}
+    find = settings.get("lr") == "find"
+    given: dict[str, Any] = {**settings, "model": model} | ({"lr": None} if find else {})
     s = model if isinstance(model, TrainSettings) else resolve_run(config, given, resume=resume)
+    begun = resume and s.output is not None and (Path(s.output) / SETTINGS).is_file()
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
     how["asked_to_stop"] = asked_to_stop or never
     with displayed(progress, watcher) as looking:
         how["watcher"] = looking
-        if s.bias != "auto":
-            return train_with(s, **how)
-        from beftkit.selection import choose_bias
+        chosen = rates = None
+        if s.bias == "auto":
+            from beftkit.selection import choose_bias
 
-        chosen = choose_bias(s, **how)
-        return train_with(s.model_copy(update={"bias": chosen.bias}), chosen=chosen, **how)
+            chosen = choose_bias(s, **how)
+            s = s.model_copy(update={"bias": chosen.bias})
+        if find and not (begun and s.lr):  # a run that is taken up has it
+            from beftkit.runs.rate_search import find_rate
+
+            rates = find_rate(s, looking or Unwatched(), how["asked_to_stop"])
+            s = s.model_copy(update={"lr": rates.lr})
+        return train_with(s, chosen=chosen, rates=rates, **how)
 
 
 if TYPE_CHECKING:

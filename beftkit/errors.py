@@ -23,6 +23,8 @@ SWITCHES = frozenset(
         *("allow-inert", "allow-nonfinite", "allow-partial", "common-shots", "download", "fisher"),
         *("freeze-head", "gradient-checkpointing", "group-by-length", "new-head", "overwrite"),
         *("quotes", "regression", "resume", "save-snapshots", "trust-remote-code", "verify"),
+        "deep",
+        "link",
     }
 )
 _QUOTED = r"""'[^']*'(?:"'"'[^']*')*"""

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -51,12 +52,45 @@ class Graph:
         return self.result
 
 
+class Pool:
+    """Memory that graphs share which never run at the same time.
+
+    A pool ends with its last graph, and an id used again after that is an internal error of torch's
+    allocator; one in which a recording failed is not to be used either. So ids are given out here.
+
+    Args:
+        new: makes an id that was never used.
+    """
+
+    def __init__(self, new: Callable[[], Any]) -> None:
+        self._new, self._id = new, new()
+        self._graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
+        self._used = False
+
+    @property
+    def id(self) -> Any:
+        """To record into now: the same while any graph of it lives, else another one."""
+        if self._used and not len(self._graphs):
+            self.leave()
+        return self._id
+
+    def add(self, graph: Graph) -> None:
+        """Told of what was recorded into `id`."""
+        self._graphs.add(graph)
+        self._used = True
+
+    def leave(self) -> None:
+        """Record into another one from now on; what was recorded stays where it is."""
+        self._id, self._used = self._new(), False
+        self._graphs = weakref.WeakSet()
+
+
 def capture(
     function: Callable[[], Any],
     *,
     device: torch.device,
     warmups: int = WARMUPS,
-    pool: Any = None,
+    pool: Pool | None = None,
 ) -> Graph:
     """Record a call of ``function``.
 
@@ -73,16 +107,42 @@ def capture(
     Raises:
         NotCaptured: the host waits for a value in it, or else a graph cannot hold it.
     """
-    if device.type == "cuda":
-        return _on_cuda(function, device, warmups, pool)
-    return _stand_in(function, warmups)
+    pool = pool or memory_pool(device)
+    try:
+        graph = (
+            _on_cuda(function, device, warmups, pool.id)
+            if device.type == "cuda"
+            else _stand_in(function, warmups, pool.id)
+        )
+    except BaseException:
+        pool.leave()
+        raise
+    pool.add(graph)
+    return graph
 
 
-def memory_pool(device: torch.device) -> Any:
-    """Memory that several graphs share; None where there are no graphs."""
+def memory_pool(device: torch.device) -> Pool:
+    """Memory for graphs on a device; of the stand-in's nothing is shared."""
     import torch
 
-    return torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+    return Pool(torch.cuda.graph_pool_handle if device.type == "cuda" else _StandInPool)
+
+
+def detach_from_past(leaves: Iterable[torch.Tensor]) -> None:
+    """Let the next backward pass of these leaves have nothing of earlier ones.
+
+    Autograd adds up a leaf's gradient in a node that knows the stream it was made on, and takes the
+    same one as long as anything keeps it: a loss, a clone. Made on the default stream, it would end
+    every recording. A leaf whose dtype changes gets a new one (torch's `set_data`); values, `grad`
+    and hooks stay, and so does what an earlier graph does.
+    """
+    import torch
+
+    for leaf in leaves:
+        held = leaf.data
+        other = torch.float32 if leaf.dtype == torch.float64 else torch.float64
+        leaf.data = torch.empty(0, dtype=other, device=leaf.device)
+        leaf.data = held
 
 
 def kept_tensors(model: Any) -> dict[str, torch.Tensor]:
@@ -199,9 +259,8 @@ def _give_up(graph: Any, device: torch.device, pool: Any) -> None:
 
     with suppress(RuntimeError):
         graph.capture_end()
-    if pool is not None:
-        with suppress(RuntimeError, AttributeError, TypeError):
-            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+    with suppress(RuntimeError, AttributeError, TypeError):
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
     with suppress(RuntimeError):
         graph.reset()
     with suppress(RuntimeError):  # an error that was left behind is told once
@@ -212,7 +271,21 @@ def _give_up(graph: Any, device: torch.device, pool: Any) -> None:
     torch.cuda.synchronize()
 
 
-def _stand_in(function: Callable[[], Any], warmups: int) -> Graph:
+class _StandInPool:
+    """Shares nothing, and ends with its last graph, as CUDA's do."""
+
+    def __init__(self) -> None:
+        self.graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
+        self.used = False
+
+    def add(self, graph: Graph) -> None:
+        self.graphs.add(graph)
+        self.used = True
+
+
+def _stand_in(function: Callable[[], Any], warmups: int, pool: _StandInPool) -> Graph:
+    if pool.used and not len(pool.graphs):
+        raise RuntimeError("the pool has ended with its last graph")
     with as_if_recording():
         for _ in range(warmups):
             function()
@@ -223,7 +296,9 @@ def _stand_in(function: Callable[[], Any], warmups: int) -> Graph:
         with as_if_recording():
             _copy(result, function())
 
-    return Graph(replay, result)
+    graph = Graph(replay, result)
+    pool.add(graph)
+    return graph
 
 
 def _refusing() -> Any:

@@ -5,21 +5,19 @@
 Needs neither a network nor `datasets` nor `evaluate`. BERT-base, drawn, batch 16, 1000 examples at
 SST-2's lengths and an evaluation of 872 after each epoch, the task's 16 epochs; what a row has no
 time for is taken to go on as its last epochs did. Each row is a process of its own, forked from
-one that has imported everything, and is printed when it is measured; the files are written anew
-after each, so that a run that is cut off leaves what it had. ``--dry`` runs all of it on a CPU with
-a tiny model: whether it works, not how fast.
+one that has imported everything (or begun anew, where a fork cannot use the GPU), and is printed
+when it is measured; the files are written anew after each, so that a run that is cut off leaves
+what it had. ``--dry`` runs all of it on a CPU with a tiny model: whether it works, not how fast.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import platform
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -40,6 +38,7 @@ os.environ |= {
 }  # fmt: skip
 
 from bench import gpu_fisher  # noqa: E402
+from bench import gpu_process as process  # noqa: E402
 from bench import gpu_rows as rows  # noqa: E402
 from bench.gpu_rows import Figures, Place  # noqa: E402
 
@@ -84,14 +83,14 @@ def all_rows(graphs: bool) -> list[Row]:
         Row("eager-bf16", "beftkit, bf16, eager", partial(rows.ours, "bf16", False), 8),
     ]
     return [
-        Row("tests", "pytest -m gpu", rows.tests, 75),
         *(captured if graphs else eager),
         Row("trainer-fp32", "Trainer, biases, fp32", partial(rows.trainer, "trainer", {}), 14),
         Row("trainer-bf16", "Trainer, biases, bf16", partial(rows.trainer, "trainer", bf16), 30),
         Row("floor", "captured update by hand", rows.floor, 12),
         Row("fisher", "Fisher", gpu_fisher.fisher, 20),
+        Row("tests", "pytest -m gpu", rows.tests, 60),
         *(captured_tf32 if graphs else []),
-        Row("kernels", "bench/gpu_kernels.py", rows.kernels, 70),
+        Row("kernels", "bench/gpu_kernels.py", rows.kernels, 45),
         *(eager if graphs else []),
         Row("peft-lora", "PEFT LoRA, Trainer, fp32", partial(rows.trainer, "peft_lora", {}), 6),
         Row("peft-beft", "PEFT BEFT, Trainer, fp32", partial(rows.trainer, "peft_beft", {}), 6),
@@ -110,47 +109,6 @@ GOALS = [
 #: a step may take so many times the captured floor's
 GOAL_STEP = 1.15
 GOAL_FISHER, GOAL_FISHER_LOOP = 1.10, 8.0
-
-
-def fork(row: Row, place: Place, seconds: float, limit: float) -> Figures:
-    """Measure a row in a child of this process; what it prints goes to a file."""
-    result, log = place.folder / f"{row.name}.json", place.out / f"{row.name}.log"
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.setsid()
-            target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-            os.dup2(target, 1)
-            os.dup2(target, 2)
-            import torch
-
-            torch.set_num_threads(1 if place.dry else min(8, os.cpu_count() or 1))
-            rows.run(row.run, place, seconds, result)
-            code = 0
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    begin = time.perf_counter()
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            break
-        if time.perf_counter() - begin > limit:
-            os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return {"failed": f"killed after {limit:.0f} s"}
-        time.sleep(0.05)
-    if status or not result.exists():
-        lines = log.read_text("utf-8", errors="replace").strip().splitlines() or ["no word"]
-        return {"failed": lines[-1][:300]}
-    found: Figures = json.loads(result.read_text())
-    return found
 
 
 def surroundings(dry: bool) -> dict[str, str]:
@@ -177,9 +135,13 @@ def surroundings(dry: bool) -> dict[str, str]:
 
 def material(dry: bool, place: Place, seconds: float) -> Figures:
     """A model and data for all rows."""
+    import torch
+
     from bench import material as made
 
     folder = place.folder
+    if not dry:  # whether a process like this one can use it
+        torch.zeros(1, device="cuda").item()
     made.write_data(folder, None, 64 if dry else 1000, 40 if dry else 872)
     if not dry:
         made.write_model(folder / "model")
@@ -190,6 +152,18 @@ def material(dry: bool, place: Place, seconds: float) -> Figures:
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
     ))  # fmt: skip
     return {}
+
+
+def making(dry: bool) -> Row:
+    """What all other rows need."""
+    return Row("material", "model and data", partial(material, dry), 60)
+
+
+def one(name: str, seconds: str, told: str) -> None:
+    """A row in this process, which was begun for it."""
+    place = process.place_of(told)
+    row = next(row for row in [making(place.dry), *all_rows(place.graphs)] if row.name == name)
+    process.run(row, place, float(seconds))
 
 
 def goals(found: dict[str, Figures]) -> list[tuple[str, str, str]]:
@@ -212,6 +186,7 @@ def goals(found: dict[str, Figures]) -> list[tuple[str, str, str]]:
     for figure, goal in (
         ("of captured forward and backward", GOAL_FISHER),
         ("over the loop", GOAL_FISHER_LOOP),
+        ("pass over the loop", GOAL_FISHER_LOOP),
     ):
         if a := value("fisher", figure):
             lines.append((f"Fisher {figure}", f"{goal:g}x", f"{a:.2f}x"))
@@ -265,7 +240,12 @@ def main() -> None:
     parser.add_argument("--only", help="names of rows, with commas between them")
     parser.add_argument("--output", type=Path, default=ROOT / "bench" / "results")
     parser.add_argument("--dry", action="store_true", help="on the CPU, tiny: does it run?")
+    parser.add_argument("--anew", action="store_true", help="begin rows anew, fork nothing")
+    parser.add_argument("--row", nargs=3, help=argparse.SUPPRESS)  # name, seconds, a place
     chosen = parser.parse_args()
+    if chosen.row:
+        one(*chosen.row)
+        return
     import torch
     import transformers
 
@@ -299,8 +279,13 @@ def main() -> None:
     found: dict[str, Figures] = {}
     text = ""
     try:
-        making = Row("material", "model and data", partial(material, chosen.dry), 60)
-        if failed := fork(making, place, 60, 120).get("failed"):
+        forked = not chosen.anew
+        failed = process.measure(making(chosen.dry), place, 60, 90, forked).get("failed")
+        if failed and forked:
+            print(f"rows begin anew: {failed}", flush=True)
+            forked = False
+            failed = process.measure(making(chosen.dry), place, 60, 90, forked).get("failed")
+        if failed:
             raise SystemExit(f"gpu: no model and data: {failed}")
         print(f"{where}; ready after {time.perf_counter() - begin:.1f} s", flush=True)
         for row in wanted:
@@ -310,7 +295,8 @@ def main() -> None:
             else:
                 since = time.perf_counter()
                 limit = min(row.most, left)
-                found[row.name] = fork(row, place, min(row.seconds, left - 5), limit)
+                most = min(row.seconds, left - 5)
+                found[row.name] = process.measure(row, place, most, limit, forked)
                 found[row.name]["row s"] = time.perf_counter() - since
             cells = "; ".join(f"{key}: {shown(one)}" for key, one in found[row.name].items())
             print(f"{row.title}: {cells}", flush=True)

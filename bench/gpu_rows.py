@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import statistics
@@ -60,7 +59,7 @@ class Laps:
     """Watches a run through the public API: wall seconds of epochs, and of evaluations in them."""
 
     def __init__(self, seconds: float) -> None:
-        self.most, self.each = seconds, []
+        self.most, self.each, self.paces = seconds, [], []
         self.begin = self.since = self.trained = time.perf_counter()
 
     def started(self, title: str, steps: int, done: int) -> None:
@@ -82,6 +81,7 @@ class Laps:
         now = time.perf_counter()
         if "metrics" not in record:
             self.trained = now
+            self.paces.append(record.get("examples_per_second"))
             return
         self.each.append((now - self.since, now - self.trained))
         self.since = now
@@ -110,7 +110,13 @@ def ours(precision: str, captured: bool, place: Place, seconds: float) -> Figure
         )  # fmt: skip
     except Enough:
         pass
-    return course(laps.each, place)
+    found = course(laps.each, place)
+    # The run's own clock leaves out what an epoch writes.
+    if paces := [one for one in laps.paces[1:] if one]:
+        updates = -(-examples(place) // BATCH)
+        usual = statistics.median(paces[len(paces) // 2 :])
+        found["step ms"] = 1e3 * examples(place) / usual / updates
+    return found
 
 
 def trainer(name: str, options: Mapping[str, Any], place: Place, seconds: float) -> Figures:
@@ -249,23 +255,44 @@ def wait(device: Any) -> None:
 
 
 def tests(place: Place, seconds: float) -> Figures:
-    """``pytest -m gpu``; red ones by name."""
-    files = ["tests/test_graphs.py"] if place.dry else ["tests"]
-    beside = ["-n", "6"] if find_spec("xdist") and not place.dry else []
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider",
-               "-rfE", *beside, *files]  # fmt: skip
+    """``pytest -m gpu``; red ones by name. What is told holds for a run that is cut off, too."""
+    files = ["tests/test_graphs.py"] if place.dry else gpu_tests()
+    beside = ["-n", "8", "--dist", "worksteal"] if find_spec("xdist") and not place.dry else []
+    command = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider",
+               "--durations=6", *beside, *files]  # fmt: skip
     said = output(command, seconds, place.out / "gpu-tests.txt")
-    last = [line for line in said.splitlines() if re.search(r"\d+ (passed|failed|skipped)", line)]
-    counts = re.findall(r"(\d+) (passed|failed|skipped|errors?)", last[-1] if last else "")
-    red = re.findall(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
-    found: Figures = {word: int(number) for number, word in counts}
+    # Lines are other ones with several processes.
+    ends = dict(re.findall(ALONE, said, re.MULTILINE))
+    ends |= {one: word for word, one in re.findall(SHARED, said, re.MULTILINE)}
+    of = {word: [one for one in ends if ends[one] == word] for word in ends.values()}
+    found: Figures = {word.lower(): len(names) for word, names in of.items()}
+    if not found:
+        found["failed"] = (said.strip().splitlines() or ["no word"])[-1][:300]
+    if "stopped after" in said.rstrip().rpartition("\n")[2]:
+        found["cut off"] = f"after {seconds:.0f} s"
+    red = dict.fromkeys([*of.get("FAILED", ()), *of.get("ERROR", ())])
     return found | {f"red {number}": name for number, name in enumerate(red, 1)}
 
 
+#: a line of ``pytest -v`` that tells of a test, and one with several processes
+ALONE = r"^(tests/\S+::.*?) (PASSED|FAILED|SKIPPED|ERROR)"
+SHARED = r"^\[gw\d+\][^A-Z]*(PASSED|FAILED|SKIPPED|ERROR) (tests/\S+::.*?) *$"
+
+
+def gpu_tests() -> list[str]:
+    """Files with tests for a GPU: marked, or of kernels, whose fixture is."""
+    found = []
+    for file in sorted((ROOT / "tests").glob("test_*.py")):
+        if re.search(r"mark\.gpu\b|\bengine: ", file.read_text("utf-8")):
+            found.append(f"tests/{file.name}")
+    return found
+
+
 def kernels(place: Place, seconds: float) -> Figures:
-    """`bench/gpu_kernels.py`, with configurations where it has them; it writes rows of its own."""
+    """`bench/gpu_kernels.py`, the short way, with configurations; it writes rows of its own."""
     script = ROOT / "bench" / "gpu_kernels.py"
-    more = ["--configs"] if "--configs" in script.read_text("utf-8") else []
+    texts = [one.read_text("utf-8") for one in (script, script.with_name("kernel_configs.py"))]
+    more = ["--configs", "--short"] if any("--short" in text for text in texts) else []
     results = ROOT / "bench" / "results"
     before = {path: path.stat().st_mtime_ns for path in results.glob("*")}
     said = output([sys.executable, str(script), *more], seconds, place.out / "gpu-kernels.txt")
@@ -288,8 +315,3 @@ def output(command: Sequence[str], seconds: float, file: Path) -> str:
         except subprocess.TimeoutExpired:
             held.write(f"\nstopped after {seconds:.0f} s\n")
     return file.read_text("utf-8", errors="replace")
-
-
-def run(row: Callable[..., Figures], place: Place, seconds: float, result: Path) -> None:
-    """Measure, and leave figures as JSON."""
-    result.write_text(json.dumps(row(place, seconds)))

@@ -126,3 +126,50 @@ def _linear(name: str, width_in: int, width_out: int) -> Shapes:
 
 def _norm(name: str, width: int) -> Shapes:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def llama_8b() -> Model:
+    """Llama-3.1-8B: four shards, BF16, 16 GB, no bias anywhere."""
+    hidden, key, inner, vocabulary = 4096, 1024, 14336, 128256
+    shards: list[Shapes] = [{} for _ in range(4)]
+    shards[0]["model.embed_tokens.weight"] = (vocabulary, hidden)
+    for layer in range(32):
+        path, shapes = f"model.layers.{layer}", shards[layer // 8]
+        for name, out in (("q", hidden), ("k", key), ("v", key), ("o", hidden)):
+            shapes[f"{path}.self_attn.{name}_proj.weight"] = (out, hidden)
+        for name in ("gate_proj", "up_proj"):
+            shapes[f"{path}.mlp.{name}.weight"] = (inner, hidden)
+        shapes[f"{path}.mlp.down_proj.weight"] = (hidden, inner)
+        shapes[f"{path}.input_layernorm.weight"] = (hidden,)
+        shapes[f"{path}.post_attention_layernorm.weight"] = (hidden,)
+    shards[3] |= {"model.norm.weight": (hidden,), "lm_head.weight": (vocabulary, hidden)}
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": hidden,
+        "intermediate_size": inner, "vocab_size": vocabulary, "tie_word_embeddings": False,
+        "attention_bias": False, "mlp_bias": False, "dtype": "bfloat16",
+    }  # fmt: skip
+    return Model(shards, "BF16", config)
+
+
+def write_values_adapter(folder: Path, layers: int, width: int) -> Path:
+    """PEFT's BEFT of a decoder's values: a drawn change of b_v in each layer, without torch."""
+    folder.mkdir(parents=True)
+    names = [f"model.layers.{layer}.self_attn.v_proj" for layer in range(layers)]
+    values = np.random.default_rng(0).normal(0, 0.05, (layers, width)).astype("<f4")
+    header = {
+        f"base_model.model.{name}.beft_bias": {
+            "dtype": "F32", "shape": [1, width],
+            "data_offsets": [4 * width * layer, 4 * width * (layer + 1)],
+        }
+        for layer, name in enumerate(names)
+    }  # fmt: skip
+    raw = json.dumps(header).encode()
+    path = folder / "adapter_model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + values.tobytes())
+    config = {
+        "peft_type": "BEFT", "task_type": "CAUSAL_LM", "base_model_name_or_path": "base",
+        "target_modules": names, "inference_mode": True,
+    }  # fmt: skip
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder

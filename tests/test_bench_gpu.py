@@ -1,16 +1,21 @@
 """`bench/gpu.py` runs, keeps its time, says what it left out; on a CPU with a tiny model here."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from bench import gpu, gpu_rows  # noqa: E402
+import torch  # noqa: E402, F401  (before a fork, which then begins at once)
+
+from bench import gpu, gpu_process, gpu_rows  # noqa: E402
 
 
 @pytest.mark.slow
@@ -55,3 +60,54 @@ def test_goals_of_what_there_is() -> None:
         ("16 epochs over Trainer, fp32", "3x", "3.50x"),
         ("a step of the captured floor's, fp32", "1.15x", "1.10x"),
     ]
+
+
+def test_what_tests_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one process or several, whole or cut off; and the files are those with GPU tests."""
+    files = gpu_rows.gpu_tests()
+    assert {"tests/test_graphs_gpu.py", "tests/test_kernels_squares.py"} <= {*files}
+    assert "tests/test_widths.py" not in files and len(files) < 30
+    shared = """
+[gw0] [  5%] PASSED tests/test_a.py::test_one[a b]
+tests/test_a.py::test_two
+[gw1] [ 10%] FAILED tests/test_a.py::test_two
+FAILED tests/test_a.py::test_two - assert 1 == 2
+stopped after 60 s
+"""
+    alone = """
+tests/test_a.py::test_one[a b] PASSED                  [ 50%]
+tests/test_a.py::test_two SKIPPED (needs a device)     [100%]
+"""
+    place = gpu_rows.Place(tmp_path, "cpu", tmp_path, 16, False)
+    monkeypatch.setattr(gpu_rows, "output", lambda *_: shared)
+    assert gpu_rows.tests(place, 60.0) == {
+        "passed": 1, "failed": 1, "cut off": "after 60 s", "red 1": "tests/test_a.py::test_two",
+    }  # fmt: skip
+    monkeypatch.setattr(gpu_rows, "output", lambda *_: alone)
+    assert gpu_rows.tests(place, 60.0) == {"passed": 1, "skipped": 1}
+
+
+def sleeps(place: gpu_rows.Place, seconds: float) -> dict[str, Any]:
+    """Begins a program, and does not end."""
+    begun = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)"])
+    (place.out / "pid").write_text(str(begun.pid))
+    time.sleep(99)
+    return {}
+
+
+def test_a_row_that_takes_too_long_is_ended_with_all_it_began(tmp_path: Path) -> None:
+    place = gpu_rows.Place(tmp_path, "cpu", tmp_path, 16, True)
+    row = gpu.Row("sleeps", "", sleeps, 1)
+    begin = time.monotonic()
+    assert gpu_process.measure(row, place, 1, 2.0, True) == {"failed": "killed after 2 s"}
+    assert time.monotonic() - begin < 20
+    state = Path("/proc", (tmp_path / "pid").read_text(), "stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+    broken = gpu.Row("broken", "", lambda *_: {"a": 1 / 0}, 1)
+    found = gpu_process.measure(broken, place, 1, 60, True)
+    assert found == {"failed": "ZeroDivisionError: division by zero"}
+
+
+def test_a_row_begun_anew_is_told_the_same(tmp_path: Path) -> None:
+    place = gpu_rows.Place(tmp_path, "cpu", tmp_path / "out", 16, True)
+    assert gpu_process.place_of(json.dumps(vars(place), default=str)) == place

@@ -125,10 +125,15 @@ def test_recording_leaves_no_trace() -> None:
     net = trainer.job.model.train()
     stepper.planned(plan(trainer.job.train.lengths, 8, seed=0, epoch=0), 0)
     before = [tensor.clone() for tensor in stepper._moving()]
+    # Those clones keep the nodes that gradients are added up by, made on another stream on a GPU.
+    node = torch.autograd.graph.get_gradient_edge
+    node(stepper.values[0]).node.metadata["kept"] = True
+    assert "kept" in node(stepper.values[0]).node.metadata
     parameters = {name: one.detach().clone() for name, one in net.named_parameters()}
     random = torch.get_rng_state()
     stepper._record("update", 9, stepper._update)
     assert ("update", 9) in stepper.graphs
+    assert "kept" not in node(stepper.values[0]).node.metadata
     for one, other in zip(stepper._moving(), before, strict=True):
         assert torch.equal(one, other)
     for name, one in net.named_parameters():

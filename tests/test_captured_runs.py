@@ -10,6 +10,8 @@ import pytest
 
 import beftkit as api
 from beftkit.adapters import WEIGHTS_NAME
+from beftkit.graphs import NotCaptured
+from beftkit.training import forwards
 from beftkit.watching import Unwatched
 from tests.causal_models import questions, texts, write_model, write_squad, write_sst2
 from tests.tiny_run import QUICK
@@ -124,3 +126,27 @@ def test_evaluating_and_predicting(place: Path, tmp_path: Path) -> None:
     for one, other in zip(found[0][1], found[1][1], strict=True):
         assert one.label == other.label
         assert one.probability == pytest.approx(other.probability, rel=1e-6)
+
+
+def test_predicting_eagerly_says_why(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, however often it is called, and in the notes of what is written."""
+    output = tmp_path / "run"
+    train(place, graphs="off", output=str(output), epochs=1)
+    predictor = api.load(output, graphs="on", device="cpu", batch_size=8)
+    assert predictor("good") and predictor.eager == []
+    predictor.model.register_forward_hook(lambda module, _, out: (bool(out[0].sum() > 0), out)[1])
+    assert predictor("good") and predictor(["bad", "good"])
+    (said,) = predictor.eager
+    assert said.startswith("prediction goes on eagerly, not captured: is_nonzero")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "good"}\n{"text": "bad"}\n')
+
+    def never(*_: Any, **__: Any) -> None:
+        raise NotCaptured("for a reason")
+
+    monkeypatch.setattr(forwards, "capture", never)
+    how: dict[str, Any] = {"device": "cpu", "graphs": "on", "output": str(tmp_path / "out.jsonl")}
+    done = api.predict(output, file=str(rows), **how)
+    assert [note for note in done.notes if "not captured: for a reason" in note]

@@ -39,6 +39,7 @@ FLOORS: dict[str, int] = {
     "beftkit.weights": 6,
     "beftkit.runs": 7,
     "beftkit.selection": 8,
+    "beftkit.suite": 9,
     "beftkit.surveys": 9,
     "beftkit.present": 10,
     "beftkit.demo": 11,

@@ -79,6 +79,23 @@ OPTIONS = {
     "report": """
         output quiet title
     """,
+    "paper": """
+        batch-size cells data-dir device dry-run epochs eval-steps format model output part
+        precision quiet seed seeds time train-size validation-size
+    """,
+    "extract": """
+        adapter-format bias deep download families format model-config output overwrite quiet tower
+    """,
+    "average": """
+        base format head output overwrite quiet scale weights
+    """,
+    "compare": """
+        base download families format model-config output plot quiet tower
+    """,
+    "merge": """
+        dtype format link no-trust-remote-code output overwrite quiet revision tokenizer
+        trust-remote-code
+    """,
     "survey": """
         download families format from limit max-bytes output quiet resume sort task tower
     """,

@@ -20,7 +20,10 @@ from beftkit.edges import printable
 from beftkit.present.document import Table
 from beftkit.present.scores import scores_document
 from beftkit.runs import EvaluationResult, FisherPlan, RunPlan, Timing
+from beftkit.runs.averaging import AverageResult, Summand
 from beftkit.runs.exporting import ExportResult
+from beftkit.runs.extracting import ExtractResult
+from beftkit.runs.merge_result import MergeResult
 from beftkit.runs.predicting import PredictionResult
 from beftkit.runs.results import Run, TrainResult
 from beftkit.scores import FisherFacts, Identity, Scores
@@ -34,10 +37,15 @@ from beftkit.settings import (
     SelectSettings,
     TrainSettings,
 )
+from beftkit.settings.merge import MergeSettings
 from beftkit.shown import Shown
+from beftkit.suite.results import PaperPlan, PaperResult, PaperRow, PlannedCell
 from beftkit.surveys.results import Survey
 from beftkit.training.evaluation import Evaluated, Evaluation
 from beftkit.tuning import Choice
+from beftkit.weights.beside import Beside
+from beftkit.weights.cosines import Alike, CosineResult
+from beftkit.weights.values import Rounding
 from tests import version_one
 from tests.builders import write_model
 from tests.selections import selection
@@ -73,6 +81,17 @@ def results(scores: Scores) -> list[Shown]:
     what: Any = ("m", None, "2 texts", None, ("a", "b"), ("label",), ("text",), 1)
     predicted = PredictionResult(*what, *counted)
     exported = ExportResult("out", "adapter", "m", ("a", "b"), "float32", 100, (), ())
+    rounding = Rounding("bfloat16", 3, 0.01, 0, 9)
+    named: Any = ("out", NASTY, "adapter", "llama", "bfloat16", 9, ())
+    merged = MergeResult(*named, 0, 3, 9, 0, ("attention_bias",), (), (), 5, (rounding,), (), ())
+    alike = Alike(None, None, None, None, None, 1, (1.0, 0.0), *[((1.0, None), (None, None))] * 2)
+    cosines = CosineResult((NASTY, "b"), None, alike, (), (), ())
+    summand = Summand(NASTY, 1.0, 1.0, {"v": 1.0})
+    average = AverageResult("out", (summand,), 1.0, 1.0, {}, None, None, "beft", 1, 2, ())
+    beside = Beside({NASTY: 1}, (), (), (), 1)
+    extract = ExtractResult(
+        "out", NASTY, "m", "v", "beft", 1, 2, 0, {}, (), 0, 0, beside, ()
+    )  # fmt: skip
     found = selection(model=NASTY)
     cell = CellResult.from_dict(version_one.CELL)
     facts = FisherFacts("exact", "mean", "sst2", 100)
@@ -81,11 +100,18 @@ def results(scores: Scores) -> list[Shown]:
     whole = [scores, fisher, inspection, trained, evaluated, found, plan]
     base = survey_head(base=NASTY)
     surveyed = Survey("s", base, tuple(survey_rows(base, 9, names=[NASTY])))
-    more = [select, fisher_plan, timing, predicted, exported, surveyed]
+    more = [select, fisher_plan, timing, predicted, exported, merged, cosines, average, extract]
+    paper_plan = PaperPlan(
+        "table1", NASTY, (PlannedCell("c", "train", "m", "t", {}, (), (0,)),), {}, ()
+    )
+    paper_row = PaperRow("c", NASTY, "f1", 80.0, *[None] * 5, (), (0,), *[None] * 4)
+    paper = PaperResult("table1", "Table 1", (paper_row,), {}, {}, (), "out", ())
+    more += [paper_plan, paper, surveyed]
     [group] = found.groups
     margin = group.projection.margin
     assert margin is not None
-    parts: list[Shown] = [scores.roles["v"], scores.sites[0], inspection.roles[0], run, group]
+    parts: list[Shown] = [alike, summand, beside]
+    parts += [scores.roles["v"], scores.sites[0], inspection.roles[0], run, group]
     parts += [margin, cell, group.projection, cell.methods["projection"], *cell.runs.values()]
     return [*whole, *more, *parts]
 
@@ -145,7 +171,7 @@ class Cells(HTMLParser):
 def test_the_table_in_a_notebook(scores: Scores, results: list[Shown]) -> None:
     for number, one in enumerate(results):
         text = one._repr_html_()
-        assert (text is None) == (number >= 13), type(one)
+        assert (text is None) == (number >= 19), type(one)
         if text is None:
             continue
         page = Cells(text)
@@ -180,6 +206,7 @@ FUNCTIONS: dict[str, tuple[type[Any], tuple[str, ...]]] = {
     "fisher": (FisherSettings, ()), "fisher_all": (FisherSettings, ()),
     "select": (SelectSettings, SelectSettings.CELLWISE), "load": (PredictSettings, ()),
     "predict": (PredictSettings, ()), "export": (ExportSettings, ()),
+    "merge": (MergeSettings, ("model",)),
 }  # fmt: skip
 
 

@@ -92,7 +92,7 @@ OUTCOMES = {
     "o/pickle": ("only bin", "--download fetches it"),
     "o/gated": ("gated", "accept its terms"),
     "o/gone": ("gone", "no such repository"),
-    "o/damaged": ("damaged", "the header"),
+    "o/damaged": ("damaged", "cut short"),
     "o/nan": ("damaged", "NaN or infinity"),
     "o/nothing": ("refused", "no model.safetensors"),
     "o/busy": ("unreachable", "the hub answers 503"),

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from beftkit.errors import UsageError
+from beftkit.present.timing import timing_document
 from beftkit.runs import time_fisher, time_run
 from beftkit.runs.pace import Measured, Pace, Stopwatch, mean_width, run_pace
 from beftkit.runs.prepare import prepare
@@ -183,3 +184,13 @@ def test_the_command(workplace: Path, beftkit: Beftkit) -> None:
     assert document["command"] == "train" and document["runs"][0]["steps"] == 64
     ran = beftkit("train", "base", *words, "--bias", "auto")
     assert ran.code == 2 and "known only after a probe" in ran.err
+
+
+def test_steps_are_timed_eagerly_and_that_is_said(workplace: Path, updates: list[int]) -> None:
+    """Two updates would be recordings and no replays; what is said holds at most."""
+    for way, count in (("on", 1), ("auto", 0), ("off", 0)):
+        found = time_run(resolve_train(None, {**OWN, **QUICK, "bias": "v", "graphs": way}))
+        assert len(found.notes) == count and updates, way
+        document = str(timing_document(found).blocks[0])
+        assert ("timed eagerly" in document) == bool(count)
+        updates.clear()

@@ -153,7 +153,7 @@ def _notes(tuned: Sequence[Tuned], format: str) -> list[str]:
     if added:
         notes.append(
             f"the base has no bias at {len(added)} of these modules (e.g. {added[0]}): PEFT loads "
-            "this adapter, but cannot merge it"
+            "this adapter, but cannot merge it; `beftkit merge` can, where the family allows"
         )
     heads = [one for one in tuned if one.kind == "head"]
     nested = [one.module for one in heads if "." in one.parameter.removeprefix(f"{one.module}.")]

@@ -21,6 +21,8 @@ from beftkit.errors import BeftError, UsageError
 #: commands whose options are read from a definition that takes a moment to import
 _LATER = dict.fromkeys(("train", "evaluate", "fisher"), "training")
 _LATER |= {"predict": "using", "export": "using", "select": "selecting", "report": "reporting"}
+_LATER |= {"merge": "merging", "paper": "papering"}
+_LATER |= dict.fromkeys(("extract", "average", "compare"), "arithmetic")
 _LATER |= {"survey": "surveying"}
 
 

@@ -61,10 +61,35 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "--seeds 0,1,2 -o select-own",
         "docs/selecting.md",
     ),
+    "merge": (
+        "beftkit merge HuggingFaceTB/SmolLM2-135M runs/chats -o merged",
+        "beftkit merge models/llama owner/adapter --link -o merged --overwrite",
+        "docs/using.md",
+    ),
     "report": (
         "beftkit report select-rte -o report.html",
         "beftkit report select-rte select-cb --title 'Two tasks' -o report.md",
         "docs/selecting.md",
+    ),
+    "paper": (
+        "beftkit paper table2 -o paper",
+        "beftkit paper table1 --cells 'sst2-low-*' --seeds 0,1,2 --part 1/4 -o paper",
+        "docs/paper.md",
+    ),
+    "extract": (
+        "beftkit extract owner/base owner/tuned --bias v -o tuned-v",
+        "beftkit extract base tuned --bias q,v --deep --format json -o tuned-qv",
+        "docs/arithmetic.md",
+    ),
+    "average": (
+        "beftkit average runs/sst2 runs/rte --head runs/sst2 -o both-for-sst2",
+        "beftkit average runs/sst2 --scale 0.5 -o half",
+        "docs/arithmetic.md",
+    ),
+    "compare": (
+        "beftkit compare runs/sst2 runs/rte",
+        "beftkit compare tuned-1 tuned-2 tuned-3 --base owner/base --plot cosines.svg",
+        "docs/arithmetic.md",
     ),
     "survey": (
         "beftkit survey google-bert/bert-base-cased --task text-classification -o bert",

@@ -87,6 +87,10 @@ def train(
     check_asked(dry_run, time)
     if not (dry_run or time) and flags["output"] is None and config is None:
         raise lacking
+    find = {"lr": flags["lr"]} if flags["lr"] == "find" else {}
+    if find and (dry_run or time):
+        raise UsageError("--lr=find: is known only after its sweep; give a rate to look ahead with")
+    flags |= {"lr": None} if find else {}
     settings = resolve_run(config, {**flags, "model": model}, resume=resume)
     if dry_run:
         planned = plan_run(settings, resume=resume, overwrite=overwrite)
@@ -99,7 +103,8 @@ def train(
     if settings.output is None:
         raise lacking
     stopped = f"stopped; its state is saved, --output {settings.output} --resume takes it up"
-    result = watched(partial(run, settings, resume=resume, overwrite=overwrite), quiet, stopped)
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, **find}
+    result = watched(partial(run, settings, **how), quiet, stopped)
     if IS_MAIN:
         show(train_document(result), format)
 

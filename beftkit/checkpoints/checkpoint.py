@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from beftkit.checkpoints.local import (
     read_json_file,
     read_spans,
 )
-from beftkit.checkpoints.pickles import PICKLES
+from beftkit.checkpoints.pickles import PICKLES, PickleFile
 from beftkit.errors import BeftError
 
 INDEX_SUFFIXES = (".safetensors.index.json", ".bin.index.json")
@@ -41,9 +41,18 @@ class Checkpoint:
         metadata: the text in an adapter's header.
         notes: sentences that a reader of the tensors needs.
         origin: what else is known of where they come from; a hub's commit and the bytes fetched.
+        folder: where the files lie; None for what is no folder's.
+        files: the files of the tensors, which `TensorInfo.file` counts.
+        shards: their names in the folder, in the same order.
+        index: the name of the index that was read, or None.
+        twice: tensors that lie in another shard as well as in the one that the index names.
     """
 
     origin: Callable[[], dict[str, Any]] = dict
+    folder: Folder | None = None
+    shards: tuple[str, ...] = ()
+    index: str | None = None
+    twice: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -58,12 +67,12 @@ class Checkpoint:
         self.config, self.adapter = config, adapter
         self.metadata: Mapping[str, str] = metadata or {}
         self.notes = [one for file in files for one in getattr(file, "notes", ())]
-        self._files = files
+        self.files = files
 
     @property
     def bytes_read(self) -> int:
         """Bytes read so far, headers included."""
-        return sum(file.bytes_read for file in self._files)
+        return sum(file.bytes_read for file in self.files)
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
         """Read whole tensors as stored (little-endian), touching nothing else.
@@ -78,9 +87,23 @@ class Checkpoint:
         per_file: dict[int, set[tuple[int, int]]] = {}
         for info in infos.values():
             per_file.setdefault(info.file, set()).add((info.start, info.stop))
-        found = read_spans((self._files[number], spans) for number, spans in per_file.items())
+        found = read_spans((self.files[number], spans) for number, spans in per_file.items())
         blocks = dict(zip(per_file, found, strict=True))
         return {name: blocks[info.file][info.start, info.stop] for name, info in infos.items()}
+
+    def blocks(self, name: str, size: int) -> Iterator[bytes]:
+        """Read one tensor in pieces, so that memory stays flat however large it is.
+
+        Args:
+            name: which.
+            size: bytes of a piece, the last may have fewer; a tensor of a pickled file comes whole.
+        """
+        info = self.tensors[name]
+        file = self.files[info.file]
+        step = max(info.stop - info.start, 1) if isinstance(file, PickleFile) else size
+        for start in range(info.start, info.stop, step):
+            span = (start, min(start + step, info.stop))
+            yield file.read([span])[span]
 
 
 def open_checkpoint(reference: str | Path, *, download: bool = False) -> Checkpoint:
@@ -130,12 +153,14 @@ def _open_hub(reference: str, download: bool) -> Checkpoint | None:
 
 def open_in(folder: Folder, name: str | list[str], reference: str) -> Checkpoint:
     """Open one file, an index, or a list of shards in a folder, with the ``config.json`` there."""
+    index, twice = None, tuple[str, ...]()
     if isinstance(name, list):
-        files, tensors = _open_shards(folder, name)
+        shards, (files, tensors) = name, _open_shards(folder, name)
     elif name.endswith(INDEX_SUFFIXES):
-        files, tensors = _open_index(folder, name)
+        index = name
+        shards, files, tensors, twice = _open_index(folder, name)
     else:
-        files = [folder.open(name)]
+        shards, files = [name], [folder.open(name)]
         tensors = files[0].header()
     # Some published configurations hold Infinity, and their model loads.
     there = folder.has(CONFIG)
@@ -147,7 +172,10 @@ def open_in(folder: Folder, name: str | list[str], reference: str) -> Checkpoint
     elif name == BIASES_NAME:
         metadata = files[0].metadata()
         adapter = biases_config(metadata)
-    return Checkpoint(reference, files, tensors, config, adapter, metadata)
+    found = Checkpoint(reference, files, tensors, config, adapter, metadata)
+    found.folder, found.shards, found.index = folder, tuple(shards), index
+    found.twice = twice
+    return found
 
 
 def load_config(path: str | Path) -> dict[str, Any]:
@@ -218,7 +246,9 @@ def _open_shards(folder: Folder, names: list[str]) -> tuple[list[File], dict[str
     return files, tensors
 
 
-def _open_index(folder: Folder, index_name: str) -> tuple[list[File], dict[str, TensorInfo]]:
+def _open_index(
+    folder: Folder, index_name: str
+) -> tuple[list[str], list[File], dict[str, TensorInfo], tuple[str, ...]]:
     where = f"{folder.where}/{index_name}"
     weight_map = folder.json(index_name, "index").get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
@@ -236,7 +266,9 @@ def _open_index(folder: Folder, index_name: str) -> tuple[list[File], dict[str, 
             raise BeftError(f"{where}: its shard {shorten(shard)} is missing; fetch it again")
     files = [folder.open(shard) for shard in sorted(shards)]
     tensors: dict[str, TensorInfo] = {}
+    twice: list[str] = []
     for shard, header in zip(sorted(shards), read_headers(files), strict=True):
+        twice += [name for name in header if weight_map.get(name, shard) != shard]
         for name in shards[shard]:
             if name not in header:
                 raise BeftError(
@@ -244,7 +276,7 @@ def _open_index(folder: Folder, index_name: str) -> tuple[list[File], dict[str, 
                     "hold it"
                 )
             tensors[name] = header[name]
-    return files, tensors
+    return sorted(shards), files, tensors, tuple(twice)
 
 
 def _inside(shard: str) -> bool:

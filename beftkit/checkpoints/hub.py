@@ -162,6 +162,15 @@ class HubFolder:
         """How many were sent to the hub, and to stores that it led to."""
         return self._connection.requests
 
+    def whole(self, name: str) -> bytes:
+        """A file of some megabytes in it, whole."""
+        local = self._local(name)
+        if local is not None:
+            return LocalFolder(local.parent).whole(local.name)
+        return self._connection.whole(
+            self._url(name), f"{self.where}/{name}", self._manner.longest_json
+        )
+
     def origin(self) -> dict[str, Any]:
         """The commit, bytes fetched from the hub, and the size of the weight files they are of."""
         return {

@@ -145,6 +145,10 @@ class Folder(Protocol):
         """A small JSON object file in it."""
         ...
 
+    def whole(self, name: str) -> bytes:
+        """A file of some megabytes in it, whole."""
+        ...
+
 
 class LocalFolder:
     """A folder on disk."""
@@ -175,6 +179,13 @@ class LocalFolder:
     def json(self, name: str, what: str, *, infinities: bool = False) -> dict[str, Any]:
         """A small JSON object file in it."""
         return read_json_file(self.path / name, what, infinities=infinities)
+
+    def whole(self, name: str) -> bytes:
+        """A file of some megabytes in it, whole."""
+        try:
+            return (self.path / name).read_bytes()
+        except OSError as error:
+            raise BeftError(f"{self.path / name}: cannot be read ({error.strerror})") from None
 
 
 class LocalFile:

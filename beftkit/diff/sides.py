@@ -60,6 +60,10 @@ class Sides:
                 raise
             alone = "one name alone has to be an adapter's, two are compared by"
             raise BeftError(f"{error.told}; {alone} {_BOTH}") from None
+        return self.pair_with(after)
+
+    def pair_with(self, after: Checkpoint) -> tuple[BiasSet, BiasSet]:
+        """The biases of PRE and of one POST that is open already."""
         if self.pre is not None:
             before = self.kept(self.pre)
         elif after.adapter is not None:

@@ -80,10 +80,26 @@ def _document(result: Any) -> Document | None:
             from beftkit.present.predictions import export_document
 
             return export_document(result)
+        case "MergeResult":
+            from beftkit.present.merging import merge_document
+
+            return merge_document(result)
         case "EvaluationResult":
             from beftkit.present.evaluation import evaluation_document
 
             return evaluation_document(result)
+        case "ExtractResult":
+            from beftkit.present.extraction import extract_document
+
+            return extract_document(result)
+        case "AverageResult":
+            from beftkit.present.averages import average_document
+
+            return average_document(result)
+        case "CosineResult":
+            from beftkit.present.cosines import cosines_document
+
+            return cosines_document(result)
         case "Selection":
             from beftkit.present.selection import selection_document
 
@@ -92,4 +108,12 @@ def _document(result: Any) -> Document | None:
             from beftkit.present.survey import document
 
             return document(result)
+        case "PaperResult":
+            from beftkit.present.paper import paper_document
+
+            return paper_document(result)
+        case "PaperPlan":
+            from beftkit.present.paper import paper_plan_document
+
+            return paper_plan_document(result)
     return None

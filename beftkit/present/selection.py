@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beftkit.present.commands import next_command
 from beftkit.present.document import Block, Column, Command, Document, Lines, Table, numbers, texts
+from beftkit.present.noise import noise_words
+from beftkit.present.rates import at_own_rates, rates_blocks, unlooked_words
+from beftkit.present.regrets import NAMES, free_words, regret_table, regret_words
 from beftkit.present.verdicts import best_words, score_words, stayed_words, verified_words
 from beftkit.present.words import count, fixed, marks, noted, number
 
@@ -14,7 +17,8 @@ if TYPE_CHECKING:
     from beftkit.selection.certainty import Margin, Settled
     from beftkit.selection.ranks import RoleMean
 
-TITLES = {"projection": "projection", "magnitude": "magnitude", "fisher": "Fisher"}
+#: those that the tables of scores hold
+TITLES = {name: NAMES[name] for name in ("projection", "magnitude", "fisher")}
 #: of methods that chose a role, in few letters
 _SHORTER = (("projection", "proj"), ("magnitude", "magn"), (", ", ","))
 
@@ -33,6 +37,10 @@ def selection_document(found: Selection) -> Document:
         blocks += group_blocks(found, group)
     if len(found.groups) > 1:
         blocks += [Lines(["targets over the grid:"]), _grid_table(found)]
+    blocks += rates_blocks(found)
+    if found.regret:
+        blocks.append(Lines([f"{regret_words(found.metric)}:"]))
+        blocks.append(regret_table(found.regret, found.cells))
     if found.notes:
         blocks.append(Lines(noted(found.notes)))
     return Document(found.to_dict(), selection_rows(found), [*blocks, *advice_blocks(found)])
@@ -54,6 +62,7 @@ def group_blocks(found: Selection, group: GroupResult) -> list[Block]:
     target, margin = group.leading.target, group.leading.margin
     said = [margin_words(target, margin)] if margin else []
     said += [settled_words(group.settled)] if group.settled else []
+    said += [*noise_words(group, found.candidates), *free_words(group)]
     if said:
         blocks.append(Lines(said, tight=not margin))
     if group.verified:
@@ -185,7 +194,8 @@ def advice(found: Selection) -> Advice:
     """Which bias, by how much, what it costs, what to run next."""
     bias, place = found.recommended, found.place
     if bias is None or place is None:
-        judged = [(group, group.verdict) for group in found.groups if group.verdict]
+        groups = [at_own_rates(found, one) for one in found.rates] or found.groups
+        judged = [(group, group.verdict) for group in groups if group.verdict]
         if not judged:
             return Advice(["No candidate can be the target; nothing to train."], None)
         lines = []
@@ -194,9 +204,12 @@ def advice(found: Selection) -> Advice:
             first, *rest = verified_words(found, group, verdict)
             lines += [f"{where}{first}", *(rest if len(judged) == 1 else [])]
         return Advice(lines, None)
-    group = found.groups[place]
+    group = at_own_rates(found, found.across) if found.across else found.groups[place]
     if group.verdict:
         lines = verified_words(found, group, group.verdict)
+        own = ", each bias at its own best rate" if found.across else ""
+        lines[0] = f"{lines[0][:-1]}{own}."
+        lines += unlooked_words(found)
     else:
         lines = score_words(found, group)
         lines.append("Not verified: with --verify each candidate is trained alone.")
@@ -221,6 +234,8 @@ def selection_rows(found: Selection) -> list[dict[str, Any]]:
                 mine = group.methods[name].roles.get(role) if name in group.methods else None
                 row |= {name: mine and mine.score, f"{name}_deviation": mine and mine.deviation}
                 row[f"{name}_rank"] = mine and mine.rank
+            moment = group.free["adam"].roles.get(role) if "adam" in group.free else None
+            row |= {"adam": moment and moment.score, "adam_rank": moment and moment.rank}
             alone = group.verified.get(role)
             row |= {"metric_best": alone and alone.best, "metric_last": alone and alone.last}
             row |= {"metric_standard_error": alone and alone.standard_error}

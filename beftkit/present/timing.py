@@ -23,6 +23,7 @@ def timing_document(found: Timing) -> Document:
     if found.peak_bytes is not None:
         whose = {"device": "on the device", "process": "of the process"}[found.peak_of]
         lines.append(f"memory {whose} at the longest rows: {size(found.peak_bytes)}")
+    lines += found.notes
     paces = Table(
         [*texts("kind"), *numbers("a step", "a batch of evaluation")],
         [

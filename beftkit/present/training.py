@@ -29,10 +29,28 @@ def train_document(result: TrainResult) -> Document:
     ]
     notes = _notes(result)
     listed = Only("markdown", Lines(noted(notes), bullets=True))
-    blocks: list[Block] = [Lines(headline), _table(result), Only("table", Lines(notes)), listed]
+    blocks: list[Block] = [Lines(headline), *_sweep(result), _table(result)]
+    blocks += [Only("table", Lines(notes)), listed]
     if following := after_training(result):
         blocks.append(Only("table", Command(following)))
     return Document(result.to_dict(), [_row(one) for one in result.runs], blocks)
+
+
+def _sweep(result: TrainResult) -> list[Block]:
+    """The curve of a sweep over learning rates, where one found the rate."""
+    found = result.provenance.rates if result.provenance else None
+    if found is None:
+        return []
+    said = [
+        f"lr {found.lr:g} was found on {found.held_out} held-out training examples, after "
+        f"{found.updates} updates on {found.examples} others:"
+    ]
+    body = [[f"{one.lr:g}", fixed(one.metric), fixed(one.loss)] for one in found.tried]
+    strong = [one.lr == found.lr for one in found.tried]
+    blocks: list[Block] = [Lines(said), Table(numbers("lr", found.metric, "loss"), body, strong)]
+    if found.edge:
+        blocks.append(Lines(["It is the lowest or highest tried: another may be better still."]))
+    return blocks
 
 
 def _table(result: TrainResult) -> Table:

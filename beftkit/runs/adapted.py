@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from beftkit.adapters import base_elsewhere, is_adapter, meant
-from beftkit.checkpoints import base_digest, open_checkpoint
+from beftkit.checkpoints import open_checkpoint
 from beftkit.errors import BeftError, UsageError
 from beftkit.models import Loaded
+from beftkit.runs.based import BaseSaid, compared
 from beftkit.runs.said import Said
 from beftkit.runs.standing import Standing
 from beftkit.settings.evaluate import EvaluateSettings
@@ -76,7 +77,8 @@ def named(settings: Settings) -> Named[Settings]:
         notes += _led(s, info, standing)
         found = {"model": info.base, "revision": s.revision or info.revision}
         s = s.model_copy(update=found)
-    notes += _compared(s, standing, own)
+    said_base = BaseSaid(standing.base_given, standing.base_digest, standing.base_is)
+    notes += compared(said_base, s.adapter, s.model, s.revision, own=own)
     said = Said.of(info.metadata)
     if s.tokenizer is None and standing.tokenizer_files:
         if _has(info.reference, standing.tokenizer_files):
@@ -152,28 +154,6 @@ def _base_advice(settings: Any) -> str:
     if isinstance(settings, EvaluateSettings):
         return "give the base as well: `beftkit evaluate BASE --adapter ADAPTER`"
     return "give the base as well: `--base BASE`, in Python the model beside the adapter"
-
-
-def _compared(settings: Any, standing: Standing, own: bool) -> list[str]:
-    """Whether the base is the one that was trained on, as far as its vectors tell.
-
-    Raises:
-        BeftError: it is not, and nobody but the adapter named it.
-    """
-    s, wanted = settings, standing.base_digest
-    there = base_digest(s.model, s.revision) if wanted else None
-    if wanted is None or there is None or there == wanted:
-        return []
-    if own:
-        raise BeftError(
-            f"{s.model}: has changed since {s.adapter} was trained on it: its biases or shapes are "
-            "others; put it back, or give the base as well, to use it all the same"
-        )
-    known = f" ({standing.base_is})" if standing.base_is else ""
-    return [
-        f"{s.model}: its biases, shapes or dtype are not those of the base that {s.adapter} was "
-        f"trained on, {standing.base_given}{known}: the answers may mean nothing"
-    ]
 
 
 def _has(adapter: str, names: tuple[str, ...]) -> bool:

@@ -97,13 +97,14 @@ def _taken(folder: Path, said: str) -> str:
         return f"{folder}: another process writes there; wait for its end, or give another --output"
     process, host = int(words[0]), words[1]
     who = f"{folder}: process {process} on {host} writes there"
-    if host == socket.gethostname() and _lives(process):
+    if host == socket.gethostname() and lives(process):
         return f"{who}; wait for its end, or give another --output"
     where = "not among the processes here" if host == socket.gethostname() else "another machine"
     return f"{who} ({where}); once it is surely gone, remove {folder / LOCK}"
 
 
-def _lives(process: int) -> bool:
+def lives(process: int) -> bool:
+    """Whether a process of this number is among those here."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

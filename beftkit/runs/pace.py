@@ -72,6 +72,7 @@ def run_pace(ready: Prepared, settings: TrainSettings, what: str) -> Measured:
         "save_snapshots": False,
         "output": None,
         "keep": "last",
+        "graphs": "off",  # so few would be recordings more than replays: what is said is at most
     }
     with out_of_memory(memory_advice(s)):
         tuner = make_tuner(ready, choose_parts(s, ready.model, ready.seed), s)

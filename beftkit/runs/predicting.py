@@ -282,6 +282,7 @@ class _Journey:
         predictor, sums = self.predictor, self.sums
         yield from predictor.notes
         yield from self.source.notes
+        yield from predictor.eager
         if self.columns[0] != self.fields[0]:
             names = ", ".join(self.columns)
             yield f"{self.source.where}: has such columns; those of the answers are {names}"

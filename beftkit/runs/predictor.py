@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -67,6 +67,7 @@ class Predictor:
         max_length: tokens a text is cut to.
         standing: what the adapter says of the texts it was trained on.
         notes: what a reader of the answers should know.
+        eager: why passes went on eagerly that were to be replayed; filled as it is met.
     """
 
     settings: PredictSettings
@@ -76,6 +77,7 @@ class Predictor:
     max_length: int
     standing: Standing
     notes: tuple[str, ...]
+    eager: list[str] = field(default_factory=list)
 
     @property
     def model(self) -> Any:
@@ -212,8 +214,12 @@ class Predictor:
             "--max-length, or use --precision bf16 or --dtype bfloat16"
         )
         batches = plan_evaluation(encoded.lengths, s.batch_size, by_length=encoded.by_length)
-        # Why a pass is eager says nothing of its answers.
-        replays = Replays(s.graphs, 1, lambda note: None)
+
+        def note(text: str) -> None:
+            if text not in self.eager:
+                self.eager.append(text)
+
+        replays = Replays(s.graphs, 1, note, "prediction")
         how = self.model, encoded, batches, self.objective, self.accelerator
         forwards = replays.of(where, *how, self.objective.outputs)
         cast = self.accelerator.autocast() if forwards is None else nullcontext()

@@ -53,6 +53,37 @@ class Chosen:
 
 
 @dataclass(frozen=True)
+class RateTried:
+    """A learning rate of a sweep: the best metric and its loss, None where the run diverged."""
+
+    lr: float
+    metric: float | None
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class RateSearch:
+    """What ``lr: find`` became, and why (`beftkit.runs.rate_search`).
+
+    Attributes:
+        lr: of those that were tried the best.
+        metric: what it was judged by, on examples held out of the training data.
+        tried: each rate, from low to high.
+        examples: that were trained on, ``held_out``: that were held out.
+        updates: of each short run.
+        edge: ``lr`` is the lowest or the highest tried, so that a better one may lie beyond.
+    """
+
+    lr: float
+    metric: str
+    tried: tuple[RateTried, ...]
+    examples: int
+    held_out: int
+    updates: int
+    edge: bool
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where a run comes from. Revisions of model and data stand in its settings.
 
@@ -68,6 +99,7 @@ class Provenance:
         resumed: how often it was taken up; versions and device are those of the last time.
         chosen: what ``bias: auto`` became; None: the bias was named.
         peak_memory_mib: allocated on a CUDA device in the run, else resident, of the process.
+        rates: what ``lr: find`` became; None: the rate was given, or is the task's.
     """
 
     beftkit: str
@@ -85,6 +117,7 @@ class Provenance:
     resumed: int = 0
     chosen: Chosen | None = None
     peak_memory_mib: float | None = None
+    rates: RateSearch | None = None
 
     @property
     def versions(self) -> dict[str, str]:
@@ -92,7 +125,9 @@ class Provenance:
         return {"beftkit": self.beftkit, **self.packages, "Python": self.python}
 
 
-def provenance_of(accelerator: Accelerator, chosen: Chosen | None = None) -> Provenance:
+def provenance_of(
+    accelerator: Accelerator, chosen: Chosen | None = None, rates: RateSearch | None = None
+) -> Provenance:
     """That of a run that starts now, here."""
     import torch
 
@@ -114,6 +149,7 @@ def provenance_of(accelerator: Accelerator, chosen: Chosen | None = None) -> Pro
         command=command_line(sys.argv),
         directory=str(Path.cwd()),
         chosen=chosen,
+        rates=rates,
     )
 
 
@@ -137,7 +173,8 @@ def begun(folder: Path, now: Provenance, *, resume: bool) -> tuple[Provenance, l
             notes = [f"begun with {told}: the result need not be the uninterrupted run's"]
         first = {name: getattr(former, name) for name in ("started", "command", "directory")}
         chosen = now.chosen or former.chosen
-        now = replace(now, **first, chosen=chosen, resumed=former.resumed + 1)
+        rates = now.rates or former.rates
+        now = replace(now, **first, chosen=chosen, rates=rates, resumed=former.resumed + 1)
     write_whole(folder / NAME, (json.dumps(headed(asdict(now)), indent=2) + "\n").encode())
     return now, notes
 

@@ -6,24 +6,18 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from beftkit.errors import BeftError
 from beftkit.registry import TASKS
+from beftkit.runs.merged_card import hub_id as hub_id
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.resolve import checked
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import OUR_METRICS
 
 _KEY = "beftkit."
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-
-
-def hub_id(reference: str) -> str | None:
-    """The reference if it is one of the hub's; None for a folder here."""
-    return None if Path(reference).exists() or not _HUB_ID.fullmatch(reference) else reference
 
 
 def words_of_run(settings: TrainSettings) -> dict[str, str]:

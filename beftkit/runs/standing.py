@@ -20,13 +20,14 @@ from beftkit.errors import BeftError
 from beftkit.models import load_tokenizer, quiet
 from beftkit.objectives import has_head, kind_said
 from beftkit.registry import TASKS, Kind, Task
+from beftkit.runs.based import BASE_KEY, BaseSaid
 from beftkit.runs.manifest import HALF, move_files
 from beftkit.runs.prepare import Prepared
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import own_task
 from beftkit.weights import AdapterInfo
 
-_COLUMNS, _BASE, _TOKENIZER = (f"beftkit.{name}" for name in ("columns", "base", "tokenizer_files"))
+_COLUMNS, _TOKENIZER = (f"beftkit.{name}" for name in ("columns", "tokenizer_files"))
 #: examples that a saved tokenizer is tried on
 _TRIED = 64
 #: what no tokenizer's file may be called beside an adapter: a ``config.json`` there makes
@@ -79,9 +80,7 @@ class Standing:
             except (ValueError, RecursionError):
                 return None
 
-        base = read(_BASE)
-        base = base if isinstance(base, dict) else {}
-        texts = {key: one for key, one in base.items() if isinstance(one, str) and one}
+        base = BaseSaid.of(said)
         columns, files = read(_COLUMNS), read(_TOKENIZER)
         task = TASKS.get(said.get("beftkit.task") or "")
         if task is None and (template := said.get("beftkit.template")):
@@ -95,9 +94,9 @@ class Standing:
             kind=word or (None if has_head(told) else told) or (task.kind if task else None),
             task=task,
             columns=named,
-            base_given=texts.get("given"),
-            base_digest=texts.get("digest"),
-            base_is=texts.get("is"),
+            base_given=base.given,
+            base_digest=base.digest,
+            base_is=base.kind,
             tokenizer_files=tuple(one for one in files if isinstance(one, str) and _own(one))
             if isinstance(files, list)
             else (),
@@ -123,7 +122,7 @@ def header(ready: Prepared, settings: TrainSettings, files: Sequence[str]) -> di
     }
     return {
         _COLUMNS: json.dumps(list(columns)),
-        _BASE: json.dumps(base),
+        BASE_KEY: json.dumps(base),
         _TOKENIZER: json.dumps(list(files)),
     }
 

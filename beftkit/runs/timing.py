@@ -49,6 +49,12 @@ class RunTime:
         return self.step_seconds + self.evaluation_seconds + self.loading_seconds
 
 
+#: said where the command itself would replay what two steps cannot show
+AT_MOST = (
+    "steps were timed eagerly; replayed ones (--graphs) take less, so this is how long at most"
+)
+
+
 @dataclass(frozen=True, repr=False)
 class Timing(Shown):
     """How long a command will take; stopping early makes it less.
@@ -64,6 +70,7 @@ class Timing(Shown):
         runs: what each run will take.
         peak_bytes: most memory in use at the longest rows; None: unknown.
         peak_of: whose: the ``device``'s tensors, or the whole ``process``.
+        notes: what a reader should know.
     """
 
     command: str
@@ -78,6 +85,7 @@ class Timing(Shown):
     runs: tuple[RunTime, ...]
     peak_bytes: int | None
     peak_of: str
+    notes: tuple[str, ...] = ()
 
     def in_short(self) -> dict[str, Any]:
         """What its line says."""
@@ -175,6 +183,9 @@ def timing(
 ) -> Timing:
     """All of it together, with the memory that was used."""
     peak, whose = peak_bytes(ready.accelerator.device)
+    on_gpu = ready.accelerator.device.type == "cuda"
+    captures = settings.graphs == "on" or (settings.graphs == "auto" and on_gpu)
+    captures = captures and getattr(settings, "variant", "exact") == "exact"
     return Timing(
         command=command,
         model=settings.model,
@@ -188,4 +199,5 @@ def timing(
         runs=tuple(runs),
         peak_bytes=peak,
         peak_of=whose,
+        notes=(AT_MOST,) if captures else (),
     )

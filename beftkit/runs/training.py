@@ -17,7 +17,7 @@ from beftkit.runs.artifacts import check_output, write_output
 from beftkit.runs.inputs import check_runs, inputs_of
 from beftkit.runs.loading import class_notes, load_data
 from beftkit.runs.prepare import Prepared, check_metrics, choose_parts, prepare
-from beftkit.runs.provenance import Chosen, begun, ended, provenance_of
+from beftkit.runs.provenance import Chosen, RateSearch, begun, ended, provenance_of
 from beftkit.runs.publishing import check_wanted, hand_over
 from beftkit.runs.results import Run, TrainResult
 from beftkit.runs.trackers import tracked
@@ -46,19 +46,26 @@ def train_with(
     watcher: Watcher | None = None,
     asked_to_stop: Callable[[], int] = lambda: 0,
     chosen: Chosen | None = None,
+    rates: RateSearch | None = None,
     standalone: bool = True,
+    data: Data | None = None,
 ) -> TrainResult:
     """`beftkit.train` (see there) under settings that are resolved, of a bias that is named.
 
-    ``chosen``: what named it, if nobody did. ``standalone``: whether the adapter is to be handed
-    over, with its tokenizer; that of a selection's run is read where it lies.
+    ``chosen``: what named it, ``rates``: what found its rate, if nobody did. ``standalone``:
+    whether the adapter is to be handed over, with its tokenizer; that of a selection's run is read
+    where it lies. ``data``: in the place of those that the settings name.
     """
     journey = _Journey(settings, watcher or Unwatched(), asked_to_stop, chosen, standalone)
+    journey.rates, journey.data = rates, data
     return journey.run(resume, overwrite)
 
 
 class _Journey:
     """The runs of one call, one a seed."""
+
+    rates: RateSearch | None = None
+    data: Data | None = None
 
     def __init__(
         self,
@@ -81,7 +88,7 @@ class _Journey:
         s = self.settings
         self.accelerator = make_accelerator(s.device, s.precision, s.report_to, s.output)
         told_by_main(self.accelerator, lambda: check_wanted(self.settings))
-        data = load_data(s)
+        data = self.data or load_data(s)
         metrics = tuple(s.metric) or data.metrics
         first = self.prepared(data, s.seeds[0])
         # Names of branches move: what was read is kept, for --resume, the adapter and its card.
@@ -125,7 +132,7 @@ class _Journey:
 
     def begin(self, resume: bool) -> None:
         """Write down where this run comes from."""
-        now, notes = provenance_of(self.accelerator, self.chosen), list[str]()
+        now, notes = provenance_of(self.accelerator, self.chosen, self.rates), list[str]()
         if (folder := self.folder) is not None:
             begin = partial(begun, folder, now, resume=resume)
             now, notes = told_by_main(self.accelerator, begin)

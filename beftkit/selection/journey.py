@@ -21,6 +21,7 @@ from beftkit.runs.locks import occupied
 from beftkit.runs.prepare import prepare
 from beftkit.runs.results import TrainResult
 from beftkit.selection.cells import PROBE, Cell, biases_to_verify, grid, run_settings
+from beftkit.selection.free import free_methods
 from beftkit.selection.methods import (
     change_methods,
     fisher_method,
@@ -261,7 +262,8 @@ class _Journey:
         """The probe, and what the methods make of it."""
         found = self.trained(cell, folder, PROBE)
         run = found.runs[0]
-        methods, family, notes = change_methods(found, self.settings)
+        methods, read, notes = change_methods(found, self.settings)
+        free = free_methods(read, found, self.data, self.settings)
         resolved = found.settings
         failed: dict[str, str] = {}
         if self.settings.fisher:
@@ -279,8 +281,8 @@ class _Journey:
         track = read_track(folder / PROBE / LOG)
         when = when_settled(track, methods["projection"], self.settings)
         place = replace(cell, lr=resolved.lr, epochs=resolved.epochs)
-        runs: dict[str, CellRun] = {PROBE: probe_summary(found, self.folder, family)}
-        told = when, thinned(track), failed, tuple(notes)
+        runs: dict[str, CellRun] = {PROBE: probe_summary(found, self.folder, read.family)}
+        told = when, thinned(track), failed, tuple(notes), free
         return CellResult(place, result.folder, run.train_examples, methods, runs, *told)
 
     def trained(self, cell: Cell, folder: Path, bias: str) -> TrainResult:

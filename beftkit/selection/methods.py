@@ -28,8 +28,8 @@ POINTS = 200
 
 def change_methods(
     result: TrainResult, settings: SelectSettings
-) -> tuple[dict[str, MethodTable], str, tuple[str, ...]]:
-    """Projection ratio and magnitude of a probe, its family, and what must be noted."""
+) -> tuple[dict[str, MethodTable], Scores, tuple[str, ...]]:
+    """Projection ratio and magnitude of a probe, what was read, and what must be noted."""
     run = result.runs[0]
     revision = result.settings.revision
     pre = f"{result.model}@{revision}" if revision else result.model
@@ -40,7 +40,7 @@ def change_methods(
     tables = {one.method: method_table(one) for one in (first, second)}
     # What the probe's adapter holds beside biases is no news here.
     told = [note for note in first.notes if "inert" in note or "zero in PRE" in note]
-    return tables, first.family, tuple(told)
+    return tables, first, tuple(told)
 
 
 def fisher_method(

@@ -11,6 +11,9 @@ from beftkit.selection.certainty import Margin
 from beftkit.shown import Shown
 
 METHODS = ("projection", "magnitude", "fisher")
+ADAM, NORM, ALWAYS = "adam", "norm", "always-v"
+#: methods that cost no more than the probe, or nothing (`beftkit.selection.free`)
+FREE = (ADAM, NORM, ALWAYS)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class RoleMean:
         score: mean over seeds, None if any has none.
         deviation: over seeds; None of a single one.
         inert, width, norm_pre, rank: as in `RoleRank`.
+        floor: how far the score moves by the seed alone: the mean distance between two seeds'
+            probes; None of a single seed.
     """
 
     score: float | None
@@ -63,6 +68,7 @@ class RoleMean:
     width: int | None
     norm_pre: float | None
     rank: int | None
+    floor: float | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -84,3 +90,26 @@ class MethodMean(Shown):
         mine = self.roles[self.target].score if self.target else None
         scores = {role: one.score for role, one in self.roles.items()}
         return tuple(r for r, one in scores.items() if mine is not None and (one or 0) > mine)
+
+    @property
+    def blurred(self) -> tuple[str, ...]:
+        """Roles nearer to the target than the seed alone moves either of them: not told apart."""
+        first = self.roles.get(self.target) if self.target else None
+        if first is None or first.score is None or first.floor is None:
+            return ()
+        near = []
+        for role, one in self.roles.items():
+            if role != self.target and one.score is not None and one.inert != "yes":
+                if abs(first.score - one.score) <= max(first.floor, one.floor or 0.0):
+                    near.append(role)
+        return tuple(near)
+
+    @property
+    def unmoved(self) -> tuple[str, ...]:
+        """Roles whose score is no more than what the seed alone moves it by."""
+        known = [(role, one.score, one.floor) for role, one in self.roles.items()]
+        return tuple(
+            r
+            for r, score, floor in known
+            if score is not None and floor is not None and abs(score) <= floor
+        )

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from beftkit.files import from_plain, headed, plain_of
 from beftkit.selection.cells import Cell
 from beftkit.selection.certainty import Settled
+from beftkit.selection.proofs import Tau as Tau
+from beftkit.selection.proofs import Verified as Verified
+from beftkit.selection.proofs import Winner as Winner
 from beftkit.selection.ranks import MethodMean, MethodTable
+from beftkit.selection.rates import AcrossRates
+from beftkit.selection.regret import Regret
 from beftkit.selection.verdicts import Verdict, best_place
 from beftkit.shown import Shown
 
@@ -70,43 +76,6 @@ class ProbeRun(CellRun):
     metric: str | None
 
 
-@dataclass(frozen=True)
-class Verified:
-    """What a bias reached when it trained alone: means over seeds, deviations of several.
-
-    ``best`` and ``last`` are of the selection's metric; None where a run has none.
-    ``standard_error``: of one seed's ``best``, at this many examples, the mean over the seeds; None
-    where not known. ``stayed``: how many runs never left what a constant prediction gets.
-    """
-
-    seeds: int
-    best: float | None
-    best_deviation: float | None
-    last: float | None
-    last_deviation: float | None
-    percent: float
-    train_seconds: float
-    scalars: float
-    standard_error: float | None = None
-    stayed: int = 0
-
-
-@dataclass(frozen=True)
-class Tau:
-    """Kendall's tau of a method's ranks against the best and the last metrics."""
-
-    best: float | None
-    last: float | None
-
-
-@dataclass(frozen=True)
-class Winner:
-    """The candidate with the best metric; None where several tie, and without verification."""
-
-    best: str | None = None
-    last: str | None = None
-
-
 @dataclass(frozen=True, repr=False)
 class CellResult(Shown):
     """One cell.
@@ -121,6 +90,7 @@ class CellResult(Shown):
         track: role -> (update, score), ..., at most some hundred points.
         failed: what failed -> in one line, why.
         notes: what a reader should know.
+        free: method that costs nothing more -> its table; empty in files of before there were any.
     """
 
     cell: Cell
@@ -132,6 +102,7 @@ class CellResult(Shown):
     track: Mapping[str, tuple[tuple[int, float | None], ...]] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    free: Mapping[str, MethodTable] = field(default_factory=dict)
 
     def in_short(self) -> dict[str, Any]:
         """What its line says."""
@@ -165,6 +136,7 @@ class GroupResult(Shown):
         baseline: the metric of a constant prediction, and ``baseline_is`` its name; None and empty
             where not known.
         verdict: what the metrics say of the target; None without verification.
+        free: method that costs nothing more -> means over the seeds.
         method: whose target counts: the projection ratio's, but Fisher's where a candidate was
             added and so was zero.
     """
@@ -180,10 +152,11 @@ class GroupResult(Shown):
     settled: Settled | None
     verified: Mapping[str, Verified] = field(default_factory=dict)
     tau: Mapping[str, Tau] = field(default_factory=dict)
-    winner: Winner = Winner()
+    winner: Winner = field(default_factory=Winner)
     baseline: float | None = None
     baseline_is: str = ""
     verdict: Verdict | None = None
+    free: Mapping[str, MethodMean] = field(default_factory=dict)
     method: str = "projection"
 
     @property
@@ -198,7 +171,8 @@ class GroupResult(Shown):
 
     def target(self, method: str) -> str | None:
         """A method's choice; None where it has none, or was not asked."""
-        return self.methods[method].target if method in self.methods else None
+        table = self.methods.get(method) or self.free.get(method)
+        return table.target if table else None
 
     def reached(self, bias: str) -> float | None:
         """The best metric of a bias trained alone; None where it is not known."""
@@ -278,14 +252,38 @@ class Selection(Shown):
         what = plain_of(self, "target targets model task family")
         return what | {"groups": len(self.groups), "cells": len(self.cells)}
 
+    @cached_property
+    def regret(self) -> Mapping[str, Regret]:
+        """Method -> what its picks cost, over all cells; empty without verification."""
+        from beftkit.selection.comparing import regrets  # which needs the classes here
+
+        return regrets(self)
+
+    @cached_property
+    def rates(self) -> tuple[AcrossRates, ...]:
+        """Each bias at its own best rate, for each place that was verified at several rates."""
+        from beftkit.selection.comparing import across_rates
+
+        return across_rates(self)
+
     @property
     def place(self) -> int | None:
         """Which group ``recommended`` is taken from.
 
         Metrics outrank scores: it is the bias that most verified groups recommend, the first where
+        they are even, there where it reached the best metric; over several learning rates each bias
+        counts at its own best one. Without verification it is the first group with the projection
+        ratio's target. None where there is nothing to recommend.
         they are even, there where it reached the best metric. Without verification it is the first
         group with the score's target. None where there is nothing to recommend.
         """
+        if self.rates:
+            at = self.across
+            bias = at.verdict.recommended if at else None
+            if at is None or bias is None:
+                return None
+            here = at.regime, at.train_size, at.own[bias].lr, at.epochs
+            return [(g.regime, g.train_size, g.lr, g.epochs) for g in self.groups].index(here)
         if any(group.verdict for group in self.groups):
             sign = 1.0 if self.higher_is_better else -1.0
             told = [(g.verdict.recommended if g.verdict else None, g) for g in self.groups]
@@ -295,18 +293,30 @@ class Selection(Shown):
         return where[0] if where and self.target else None
 
     @property
+    def across(self) -> AcrossRates | None:
+        """Of ``rates`` the one whose verdict counts: the first, if none recommends anything."""
+        sign = 1.0 if self.higher_is_better else -1.0
+        told = [(one.verdict.recommended, one) for one in self.rates]
+        at = best_place([(b, sign * one.own[b].value if b else 0.0) for b, one in told])
+        return self.rates[at or 0] if self.rates else None
+
+    @property
     def recommended(self) -> str | None:
         """The bias to train: verification's answer, without it the score's target."""
         if self.place is None:
             return None
+        if self.across is not None:
+            return self.across.verdict.recommended
         group = self.groups[self.place]
         return group.verdict.recommended if group.verdict else self.target
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of ``beftkit select --format json`` and ``select.json``."""
         groups = tuple(group.to_dict() for group in self.groups)
-        more = {"groups": groups, "recommended": self.recommended}
-        return headed({**asdict(self), **more})
+        regret = {name: asdict(one) for name, one in self.regret.items()}
+        rates = [{**asdict(one), "depends": one.depends} for one in self.rates]
+        more = {"groups": groups, "regret": regret, "rates": rates}
+        return headed({**asdict(self), **more, "recommended": self.recommended})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Selection:

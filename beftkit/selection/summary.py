@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from statistics import fmean, stdev
 from typing import Any
 
 from beftkit.scores import best_first, contenders, unmeasured
 from beftkit.selection.certainty import Settled, kendall_tau, margin
-from beftkit.selection.ranks import METHODS, MethodMean, MethodTable, RoleMean
+from beftkit.selection.ranks import ALWAYS, FREE, METHODS, MethodMean, MethodTable, RoleMean
 from beftkit.selection.results import CellResult, GroupResult, Selection, Tau, Verified, Winner
 from beftkit.selection.verdicts import Verdict, judge
 from beftkit.settings.select import SelectSettings
@@ -63,7 +64,11 @@ def _group(
     what = place.regime, place.train_size, place.lr, place.epochs
     seeds = tuple(cell.cell.seed for cell in cells)
     proof = verified, tau, Winner(_winner(best), _winner(last))
-    group = GroupResult(*what, seeds, cells[0].examples, methods, gap, when, *proof, method=method)
+    free = {name: [c.free[name] for c in cells if name in c.free] for name in FREE}
+    freely = {name: _method(name, some, settings) for name, some in free.items() if some}
+    group = GroupResult(
+        *what, seeds, cells[0].examples, methods, gap, when, *proof, free=freely, method=method
+    )
     if not verified or metric is None:
         return group
     baseline, name = _baseline(cells, metric)
@@ -98,12 +103,10 @@ def _verdict(
     ranked = [role for role in leading.roles if role in candidates]
     ranked += [role for role in candidates if role not in ranked]
     ranked = [role for role in ranked if role not in inert]
-    alone: dict[str, dict[int, tuple[float | None, float | None]]] = {}
+    alone = alone_of(cells, metric)
     held: dict[str, list[bool]] = {}
     for cell in cells:
         for bias, run in cell.runs.items():
-            values = _metric(run.best, metric), _metric(run.standard_errors, metric)
-            alone.setdefault(bias, {})[cell.cell.seed] = values
             held.setdefault(bias, []).append(run.stayed)
     names = [bias for bias in ("none", *candidates, "all") if bias in held]
     stayed = [bias for bias in names if all(held[bias])]
@@ -119,10 +122,22 @@ def _method_that_counts(methods: Mapping[str, MethodMean], settings: SelectSetti
     return "fisher" if empty & {*settings.candidates} else "projection"
 
 
+def alone_of(
+    cells: Sequence[CellResult], metric: str
+) -> dict[str, dict[int, tuple[float | None, float | None]]]:
+    """Bias -> seed -> its metric alone, and one standard error of that."""
+    found: dict[str, dict[int, tuple[float | None, float | None]]] = {}
+    for cell in cells:
+        for bias, run in cell.runs.items():
+            values = metric_of(run.best, metric), metric_of(run.standard_errors, metric)
+            found.setdefault(bias, {})[cell.cell.seed] = values
+    return found
+
+
 def _baseline(cells: Sequence[CellResult], metric: str) -> tuple[float | None, str]:
     """What a constant prediction gets on the validation examples, the same in all runs."""
     runs = [run for cell in cells for run in cell.runs.values() if run.baseline_is]
-    return (_metric(runs[0].baselines, metric), runs[0].baseline_is) if runs else (None, "")
+    return (metric_of(runs[0].baselines, metric), runs[0].baseline_is) if runs else (None, "")
 
 
 def _winner(signed: Mapping[str, float | None]) -> str | None:
@@ -145,21 +160,33 @@ def _mean(values: Sequence[float | None]) -> tuple[float | None, float | None]:
 
 def _method(method: str, tables: Sequence[MethodTable], settings: SelectSettings) -> MethodMean:
     """Mean scores over seeds, ranked anew; the target, and by how much it leads."""
+    if method == ALWAYS:
+        return MethodMean(tables[0].target, None, {})
     first = tables[0].roles
     means = {role: _mean([table.roles[role].score for table in tables]) for role in first}
     scores = {role: mean for role, (mean, _) in means.items()}
     inert = {role: one.inert for role, one in first.items()}
-    empty = unmeasured(method, {role: one.norm_pre for role, one in first.items()})
+    norms = {role: one.norm_pre for role, one in first.items()}
+    empty = unmeasured(method, norms) if method in METHODS else frozenset()
     roles = {}
     for rank, role in enumerate(best_first(scores, inert, empty), start=1):
         one, (mean, deviation) = first[role], means[role]
         what = mean, deviation, one.inert, one.width, one.norm_pre
-        roles[role] = RoleMean(*what, None if mean is None else rank)
+        floor = _floor([table.roles[role].score for table in tables])
+        roles[role] = RoleMean(*what, None if mean is None else rank, floor)
     moved = [role for role in roles if role in settings.candidates and scores[role]]
     can = contenders(moved, scores, inert, settings.allow_inert, empty)
     layers = [_layers(tables, role) for role in can[:2]]
     lead = margin(can[1], *layers) if len(can) > 1 else None
     return MethodMean(can[0] if can else None, lead, roles)
+
+
+def _floor(scores: Sequence[float | None]) -> float | None:
+    """Mean distance between two seeds' scores; None of one seed, or where one has no score."""
+    known = [score for score in scores if score is not None]
+    if len(known) < max(2, len(scores)):
+        return None
+    return fmean(abs(one - other) for one, other in combinations(known, 2))
 
 
 def _layers(tables: Sequence[MethodTable], role: str) -> list[list[float]]:
@@ -179,18 +206,18 @@ def _verified(
         if runs:
             result[bias] = Verified(
                 len(runs),
-                *_mean([_metric(run.best, metric) for run in runs]),
-                *_mean([_metric(run.last, metric) for run in runs]),
+                *_mean([metric_of(run.best, metric) for run in runs]),
+                *_mean([metric_of(run.last, metric) for run in runs]),
                 percent=fmean(run.percent for run in runs),
                 train_seconds=fmean(run.train_seconds for run in runs),
                 scalars=fmean(run.scalars for run in runs),
-                standard_error=_mean([_metric(run.standard_errors, metric) for run in runs])[0],
+                standard_error=_mean([metric_of(run.standard_errors, metric) for run in runs])[0],
                 stayed=sum(run.stayed for run in runs),
             )
     return result
 
 
-def _metric(metrics: Mapping[str, float | None], metric: str) -> float | None:
+def metric_of(metrics: Mapping[str, float | None], metric: str) -> float | None:
     """A run's metric; of two validation splits (MNLI) the first's."""
     if metric in metrics:
         return metrics[metric]

@@ -201,7 +201,9 @@ class CoursePart(Part):
 
     epochs: int | None = of_course(None, "Passes over the data.  [by task]", ge=0)
     max_steps: int | None = of_course(None, "Stop after so many updates.", gt=0)
-    lr: float | None = of_course(None, "Learning rate.  [by task; full: 1e-5]", gt=0)
+    lr: float | None = of_course(
+        None, "Learning rate; find: by a short sweep of its own.  [by task; full: 1e-5]", gt=0
+    )
 
 
 class OptimisationPart(Part):

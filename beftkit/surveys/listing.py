@@ -108,7 +108,7 @@ def list_models(
     except Offline:
         raise BeftError(
             f"{base}: offline mode (HF_HUB_OFFLINE) forbids to ask the hub for its fine-tunes; "
-            "name them with --from FILE"
+            "name them, as by `beftkit survey BASE --from FILE`"
         ) from None
     models = [one for one in found.values() if one.model not in names]
     if len(names) > 1 and sort == "downloads":

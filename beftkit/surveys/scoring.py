@@ -195,6 +195,7 @@ class Base:
     def _opened(self, listed: Listed, folders: list[HubFolder], held: Row | None) -> Checkpoint:
         if listed.by is not None:
             place = parse_reference(f"{SCHEME}{listed.model}")
+            place = place and place._replace(text=listed.model)
         else:
             place = place_of(listed.model)
         if held is not None and held.outcome in PASSING:

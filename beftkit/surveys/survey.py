@@ -124,7 +124,8 @@ def _check(base: str, references: Sequence[str] | None, asked: Mapping[str, Any]
     if references is None and Path(base).exists():
         raise UsageError(
             f"{base}: is here, not on the hub, which therefore lists nothing made from it; name "
-            "the models: --from FILE with a reference a line, or --from FOLDER"
+            "the models, as by `beftkit survey BASE --from FILE`, with a reference a line, or a "
+            "folder of checkpoints"
         )
 
 
@@ -225,7 +226,8 @@ class _Work:
         if not listing.models:
             of = f" of the task {asked['task']}" if asked["task"] else ""
             raise BeftError(
-                f"{base}: the hub lists no fine-tunes{of} ({counts}); name models with --from FILE"
+                f"{base}: the hub lists no fine-tunes{of} ({counts}); name models, as by "
+                "`beftkit survey BASE --from FILE`"
             )
         self.watcher.note(f"fine-tunes that the hub lists: {counts}; {len(listing.models):,} to do")
         return [*listing.models]

@@ -26,11 +26,13 @@ class Costs:
         launch: an eager batch, however small it is.
         token: of a batch's rows and columns, padding included.
         capture: one width, warm-up included.
+        first: what the first capture takes besides.
     """
 
     launch: float
     token: float
     capture: float
+    first: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ def _cheapest(
             begin = int(cost.argmin())
             if cost[begin] < best[many, place]:
                 best[many, place], came[many, place] = cost[begin], begin
+    best[1:, total] += costs.first
     many, place = int(best[:, total].argmin()), total
     tops: list[int] = []
     captured: list[bool] = []

@@ -17,7 +17,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from beftkit.graphs import WARMUPS, Graph, NotCaptured, capture, kept_tensors, memory_pool
+from beftkit.graphs import (
+    WARMUPS,
+    Graph,
+    NotCaptured,
+    capture,
+    detach_from_past,
+    kept_tensors,
+    memory_pool,
+)
 from beftkit.tasks.batches import plan
 from beftkit.tasks.costs import costs_of
 from beftkit.tasks.resident import Resident, widths_of
@@ -81,6 +89,7 @@ class CapturedStepper:
         self.eager: set[int] = set()
         self.graphs: dict[tuple[str, int], Graph] = {}
         self.recording: list[float] = []
+        self.scored_eagerly = False
         self.pool = memory_pool(device)
         self.held: list[Any] = []
         batches = math.ceil(len(job.train) / s.examples_a_batch)
@@ -197,6 +206,7 @@ class CapturedStepper:
         """Record the work of a width, or note why that cannot be; the state is as before."""
         begun = time.perf_counter()
         before = kept_tensors(self.job.model)
+        detach_from_past([*self.values, *(unit.parameter for unit in self.job.tuner.units)])
         try:
             with self._scratch(), read_chance(self.job) as chance:
                 made = capture(
@@ -211,8 +221,6 @@ class CapturedStepper:
             if {*map(id, after.values())} != {*map(id, before.values())}:
                 raise NotCaptured("its modules keep tensors from one call to the next")
         except NotCaptured as error:
-            # A recording that failed midway may have left the pool to it.
-            self.pool = memory_pool(self.device)
             told = not self.eager
             self.eager.add(width)
             if told:
@@ -284,13 +292,15 @@ class CapturedStepper:
     def scored(self, track: Track) -> Tensor:
         """The scores as they are now; recorded at the first call."""
         key = ("scores", 0)
-        if key not in self.graphs:
+        if key not in self.graphs and not self.scored_eagerly:
             try:
                 self.graphs[key] = capture(
                     track.step, device=self.device, warmups=1, pool=self.pool
                 )
             except NotCaptured:
-                return track.step()
+                self.scored_eagerly = True
+        if self.scored_eagerly:
+            return track.step()
         found: Tensor = self.graphs[key].replay()
         return found
 

@@ -27,12 +27,14 @@ class Replays:
         graphs: ``auto``, ``on`` or ``off``, as in settings.
         times: how many passes over all batches there will be.
         note: told why a width goes on eagerly.
+        what: the passes are for, in that note.
         held: passes by split.
     """
 
     graphs: str
     times: int
     note: Callable[[str], None]
+    what: str = "evaluation"
     held: dict[str, Forwards] = field(default_factory=dict)
 
     def of(
@@ -140,9 +142,8 @@ class Forwards:
             if {*map(id, kept_tensors(self.model).values())} != {*map(id, before.values())}:
                 raise NotCaptured("its modules keep tensors from one call to the next")
         except NotCaptured as error:
-            self.pool = memory_pool(self.device)
             if not self.eager:
-                self.replays.note(f"evaluation goes on eagerly, not captured: {error}")
+                self.replays.note(f"{self.replays.what} goes on eagerly, not captured: {error}")
             self.eager |= {*self.widths.chosen} - {*self.graphs}
             return False
         self.graphs[width] = made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,6 +171,14 @@ def named(error: Exception) -> str:
     """An error of somebody else's code: its kind, and the first line of what it says."""
     said = (str(error).strip().splitlines() or [""])[0][:200]
     return f"{type(error).__name__}: {said}"
+
+
+def all_finite(values: Sequence[torch.Tensor]) -> bool:
+    """Whether all numbers of tensors on one device are finite; the device is waited for once."""
+    import torch
+
+    found = [value.isfinite().all() for value in values]
+    return not found or bool(torch.stack(found).all())
 
 
 def finite(value: float) -> float | None:

@@ -23,7 +23,7 @@ from beftkit.training.digests import UNKNOWN, check_same
 from beftkit.training.evaluation import Evaluated, Evaluation, evaluate_model
 from beftkit.training.forwards import Replays
 from beftkit.training.job import Job
-from beftkit.training.journal import Journal, Meter, Progress, finite
+from beftkit.training.journal import Journal, Meter, Progress, all_finite, finite
 from beftkit.training.stepper import Stepper
 from beftkit.watching import Inside
 
@@ -172,7 +172,7 @@ class Trainer:
             self.journal.write({"step": step, "scores": self.scores(means)})
         self.tracked.clear()
         # An update beyond all measure has a finite loss and gradient before it.
-        sound = all(bool(value.isfinite().all()) for value in self.stepper.values)
+        sound = all_finite(self.stepper.values)
         if math.isfinite(bad) or not math.isfinite(loss) or not sound:
             where = int(bad) if math.isfinite(bad) else self.progress.step
             kept = ""

@@ -18,7 +18,8 @@ from beftkit.tuning.added import choose_added
 
 #: what ``--bias`` takes beside roles
 WHOLE = ("all", "none", "head", "full", "rand")
-_POOLER_BIAS = re.compile(r"(.*\.)?pooler(\..*)?\.bias")
+#: the bias of a pooler, which trains along with a head and belongs to it
+POOLER_BIAS = re.compile(r"(.*\.)?pooler(\..*)?\.bias")
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def choose(
     """
     wanted = parse_bias(bias)
     names = {name: p.numel() for name, p in model.named_parameters()}
-    head, pooler = head_names(model), [name for name in names if _POOLER_BIAS.fullmatch(name)]
+    head, pooler = head_names(model), [name for name in names if POOLER_BIAS.fullmatch(name)]
     sites, found = _sites(model)
     notes: list[str] = []
     chosen = None if layers is None else parse_layers(layers)

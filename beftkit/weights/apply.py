@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from beftkit.adapters import BIASES_NAME, AdapterInfo, Step, Target, all_steps, fewer_layers
+from beftkit.adapters import AdapterInfo, Step, Target, all_steps, fewer_layers
 from beftkit.biases import ADDED
-from beftkit.checkpoints import Checkpoint, open_checkpoint
+from beftkit.checkpoints import Checkpoint
 from beftkit.errors import BeftError
 from beftkit.scores.statistics import PRECISION, decode
 from beftkit.tuning import attach
+from beftkit.weights.opening import open_adapter
 
 if TYPE_CHECKING:
     import torch
@@ -43,19 +44,6 @@ class AppliedAdapter:
         return self.info.metadata
 
 
-def adapter_info(reference: str | Path, *, download: bool = False) -> AdapterInfo:
-    """Read what an adapter says of itself: its base, task type, labels, metadata.
-
-    Args:
-        reference: a folder, or ``owner/name[@revision]`` on the hub.
-        download: fetch whole files from the hub into its cache.
-
-    Raises:
-        BeftError: there is no adapter, or one of a kind that beftkit does not apply.
-    """
-    return _open(reference, download)[1]
-
-
 def apply_adapter(
     model: torch.nn.Module, reference: str | Path, *, download: bool = False
 ) -> AppliedAdapter:
@@ -77,7 +65,7 @@ def apply_adapter(
     """
     import torch
 
-    checkpoint, info = _open(reference, download)
+    checkpoint, info = open_adapter(reference, download=download)
     steps = all_steps(checkpoint.adapter or {}, checkpoint.tensors, info)
     placed = sorted((_place(model, step, info) for step in steps), key=lambda one: one.step.turn())
     for one in placed:
@@ -104,19 +92,6 @@ def apply_adapter(
     merged = any(one.step.kind == "low_rank" for one in placed)
     names = tuple(sorted({one.parameter for one in placed}))
     return AppliedAdapter(info, names, tuple(notes), merged)
-
-
-def _open(reference: str | Path, download: bool) -> tuple[Checkpoint, AdapterInfo]:
-    """An adapter's files and what they say; anything else is refused."""
-    checkpoint = open_checkpoint(reference, download=download)
-    if checkpoint.adapter is None:
-        raise BeftError(
-            f"{reference}: not an adapter; expected adapter_config.json with its weights, or "
-            f"{BIASES_NAME} as beftkit train writes it"
-        )
-    shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
-    about = checkpoint.reference, checkpoint.adapter, shapes, checkpoint.metadata
-    return checkpoint, AdapterInfo.read(*about)
 
 
 @dataclass(frozen=True, eq=False)

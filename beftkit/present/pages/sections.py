@@ -10,6 +10,8 @@ from beftkit.present.pages.comparing import carried
 from beftkit.present.pages.detail import detail, origin
 from beftkit.present.pages.rows import percent
 from beftkit.present.pages.selections import Folder
+from beftkit.present.rates import rate_words, rates_table
+from beftkit.present.regrets import regret_table, regret_words
 from beftkit.present.selection import TITLES, advice
 from beftkit.present.verdicts import best_words, verdict_word
 from beftkit.present.words import fixed, number
@@ -118,7 +120,7 @@ def _choices(folders: Sequence[Folder]) -> Table:
     return Table(columns, body, title=_CHOICES)
 
 
-def _proofs(folders: Sequence[Folder]) -> Iterator[Table]:
+def _proofs(folders: Sequence[Folder]) -> Iterator[Block]:
     """Metrics of every verified place, and how each method's ranking agrees with them."""
     verified = [(one, group) for one in folders for group in one.found.groups if group.verified]
     if not verified:
@@ -138,6 +140,14 @@ def _proofs(folders: Sequence[Folder]) -> Iterator[Table]:
         row += [best_words(group), fixed(percent(one.found, group)), *taus]
         body.append(row)
     yield Table(columns, body, title=_PROOFS)
+    for one in folders:
+        for rates in one.found.rates:
+            title = f"{one.label}: each bias at its own best learning rate"
+            yield rates_table(one.found, rates, title)
+            yield Lines(rate_words(one.found, rates), bullets=True)
+        if one.found.regret:
+            title = f"{one.label}: {regret_words(one.found.metric)}"
+            yield regret_table(one.found.regret, one.found.cells, title)
 
 
 def _best(group: GroupResult) -> str | None:

@@ -1,0 +1,58 @@
+"""What a checkpoint says of its task: PEFT's type, and the tensors of its head, by names alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from beftkit.adapters.reading import plain
+from beftkit.adapters.tuned import SAVED_BY_TASK
+
+#: end of an architecture's name -> PEFT's task type
+_TASK_TYPES = {
+    "ForSequenceClassification": "SEQ_CLS",
+    "ForTokenClassification": "TOKEN_CLS",
+    "ForQuestionAnswering": "QUESTION_ANS",
+    "ForCausalLM": "CAUSAL_LM",
+    "LMHeadModel": "CAUSAL_LM",
+}
+
+
+def architecture(config: Mapping[str, Any] | None) -> str:
+    """The class that a checkpoint was saved from, or nothing."""
+    names = (config or {}).get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else ""
+
+
+def task_type(config: Mapping[str, Any] | None) -> str | None:
+    """PEFT's task type of a checkpoint; None: a bare model, or one of another task."""
+    found = architecture(config)
+    return next((kind for end, kind in _TASK_TYPES.items() if found.endswith(end)), None)
+
+
+def head_modules(names: Iterable[str], task: str | None) -> dict[str, str]:
+    """Which tensors PEFT saves whole with a task type: name -> the module that is saved.
+
+    Args:
+        names: of a checkpoint's tensors.
+        task: PEFT's task type.
+    """
+    own = SAVED_BY_TASK.get(task or "", ())
+    found = {}
+    for name in names:
+        parts = plain(name).split(".")
+        at = next((n for n, part in enumerate(parts[:-1]) if own and part.endswith(own)), None)
+        if at is not None:
+            found[name] = ".".join(parts[: at + 1])
+    return found
+
+
+def labels_of(config: Mapping[str, Any] | None, rows: int) -> tuple[str, ...] | None:
+    """Names of a head's classes in the order of their numbers; None: not said; empty: values."""
+    if rows == 1:
+        return ()
+    said = (config or {}).get("id2label")
+    if not isinstance(said, dict) or {str(key) for key in said} != {str(n) for n in range(rows)}:
+        return None
+    found = {int(key): str(name) for key, name in said.items()}
+    return tuple(found[n] for n in range(rows))
