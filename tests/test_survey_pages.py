@@ -25,7 +25,7 @@ from beftkit.present.pages.survey_figures import NAMES
 from beftkit.present.terminal import terminal_text
 from beftkit.surveys.results import Survey, read
 from tests import browser
-from tests.surveys import families, head, rows, write
+from tests.surveys import WIDTHS, families, head, rows, write
 from tests.test_report_pages import Reader
 
 #: what a hub does not allow, and a file or folder does: each is shown as text, on one line
@@ -38,9 +38,9 @@ NASTY = (
 @pytest.fixture(scope="module")
 def survey(tmp_path_factory: pytest.TempPathFactory) -> Survey:
     """60 models in planted families, 9 of them with names that mean harm, 14 others."""
-    base = head(3, base="<b>o/base</b>")
+    base = head(3, {**WIDTHS, "r\u202e<script>": 16}, base="<b>o/base</b>")
     some = rows(base, 60, without=14, names=NASTY)
-    some[0] = replace(some[0], task="<script>t</script>", licence="=1+1", target=None)
+    some[0] = replace(some[0], task="<script>\u202et</script>", licence="=1+1", target=None)
     some[1] = replace(some[1], downloads=None, bias_sha256=some[2].bias_sha256)
     some[-1] = replace(some[-1], reason="\x1b]0;x\x07<script>", outcome="damaged")
     changes, _ = families(6, 10, base.length)
@@ -87,7 +87,7 @@ def test_a_document_says_what_matters(survey: Survey) -> None:
 
 def test_csv_has_a_row_a_model_and_role(survey: Survey) -> None:
     read_back = list(csv.DictReader(io.StringIO(csv_text(show.document(survey).rows))))
-    assert len(read_back) == 60 * 8 + 14
+    assert len(read_back) == 60 * 9 + 14
     assert read_back[0]["model"] == NASTY[0] and read_back[0]["licence"] == "'=1+1"
     assert {row["model"] for row in read_back} >= {"'=HYPERLINK(1)", "'--output"}
     mine = [row for row in read_back if row["model"] == "owner-20/model-20"]

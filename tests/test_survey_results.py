@@ -214,6 +214,13 @@ def test_json_holds_every_model_and_role(survey: Survey) -> None:
     first = document["models"][0]
     assert set(first["scores"]) == {site.role for site in survey.head.sites}
     assert "projection" not in first and "scores" not in document["models"][-1]
+    for row, one in zip(survey.rows, document["models"], strict=True):
+        said = {name: value for name, value in row.to_dict().items() if name not in KEPT}
+        assert {name: value for name, value in one.items() if name != "scores"} == json.loads(
+            json.dumps(said)
+        )
+    nobody = replace(survey, rows=(replace(survey.rows[0], downloads=0),))
+    assert nobody.to_dict()["models"][0]["downloads"] == 0
 
 
 def test_neighbours_are_searched_once_and_again_where_models_changed(

@@ -51,7 +51,8 @@ def _ridges(axis: Any, found: Summary) -> None:
         told = number(one.quantiles[2] if one.quantiles else None)
         across = axis.get_yaxis_transform()
         axis.text(1.02, base + 0.3, told, transform=across, va="center")
-    labels = [f"{one.role}, inert" if one.inert == "yes" else one.role for one in found.roles]
+    inert = [", inert" if one.inert == "yes" else "" for one in found.roles]
+    labels = [cut(one.role, 14) + said for one, said in zip(found.roles, inert, strict=True)]
     axis.set_yticks([len(labels) - 0.7 - place for place in range(len(labels))], labels)
     axis.set_ylim(-0.15, len(found.roles))
     axis.set_xscale("log")
@@ -231,4 +232,4 @@ def _bars(
 def _patch(name: str, colour: str) -> Any:
     from matplotlib.patches import Patch
 
-    return Patch(color=colour, label=name)
+    return Patch(color=colour, label=cut(name, 14))
