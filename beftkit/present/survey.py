@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -156,17 +157,17 @@ def notes(survey: Survey) -> list[str]:
     if inert := [one.role for one in found.roles if one.inert == "yes"]:
         said.append(f"{', '.join(inert)}: inert, so what moved it is the optimiser's noise")
     if found.copies:
-        said.append(f"{found.copies} scored models have biases that equal another's; each counts")
+        said.append(f"scored models whose biases equal another's: {found.copies}; each counts")
     if found.partial:
         said.append(
-            f"{found.partial} scored models lack some of the base's biases; a role's score is then "
-            "the mean over what they have"
+            f"scored models that lack some of the base's biases: {found.partial}; a role's score "
+            "is the mean over what they have"
         )
-    if left := len(survey.neighbours.left_out):
-        said.append(f"{left} models have no neighbours: nothing of theirs moved, or it overflowed")
-    again = sum(found.outcomes.get(outcome, 0) for outcome in PASSING)
-    if again:
-        said.append(f"{again} models were not to be had this time; --resume asks them again")
+    if left := survey.neighbours.left_out:
+        counts = ", ".join(f"{why} {count}" for why, count in Counter(left.values()).items())
+        said.append(f"scored models without neighbours: {counts}")
+    if again := sum(found.outcomes.get(outcome, 0) for outcome in PASSING):
+        said.append(f"models not to be had this time: {again}; --resume asks again")
     return said
 
 

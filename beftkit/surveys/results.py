@@ -81,7 +81,8 @@ class Survey(Shown):
     def to_pandas(self) -> Any:
         """One row a model and site as a `pandas.DataFrame`, as in ``survey.parquet``.
 
-        A model without figures has one row, whose site is unknown.
+        A model without figures has one row, whose site is unknown. Whole numbers are ``Int64`` and
+        texts ``string``, which know of missing ones.
 
         Raises:
             BeftError: no pandas.
@@ -90,7 +91,9 @@ class Survey(Shown):
             import pandas
         except ImportError:
             raise BeftError("to_pandas needs pandas: pip install 'beftkit[pandas]'") from None
-        return pandas.DataFrame(columns(self.head, self.rows))
+        frame = pandas.DataFrame(columns(self.head, self.rows))
+        kinds = {name: "Int64" if name in _WHOLE else "string" for name in (*OF_MODEL, *OF_SITE)}
+        return frame.astype({**kinds, "gated": bool})
 
 
 def read(folder: str | Path) -> Survey:
@@ -181,7 +184,7 @@ def _neighbours(folder: Path, head: Head, rows: Sequence[Row]) -> tuple[Neighbou
     moved = [row for row in scored(rows) if row.change is not None]
     held = [row for row in moved if 0 <= (row.change or 0) < len(changes)]
     if lost := len(moved) - len(held):
-        notes.append(f"{lost} models have no change in {CHANGES}, so no neighbours are known")
+        notes.append(f"models whose change is not in {CHANGES}, so without neighbours: {lost}")
     among = [[row.model, row.change, row.bias_sha256, row.asked] for row in held]
     digest = hashlib.sha256(json.dumps([ALIKE, head.length, among]).encode()).hexdigest()
     path = folder / NEIGHBOURS

@@ -68,6 +68,8 @@ def write_page(survey: Survey) -> list[str]:
     beside = page.with_name(f"{page.name}_files")
     made = {name: csv_text(rows).encode() for name, rows in numbers_of(survey).items()}
     check_writable(page)
+    if beside.is_symlink() or (beside.exists() and not beside.is_dir()):
+        raise BeftError(f"{beside}: is no folder; the survey's figures go there: move it away")
     if _has("pyarrow"):
         said.append(f"wrote {write_parquet(survey)}: every model, role and layer")
     else:
@@ -91,8 +93,6 @@ def write_page(survey: Survey) -> list[str]:
 
 def _write(folder: Path, made: Mapping[str, bytes]) -> None:
     """These files; what a former page left under a name of ours goes."""
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise BeftError(f"{folder}: is no folder; the survey's figures go there: move it away")
     try:
         folder.mkdir(exist_ok=True)
         former = [*_NUMBERS, *(f"{name}.{form}" for name in draw.NAMES for form in ("svg", "png"))]
