@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -45,20 +46,30 @@ def measure(folder: Path) -> dict[str, float]:
     return found
 
 
+def _changes(count: int, length: int) -> Iterator[bytes]:
+    """Rows at random, one at a time: all of them may be gigabytes."""
+    import numpy as np
+
+    rng = np.random.default_rng(1)
+    for _ in range(count):
+        yield rng.standard_normal(length, np.float32).tobytes()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=int, default=10_000)
-    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--qwen", action="store_true", help="84 biases of Qwen2.5-7B's lengths")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.folder:
         print(json.dumps(measure(chosen.folder)))
         return
-    from tests.surveys import head, rows, write
+    from tests.surveys import QWEN, head, rows, write
 
     with tempfile.TemporaryDirectory() as place:
-        base = head(chosen.layers)
-        write(Path(place), base, rows(base, chosen.models, without=chosen.models // 10))
+        base = head(28, QWEN) if chosen.qwen else head(12)
+        some = rows(base, chosen.models, without=chosen.models // 10)
+        write(Path(place), base, some, _changes(chosen.models, base.length))
         given = [sys.executable, __file__, "--folder", place]  # memory of its own
         done = subprocess.run(given, capture_output=True, text=True, check=True)
     print(f"{chosen.models:,} scored models, {len(base.sites)} biases of {base.length:,} numbers\n")

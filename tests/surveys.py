@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,17 @@ TASKS = ("text-classification", "fill-mask", "token-classification", "question-a
 WITHOUT = ("no biases", "other width", "only bin", "gated", "gone", "damaged", "unreachable")
 
 
-def head(layers: int = 2, roles: Sequence[str] = tuple(WIDTHS), **more: Any) -> Head:
+#: of Qwen2.5-7B, which has 28 layers
+QWEN = {"q": 3584, "k": 512, "v": 512}
+
+
+def head(layers: int = 2, widths: Mapping[str, int] = WIDTHS, **more: Any) -> Head:
     """A base of so many layers, whose k is inert."""
     sites = tuple(
-        Place(f"layer.{layer}.{role}.bias", role, layer, "text", "self", WIDTHS[role],
+        Place(f"layer.{layer}.{role}.bias", role, layer, "text", "self", widths[role],
               "yes" if role == "k" else "no")
         for layer in range(layers)
-        for role in roles
+        for role in widths
     )  # fmt: skip
     given: dict[str, Any] = {
         "base": "o/base", "commit": "c" * 40, "bias_sha256": "b" * 64, "family": "bert",
@@ -85,12 +89,19 @@ def rows(
     return found
 
 
-def write(folder: Path, head: Head, rows: Sequence[Row], changes: Array | None = None) -> Path:
-    """A survey's folder with these rows; changes at random unless given."""
+def write(
+    folder: Path,
+    head: Head,
+    rows: Sequence[Row],
+    changes: Array | Iterable[bytes] | None = None,
+) -> Path:
+    """A survey's folder with these rows; changes at random unless given, as a table or as rows."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ROWS).write_bytes(b"".join(map(line, [head, *rows])))
     held = sum(row.change is not None for row in rows)
     if changes is None:
         changes = np.random.default_rng(1).normal(size=(held, head.length))
-    (folder / CHANGES).write_bytes(changes.astype("<f4").tobytes())
+    with (folder / CHANGES).open("wb") as file:
+        for row in changes:
+            file.write(row if isinstance(row, bytes) else row.astype("<f4").tobytes())
     return folder

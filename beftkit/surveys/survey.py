@@ -60,7 +60,7 @@ def survey(
     resume: bool = False,
     watcher: Watcher | None = None,
     progress: bool = False,
-    asked_to_stop: Callable[[], int] = never,
+    asked_to_stop: Callable[[], int] | None = None,
 ) -> Survey:
     """Score many fine-tunes of one base against it, and keep a row of each.
 
@@ -104,7 +104,7 @@ def survey(
     _check(base, references, asked)
     folder = Path(output)
     with displayed(progress, watcher) as looking, _kept(folder, resume) as held:
-        work = _Work(folder, held, looking, asked_to_stop)
+        work = _Work(folder, held, looking, asked_to_stop or never)
         work.run(base, references, asked, load_table(families))
     return read(folder)
 

@@ -142,10 +142,12 @@ def targets(found: Summary) -> list[Picture]:
     rows = [(f"{one.task}, {one.models}", one.targets) for one in shown]
     caption = (
         f"Which role is the target, by the task that the hub lists{of(found.tasks, TASKS)}, with "
-        "the number of models. none: no candidate moved by more than rounding, or none can learn."
+        "the number of models."
     )
     roles = [one.role for one in found.roles if any(one.role in row for _, row in rows)]
     names = [*roles, *(["none"] if any("none" in row for _, row in rows) else [])]
+    if "none" in names:
+        caption += " none: no candidate moved by more than rounding, or none can learn."
     order = {one.role: place for place, one in enumerate(found.roles)}
     colours = {role: _of_role(role, order[role]) for role in roles} | {"none": FAINT}
 
