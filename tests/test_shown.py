@@ -98,15 +98,16 @@ def results(scores: Scores) -> list[Shown]:
     fisher = replace(scores, settings=facts, method="projection")
     inspection = beftkit.inspect(scores.pre.path)
     whole = [scores, fisher, inspection, trained, evaluated, found, plan]
-    base = survey_head(base=NASTY)
-    surveyed = Survey("s", base, tuple(survey_rows(base, 9, names=[NASTY])))
     more = [select, fisher_plan, timing, predicted, exported, merged, cosines, average, extract]
     paper_plan = PaperPlan(
         "table1", NASTY, (PlannedCell("c", "train", "m", "t", {}, (), (0,)),), {}, ()
     )
     paper_row = PaperRow("c", NASTY, "f1", 80.0, *[None] * 5, (), (0,), *[None] * 4)
     paper = PaperResult("table1", "Table 1", (paper_row,), {}, {}, (), "out", ())
-    more += [paper_plan, paper, surveyed]
+    more += [paper_plan, paper]
+    base = survey_head(base=NASTY)
+    surveyed = Survey("s", base, tuple(survey_rows(base, 9, names=[NASTY])))
+    more += [surveyed]
     [group] = found.groups
     margin = group.projection.margin
     assert margin is not None

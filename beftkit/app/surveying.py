@@ -76,9 +76,9 @@ def survey(
 ) -> None:
     """Score every fine-tune of a base against it: what did they do to its biases?
 
-    Of a model on the hub only headers and biases are read. Whatever comes of it is a row of
-    survey.jsonl in the output folder; Ctrl-C loses none, and --resume goes on. survey.html beside
-    it shows what the rows come to.
+    Of a model on the hub only headers and biases are read. Whatever comes of it is a row in
+    survey.jsonl; Ctrl-C loses none, and --resume goes on. At the end there are survey.html with
+    its figures and numbers beside it, and survey.parquet; showing a survey makes them anew.
     """
     from beftkit.present.pages.survey import write_page
     from beftkit.present.survey import document
@@ -86,7 +86,7 @@ def survey(
     from beftkit.surveys.results import read
     from beftkit.surveys.rows import is_survey
 
-    if is_survey(base):
+    if shown := is_survey(base):
         if output is not None or source is not None or resume:
             raise UsageError(
                 f"{base}: holds a survey, which is shown without --output, --from and --resume; to "
@@ -103,11 +103,13 @@ def survey(
         options |= {"limit": limit or None, "output": output}
         references = None if source is None else read_references(source)
         found = _run(base, references, options, output, quiet)
+    _, notes = show(document(found), format)
     try:
         written = write_page(found)
-    except BeftError as error:  # a full disk, or a folder of others: the table is still to be had
-        written = [error.at_terminal]
-    _, notes = show(document(found), format)
+    except BeftError as error:
+        if not shown:
+            raise
+        written = [f"not written anew: {error.at_terminal}"]  # somebody else's, which can be read
     say([] if quiet else [*notes, *written])
 
 

@@ -11,12 +11,13 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
 
 from beftkit.checkpoints.header import shorten
+from beftkit.checkpoints.local import Span, sift
 from beftkit.checkpoints.manner import ALONE, Manner, asked_wait
 from beftkit.errors import BeftError
 
@@ -51,9 +52,10 @@ class _Passing(Exception):
 
 
 class Part(NamedTuple):
-    """A range of a file: its bytes, the size of the whole file, and where it was found."""
+    """A range of a file: what was kept of it, how many bytes came, the file's size, and where."""
 
     body: bytes
+    came: int
     size: int
     url: str
 
@@ -115,7 +117,16 @@ class Connection:
 
         return self._insist(url, where, self._headers, read)
 
-    def part(self, url: str, where: str, start: int, stop: int, *, direct: bool = False) -> Part:
+    def part(
+        self,
+        url: str,
+        where: str,
+        start: int,
+        stop: int,
+        *,
+        direct: bool = False,
+        keep: Sequence[Span] | None = None,
+    ) -> Part:
         """Bytes ``start`` to ``stop`` of a file, or what there is of them.
 
         Args:
@@ -124,6 +135,7 @@ class Connection:
             start: first byte.
             stop: the byte after the last.
             direct: the address is that of a store: it is told no token and may be too old.
+            keep: sorted ranges within it that are kept, one after the other; None: all of it.
 
         Raises:
             Expired: it was.
@@ -135,7 +147,7 @@ class Connection:
             if response.status_code == 416 and (
                 match := _EMPTY_RANGE.fullmatch(response.headers.get("Content-Range", ""))
             ):
-                return Part(b"", int(match[1]), str(response.url))
+                return Part(b"", 0, int(match[1]), str(response.url))
             if response.status_code == 200:  # the body, gigabytes perhaps, is left unread
                 raise BeftError(
                     f"{where}: the server sends whole files only, not parts of them; --download "
@@ -144,11 +156,18 @@ class Connection:
                 )
             self._status(response, where, 206)
             size, end = self._range(response, where, start, stop)
-            chunks = self._chunks(response.iter_raw(), end - start, where)
-            body = b"".join(chunks)
-            if len(body) != end - start:
-                raise _Passing(f"an answer of {end - start} bytes ended after {len(body)}")
-            return Part(body, size, str(response.url))
+            came = 0
+
+            def counted() -> Iterator[bytes]:
+                nonlocal came
+                for chunk in self._chunks(response.iter_raw(), end - start, where):
+                    came += len(chunk)
+                    yield chunk
+
+            body = b"".join(counted() if keep is None else sift(counted(), start, keep))
+            if came != end - start:
+                raise _Passing(f"an answer of {end - start} bytes ended after {came}")
+            return Part(body, came, size, str(response.url))
 
         # A range of a compressed file would be of no use.
         asked = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}

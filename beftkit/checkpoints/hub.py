@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from beftkit.checkpoints.header import (
     parse_metadata,
     shorten,
 )
-from beftkit.checkpoints.local import File, LocalFolder, Span, coalesce, cut_out, read_json_file
+from beftkit.checkpoints.local import File, LocalFolder, Span, coalesce, read_json_file
 from beftkit.checkpoints.manner import ALONE, Manner
 from beftkit.checkpoints.pickles import PICKLES
 from beftkit.errors import BeftError
@@ -294,33 +294,42 @@ class HubFile:
 
     def start_read(self, spans: Iterable[Span]) -> Callable[[], dict[Span, bytes]]:
         """Ask for ranges, neighbours together; they come when the result is called."""
-        wanted = set(spans)
+        wanted = sorted(set(spans))
         # What a store sends the hub does not count: there bytes are all that is saved.
         places = coalesce(wanted, spare=0 if self._store else self._manner.spare())
-        waiting = [self._connection.start(partial(self._part, *place)) for place in places]
+        kept = [[s for s in wanted if start <= s[0] < s[1] <= stop] for start, stop in places]
+        waiting = [
+            self._connection.start(partial(self._part, *place, keep))
+            for place, keep in zip(places, kept, strict=True)
+        ]
 
         def wait() -> dict[Span, bytes]:
-            blocks = [(place[0], answer()) for place, answer in zip(places, waiting, strict=True)]
-            self.bytes_read += sum(len(block) for _, block in blocks)
-            return cut_out(wanted, blocks)
+            result = dict.fromkeys(wanted, b"")
+            for keep, answer in zip(kept, waiting, strict=True):
+                body, end = answer(), 0
+                for start, stop in keep:
+                    begin, end = end, end + stop - start
+                    result[start, stop] = body[begin:end]
+            self.bytes_read += sum(stop - start for start, stop in places)
+            return result
 
         return wait
 
-    def _part(self, start: int, stop: int) -> bytes:
-        part = self._ask(start, stop)
+    def _part(self, start: int, stop: int, keep: Sequence[Span] | None = None) -> bytes:
+        part = self._ask(start, stop, keep)
         if self.size not in (0, part.size):
             told = f"{self.where}: was {self.size} bytes long, now {part.size}; try again"
             raise BeftError(told, "damaged")
         self.size = part.size
         # A file of less than eight bytes is told by its header's length, not here.
-        if start and len(part.body) != stop - start:
+        if start and part.came != stop - start:
             told = f"{self.where}: ends at byte {part.size}; is the file cut short?"
             raise BeftError(told, "damaged")
         return part.body
 
-    def _ask(self, start: int, stop: int) -> Part:
+    def _ask(self, start: int, stop: int, keep: Sequence[Span] | None) -> Part:
         """Through the hub once, then from the store it led to: half the way, and its own limits."""
-        ask, store = self._connection.part, self._store
+        ask, store = partial(self._connection.part, keep=keep), self._store
         if store is not None:
             try:
                 return ask(store, self.where, start, stop, direct=True)

@@ -104,10 +104,6 @@ def _document(result: Any) -> Document | None:
             from beftkit.present.selection import selection_document
 
             return selection_document(result)
-        case "Survey":
-            from beftkit.present.survey import document
-
-            return document(result)
         case "PaperResult":
             from beftkit.present.paper import paper_document
 
@@ -116,4 +112,8 @@ def _document(result: Any) -> Document | None:
             from beftkit.present.paper import paper_plan_document
 
             return paper_plan_document(result)
+        case "Survey":
+            from beftkit.present.survey import document
+
+            return document(result)
     return None
