@@ -20,6 +20,7 @@ from beftkit.present.data import csv_text
 from beftkit.present.document import Picture, Table
 from beftkit.present.markdown import markdown_text
 from beftkit.present.pages import survey as pages
+from beftkit.present.pages.drawing import inline
 from beftkit.present.pages.survey import write_page
 from beftkit.present.pages.survey_figures import NAMES
 from beftkit.present.terminal import terminal_text
@@ -259,3 +260,23 @@ def test_a_page_does_not_grow_with_the_models(
     write_page(read(write(tmp_path / "s", base, rows(base, 1200))))
     size = (tmp_path / "s" / "survey.html").stat().st_size
     assert size < 1.2 * len(page.encode())
+
+
+@pytest.mark.parametrize("shape", ["one of all", "two towers", "many layers", "equal scores"])
+def test_every_shape_of_a_survey_is_drawn(shape: str) -> None:
+    base, count = head(1, {"v": 16}), 1
+    if shape == "two towers":
+        base, count = head(), 3
+        other = [replace(one, tower="vision", attention="cross") for one in base.sites[:5]]
+        base = replace(base, sites=(*base.sites, *other))
+    if shape == "many layers":
+        base, count = head(81, {"q": 16, "v": 16}), 9
+    some = rows(base, count)
+    if shape == "equal scores":
+        some = [replace(some[0], model=f"o/m{number}") for number in range(20)]
+    found = Survey("s", base, tuple(some))
+    drawn = [one for part in pages.survey_sections(found) for one in part.blocks
+             if isinstance(one, Picture)]  # fmt: skip
+    svgs = [svg for picture in drawn for svg in inline(picture)]
+    assert len(svgs) == (5 if shape == "two towers" else 4)
+    assert all(svg.endswith("</svg>") and "nan" not in svg.lower() for svg in svgs)
