@@ -1,7 +1,7 @@
 """Time the Triton kernels against the obvious ways, and against a copy in device memory.
 
     python bench/gpu_kernels.py
-    python bench/gpu_kernels.py --configs
+    python bench/gpu_kernels.py --configs [--short]
 
 Needs a CUDA or ROCm device; under 5 minutes, and 2 with --configs, which compares ways through
 the data that the kernels could take (kernel_configs.py). Before a way is timed it has to give the
@@ -277,11 +277,16 @@ def main() -> None:
     if "--configs" in sys.argv[1:]:
         # Under its own name, so that the module is not executed a second time.
         sys.modules["gpu_kernels"] = sys.modules[__name__]
-        from kernel_configs import compare
+        import kernel_configs as every
 
-        with (RESULTS / f"kernel_configs-{slug}.csv").open("w", newline="") as file:
+        name, more = "kernel_configs", ()
+        if "--short" in sys.argv[1:]:
+            import kernel_configs_short as short
+
+            name, more = "kernel_configs_short", (short.cases, short.BUDGET)
+        with (RESULTS / f"{name}-{slug}.csv").open("w", newline="") as file:
             print(where)
-            compare(where, file)
+            every.compare(where, file, *more)
         return
     copy = copy_speed()
     target = RESULTS / f"gpu_kernels-{slug}.csv"

@@ -74,7 +74,10 @@ def main() -> None:
         done = subprocess.run(given, capture_output=True, text=True, check=True)
     print(f"{chosen.models:,} scored models, {len(base.sites)} biases of {base.length:,} numbers\n")
     print("| | |\n|---|---|")
-    for name, value in json.loads(done.stdout).items():
+    found = json.loads(done.stdout)
+    if found["page MB"] > 5:
+        raise SystemExit("the page grew")
+    for name, value in found.items():
         print(f"| {name} | {value:.3g} |")
 
 

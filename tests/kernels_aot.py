@@ -53,7 +53,8 @@ CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuob
 
 PAIRS = {
     "items": "*i64", "firsts": "*i64", "part": "*fp64", "counts": "*i32", "out": "*fp64",
-    "P": "i32",
+    "P": "i32", "pre_at": "i64", "post_at": "i64", "pre_step": "i64", "post_step": "i64",
+    "length": "i64",
 }  # fmt: skip
 MEANS = {"stats": "*fp64", "members": "*i64", "firsts": "*i64", "ratios": "*fp64", "means": "*fp64"}
 SQUARES = {
@@ -75,16 +76,15 @@ class Variant(NamedTuple):
     tiles: tuple[Any, ...] = ()
     warps: int = 4
 
-    @property
-    def wide(self) -> int:
-        """Loads of 128 bits of a thread at a time, where aligned."""
+    def wide(self, threads: int) -> int:
+        """Loads of 128 bits of one of so many threads at a time, where aligned."""
         elements = {"fp32": 4, "bf16": 8, "fp16": 8}.get(self.dtype)
         if not self.aligned:
             return 0
         if self.kernel is squares.square_sums_kernel:
             return 8 if elements is None else self.tiles[2] * (self.tiles[5] == 16)
-        rows, lanes, unroll, warps = self.tiles
-        return 16 if elements is None else 2 * unroll * rows * lanes // (32 * warps)
+        rows, lanes, unroll, *_ = self.tiles
+        return 16 if elements is None else 2 * unroll * max(1, rows * lanes // threads)
 
 
 def pairs(dtype: Any, aligned: bool, tiles: projection.Tiles, split: bool) -> Variant:
@@ -106,11 +106,11 @@ def variants() -> Iterator[Variant]:
     for dtype in (*projection.DTYPES.values(), None):
         for aligned in (True, False):
             known = dtype is not None and aligned
-            of_size = projection.CHOICES[4 if str(dtype) == "fp32" else 2]
-            whole = {one for _, one in of_size} if known else set()
-            some = whole or {projection.tiles_for(dtype, aligned, 1, False)}
+            whole = projection.CHOICES[4 if str(dtype) == "fp32" else 2] if known else ()
+            some = set(whole) or {projection.tiles_for(dtype, aligned, 1, False, 1)}
+            some |= {one._replace(even=False) for one in some}
             yield from (pairs(dtype, aligned, one, False) for one in sorted(some))
-            yield pairs(dtype, aligned, projection.tiles_for(dtype, aligned, 1, True), True)
+            yield pairs(dtype, aligned, projection.tiles_for(dtype, aligned, 1, True, 1), True)
             yield grads(dtype, aligned, squares.tiles_for(dtype, aligned))
     lanes = {"LANES": projection.LANES}
     yield Variant(projection.role_means_kernel, MEANS, lanes, "fp64", False)
@@ -118,23 +118,28 @@ def variants() -> Iterator[Variant]:
 
 
 def configurations() -> Iterator[Variant]:
-    """What bench/kernel_configs.py compares."""
-    from kernel_configs import GRADIENT, LONG, SHORT
+    """What bench/kernel_configs.py and bench/kernel_configs_short.py compare."""
+    import kernel_configs as every
+    import kernel_configs_short as short
 
     for name, dtype in (("float32", projection.DTYPES[0]), ("bfloat16", projection.DTYPES[1])):
-        for tiles in dict.fromkeys([*SHORT[name], *LONG[name]]):
+        long = short.LONG if name == "bfloat16" else ()
+        some = [*every.SHORT[name], *every.LONG[name], *short.ANYWHERE[name], *long]
+        some += short.even((*short.SHORT[name], *long))
+        for tiles in dict.fromkeys(some):
             yield pairs(dtype, True, tiles, False)
-            if tiles.rows == 1:
+            if tiles in every.LONG[name] and tiles.rows == 1:
                 yield pairs(dtype, True, tiles, True)
-        yield from (grads(dtype, True, one) for one in GRADIENT[name])
+        both = [*every.GRADIENT[name], *short.GRADIENT[name]]
+        yield from (grads(dtype, True, one) for one in dict.fromkeys(both))
 
 
 def build(variant: Variant, name: str, target: GPUTarget) -> dict[str, Any]:
     """Compile for one target; what came of it."""
     signature = variant.signature | dict.fromkeys(variant.constants, "constexpr")
     source = ASTSource(fn=variant.kernel, signature=signature, constexprs=variant.constants)
-    options = {"num_warps": max(1, variant.warps * 32 // target.warp_size)}
-    compiled = triton.compile(source, target=target, options=options)
+    warps = max(1, variant.warps * 32 // target.warp_size)
+    compiled = triton.compile(source, target=target, options={"num_warps": warps})
     nvidia = target.backend == "cuda"
     assembly = compiled.asm["ptx" if nvidia else "amdgcn"]
     usage = nvidia_usage(compiled.asm["cubin"]) if nvidia else amd_usage(assembly)
@@ -152,7 +157,7 @@ def build(variant: Variant, name: str, target: GPUTarget) -> dict[str, Any]:
         "shared": compiled.metadata.shared,
         "triton": triton.__version__,
         "wide_loads": len(re.findall(wide, assembly)),
-        "wanted_wide": variant.wide if variant.tiles else 0,
+        "wanted_wide": variant.wide(warps * target.warp_size) if variant.tiles else 0,
         "flight": in_flight(compiled.asm["cubin"]) if name == "sm_90" else "",
         "loads": data_loads(compiled.asm["ttgir"]),
         "narrow_offsets": narrow_offsets(compiled.asm["ttir"]),

@@ -114,6 +114,8 @@ def test_prepared_gradients_in_a_graph() -> None:
         torch.cuda.graph(torch.cuda.CUDAGraph()),
     ):
         prepared.run(others)
+    with pytest.raises(ValueError, match="one call"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        example_square_sums(grads)
 
 
 def test_long_vectors_many_times() -> None:

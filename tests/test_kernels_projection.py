@@ -233,12 +233,12 @@ def test_bad_input(pre: Any, post: Any, offsets: Any, error: type[Exception], me
 
 
 #: rows, lanes, loads at a time, warps: several items a program, several of a warp, a few loads
-TILES = [(1, 128, 2, 4), (2, 32, 1, 1), (4, 32, 2, 4), (8, 32, 1, 4)]
+TILES = [(1, 128, 2, 4), (2, 32, 1, 1), (8, 32, 1, 4), (1, 32, 2, 1, True), (8, 8, 2, 2, True)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("tiles", TILES, ids=str)
-def test_tiles(tiles: tuple[int, int, int, int], dtype: str, engine: Engine) -> None:
+def test_tiles(tiles: tuple[int, ...], dtype: str, engine: Engine) -> None:
     """However a launch goes through its vectors, ragged and with rows left over: the same sums."""
     backend, device = engine
     if backend != "triton":
@@ -254,6 +254,44 @@ def test_tiles(tiles: tuple[int, int, int, int], dtype: str, engine: Engine) -> 
     columns_close(found.stats(), pre, post, dtype)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tiles", [(1, 32, 2, 1), (4, 8, 1, 1, True)], ids=str)
+def test_vectors_at_equal_distances(tiles: tuple[int, ...], dtype: str, engine: Engine) -> None:
+    """Addresses that are counted lead where those of the table do, past the last vector too."""
+    backend, device = engine
+    if backend != "triton":
+        pytest.skip("of the Triton kernel")
+    from beftkit_kernels import projection
+
+    chosen = projection.Tiles(*tiles)
+    for width in (64, 339):  # the second with a few elements over, at distances of its own
+        whole = randn(7, 2, 352, seed=width, dtype=dtype, device=device)
+        pre, post = list(whole[:, 0, :width]), list(whole[:, 1].contiguous()[:, :width])
+        pre[2][5] = float("inf")  # stays in its row
+        found = Pairs(pre, post, backend=backend)
+        assert found._table is not None and found._table.places != projection.NOWHERE
+        found._table = projection.with_tiles(found._table, chosen._replace(even=True))
+        assert found._table.tiles.even
+        columns_close(found.stats(), pre, post, dtype)
+    others = (pre[:3] + pre[4:], post[1:]), ([*pre[:6], pre[6][:8]], [*post[:6], post[6][:8]])
+    for some in (*others, (pre[:1], post[:1])):
+        table = Pairs(*some, backend=backend)._table
+        assert table is not None and table.places == projection.NOWHERE
+        assert not projection.with_tiles(table, chosen._replace(even=True)).tiles.even
+
+
+def test_choices() -> None:
+    """By length, number and whether addresses can be counted; else they are looked up."""
+    pytest.importorskip("triton")
+    from beftkit_kernels import projection as p
+
+    for size, dtype in ((4, p.DTYPES[0]), (2, p.DTYPES[1]), (2, p.DTYPES[2])):
+        cases = ((768, 36, True), (768, 5000, False), (768, 5000, True), (8192, 5000, True))
+        found = [p.tiles_for(dtype, True, n, False, count, even) for n, count, even in cases]
+        assert found == list(p.CHOICES[size])
+        assert not any(one.even for one in (p.SPLIT, p.MIXED, p.UNALIGNED, found[1]))
+
+
 def test_depth_is_what_is_promised() -> None:
     """No term of a vector up to 2^22 goes through more than 64 additions, whatever is chosen."""
     pytest.importorskip("triton")
@@ -263,9 +301,11 @@ def test_depth_is_what_is_promised() -> None:
         for aligned in (True, False):
             for length in (1, 768, 2048, 8192, p.CHUNK[1], 2**18, 2**22):
                 split = length > p.CHUNK[1]
-                tiles = p.tiles_for(dtype, aligned, min(length, p.CHUNK[1]), split)
-                width = p.constants(dtype, aligned, tiles, split)["WIDTH"]
-                assert p.depth(length, p.CHUNK[1], tiles, width) <= 64
+                for count, evenly in ((1, False), (1 << 20, False), (1 << 20, True)):
+                    how = min(length, p.CHUNK[1]), split, count, evenly
+                    tiles = p.tiles_for(dtype, aligned, *how)
+                    width = p.constants(dtype, aligned, tiles, split)["WIDTH"]
+                    assert p.depth(length, p.CHUNK[1], tiles, width) <= 64
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="counts launches of the interpreted kernel")

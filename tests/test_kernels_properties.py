@@ -11,7 +11,7 @@ from torch import Tensor
 
 from beftkit_kernels import example_square_sum, pack, projection_ratio, projection_stats
 from tests.conftest import INTERPRETED
-from tests.kernels_cases import EXAMPLES, randn
+from tests.kernels_cases import EPS, EXAMPLES, randn
 
 Engine = tuple[str, str]
 # `engine` is the same for all examples of a test.
@@ -65,14 +65,24 @@ def test_scaling_both_sides_leaves_the_ratio(batch: list[Any], power: int, engin
 @quick
 @given(batch=batches)
 def test_swapping_sides(batch: list[Any], engine: Engine) -> None:
-    """The ratio is symmetric: it looks at the larger side."""
+    """The ratio is symmetric: it looks at the larger side. Sums are, to the bound they state:
+    which of two products is fused with their sum is up to the compiler, column by column."""
     backend, device = engine
     pre, post = sides(batch, device)
     there = projection_stats(pre, post, backend=backend)
     back = projection_stats(post, pre, backend=backend)
-    assert torch.equal(
-        back, there[:, [1, 0, 3, 2, 4, 5]] * torch.tensor([1, 1, -1, -1, 1, 1.0]).to(device)
+    mirrored = there[:, [1, 0, 3, 2, 4, 5]] * torch.tensor([1, 1, -1, -1, 1, 1.0]).to(device)
+    both = [(a.double(), b.double()) for a, b in zip(post, pre, strict=True)]
+    sizes = torch.stack(
+        [
+            torch.stack(
+                [(x * y).abs().sum() for x, y in ((a, a), (b, b), (a, d), (b, d), (1, d), (d, d))]
+            )
+            for a, b in both
+            for d in (b - a,)
+        ]
     )
+    assert ((back - mirrored).abs() <= 128 * EPS * sizes).all()
     torch.testing.assert_close(projection_ratio(back), projection_ratio(there), rtol=1e-12, atol=0)
 
 

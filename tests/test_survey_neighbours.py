@@ -97,6 +97,21 @@ def test_the_scale_of_a_change_does_not_matter() -> None:
         assert one.cosine == pytest.approx(other.cosine, rel=1e-6)
 
 
+def test_float64_decides_where_float32_cannot() -> None:
+    """Cosines of 1 - 1e-9 or so, all of which are 1 in float32."""
+    rng = np.random.default_rng(8)
+    near = rng.normal(size=500) + rng.normal(size=(6, 500)) * np.geomspace(1e-5, 1e-4, 6)[:, None]
+    changes = near.astype(np.float32)
+    wide = changes.astype(np.float64)
+    wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+    apart = np.linalg.norm(
+        wide[:, None] - wide, axis=2
+    )  # no cancellation: 1 - cos is half its square
+    for one in nearest(names(6), changes).nearest:
+        row, other = int(one.model[3:]), int(one.neighbour[3:])
+        assert other == np.argsort(apart[row])[one.rank]
+
+
 def test_what_has_no_direction_is_left_out_by_name() -> None:
     changes, _ = families(2, 3, 64)
     changes[1] = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ OF_SITE = ("name", "part", "role", "layer", "tower", "attention", "width", "iner
 #: models a row group: of so many the table is held at once
 _GROUP = 200
 _NONE = Neighbours()
+#: what JSON says of a model, where it says something; figures of sites are the table's
+_OF_ROW = tuple(one.name for one in fields(Row) if one.name not in KEPT)
 _WHOLE = ("downloads", "compared", "of", "layer", "width")
 
 
@@ -69,7 +71,12 @@ class Survey(Shown):
         places = {row.model: place for place, row in enumerate(held)}
         models = []
         for row in self.rows:
-            said = {name: one for name, one in row.to_dict().items() if name not in KEPT}
+            values = ((name, getattr(row, name)) for name in _OF_ROW)
+            said = {
+                name: one
+                for name, one in values
+                if one is not None and one is not False and one not in ((), "")
+            }
             if (place := places.get(row.model)) is not None:
                 own = {role: _known(values[place]) for role, values in scores.items()}
                 said["scores"] = own

@@ -94,8 +94,10 @@ def example_square_sums(
     if not grads:
         choose(backend, common_device(grads))
         return []
-    prepared = SquareSums(grads, index, examples=examples, per_example=per_example, backend=backend)
-    return prepared.run(grads)
+    prepared = SquareSums(
+        grads, index, examples=examples, per_example=per_example, backend=backend, once=True
+    )
+    return prepared._sums(grads)
 
 
 class SquareSums:
@@ -113,6 +115,7 @@ class SquareSums:
         examples: N.
         per_example: also return the per-example gradients.
         backend: as in `Pairs`.
+        once: whether it will not be captured, which needs pinned memory.
 
     Raises:
         TypeError: as `example_square_sum`.
@@ -133,22 +136,23 @@ class SquareSums:
         examples: int | None = None,
         per_example: bool = False,
         backend: str = "auto",
+        once: bool = False,
     ) -> None:
         self._device = common_device(grads)
         self.backend = choose(backend, self._device)
-        for grad in grads:
-            if grad.ndim != 3 or len(grad) != len(grads[0]):
-                shapes = ", ".join(str(list(grad.shape)) for grad in grads)
-                raise ValueError(f"gradients [R, T, D] with one R expected, got {shapes}")
         if not grads:
             raise ValueError("no gradients to prepare for")
-        rows = len(grads[0])
+        self._layout = _layout(grads)
+        shapes = [one[0] for one in self._layout]
+        if any(len(shape) != 3 or shape[0] != shapes[0][0] for shape in shapes):
+            given = ", ".join(str(list(shape)) for shape in shapes)
+            raise ValueError(f"gradients [R, T, D] with one R expected, got {given}")
+        rows = shapes[0][0]
         owners = None if index is None else _check_index(index, rows)
         named = rows if owners is None else max(owners.tolist(), default=-1) + 1
         count = named if examples is None else examples
         if count < named or (owners is None and count != named):
             raise ValueError(f"{named} examples in {rows} rows, but examples={examples}")
-        self._layout = _layout(grads)
         self._count, self._keep = count, per_example
         self._launch: Launch | None = None
         if self.backend == "torch":
@@ -160,8 +164,8 @@ class SquareSums:
         if owners is not None:
             firsts = torch.bincount(owners + 1, minlength=count + 1).cumsum(0)
             by_example = owners.argsort(stable=True), firsts
-        self._launch = Launch([grad.detach() for grad in grads], by_example, count, per_example)
-        widths = [grad.shape[2] for grad in grads]
+        self._launch = Launch(grads, by_example, count, per_example, once)
+        widths = [shape[2] for shape in shapes]
         totals = self._launch.total.split(widths)
         singles = self._launch.single.split(widths, 1)
         self._results = [
@@ -179,6 +183,9 @@ class SquareSums:
             raise ValueError(
                 "gradients of other shapes, strides, dtypes or device than those prepared for"
             )
+        return self._sums(grads)
+
+    def _sums(self, grads: Sequence[Tensor]) -> list[SquareSum]:
         if self._launch is not None:
             self._launch.run(grads)
             return list(self._results)
@@ -187,7 +194,9 @@ class SquareSums:
         return [SquareSum(total, single if self._keep else None) for total, single in sums]
 
 
-def _layout(grads: Sequence[Tensor]) -> list[tuple[object, ...]]:
+def _layout(
+    grads: Sequence[Tensor],
+) -> list[tuple[torch.Size, tuple[int, ...], torch.dtype, torch.device]]:
     return [(one.shape, one.stride(), one.dtype, one.device) for one in grads]
 
 

@@ -80,7 +80,8 @@ class Pairs:
         """Reduce every pair, with Triton in one launch.
 
         Sums are float64: that of <pre, d> is within 64 x 2^-53 of sum |pre_i d_i| (D up to 2^22),
-        and nothing overflows or vanishes for float32 inputs.
+        and nothing overflows or vanishes for float32 inputs. Twice the same to the bit; with sides
+        swapped, to that bound, since compilers fuse products and sums as they like.
 
         Args:
             out: ``[V, 6]``, contiguous float64 on the device of the vectors, to be filled.

@@ -51,22 +51,31 @@ class Tiles(NamedTuple):
         lanes: threads of an item; with those of all rows at least the threads of the program.
         unroll: loads of a thread, item and side at a time, 128 bits each where aligned.
         warps: of a program, of 32 threads.
+        ahead: whether a thread asks for its next loads before it adds up the ones it has.
+        even: whether addresses are counted, and not looked up, where vectors lie at equal
+            distances (a matrix, views of one tensor): a program then waits for its data alone.
     """
 
     rows: int
     lanes: int
     unroll: int
     warps: int
+    ahead: bool = False
+    even: bool = False
 
 
-#: by bytes of an element: up to so many elements in the longest item, so; measured by
-#: `python bench/gpu_kernels.py --configs`
-CHOICES: dict[int, tuple[tuple[int, Tiles], ...]] = {
-    4: ((2048, Tiles(4, 32, 4, 4)), (1 << 62, Tiles(1, 128, 2, 4))),
-    2: ((2048, Tiles(4, 32, 2, 4)), (1 << 62, Tiles(1, 128, 2, 4))),
+#: elements up to which a vector is short; vectors that make programs of several enough for a device
+SHORT, FEW = 2048, 1024
+#: by bytes of an element: of a few short vectors, of many anywhere, of many at equal distances, of
+#: longer ones; the fastest that an H200 measured, by `python bench/gpu_kernels.py --configs`
+CHOICES = {
+    4: (Tiles(1, 128, 2, 4), Tiles(8, 32, 2, 4), Tiles(8, 32, 2, 4), Tiles(1, 128, 2, 4)),
+    2: (Tiles(1, 64, 2, 2), Tiles(2, 32, 1, 1), Tiles(2, 32, 1, 1), Tiles(1, 64, 2, 2)),
 }
 #: where a vector is several items, of several dtypes in one launch, at any address: one item each
 SPLIT, MIXED, UNALIGNED = Tiles(1, 128, 2, 4), Tiles(1, 128, 1, 4), Tiles(1, 128, 4, 4)
+#: of vectors that do not lie at equal distances
+NOWHERE = (0, 0, 0, 0, 0)
 
 
 @triton.jit
@@ -94,13 +103,19 @@ def load_float64(
             double = tl.multiple_of(address.to(tl.pointer_type(tl.float64)), ALIGN)
             x = tl.load(double + at, mask=mask, other=0.0)
     else:
-        known = address.to(tl.pointer_type(DTYPE))
-        if ROWS == 1:
-            known = tl.multiple_of(known, ALIGN)
-        else:
-            known = tl.multiple_of(known, [ALIGN, ALIGN])
-        x = tl.load(known + at, mask=mask, other=0.0).to(tl.float64)
+        x = _load(address, at, mask, DTYPE, ALIGN, ROWS).to(tl.float64)
     return x
+
+
+@triton.jit
+def _load(address, at, mask, DTYPE: tl.constexpr, ALIGN: tl.constexpr, ROWS: tl.constexpr):
+    """Elements of a known dtype, as they are."""
+    known = address.to(tl.pointer_type(DTYPE))
+    if ROWS == 1:
+        known = tl.multiple_of(known, ALIGN)
+    else:
+        known = tl.multiple_of(known, [ALIGN, ALIGN])
+    return tl.load(known + at, mask=mask, other=0.0)
 
 
 @triton.jit
@@ -118,9 +133,14 @@ def _terms(
     """The six sums over what a thread has to itself, ``[ROWS, lanes]``."""
     a = load_float64(pre, kinds % 4, at, mask, DTYPE, ALIGN, ROWS)
     b = load_float64(post, kinds // 4, at, mask, DTYPE, ALIGN, ROWS)
+    return _sums(a, b, ROWS, WIDTH)
+
+
+@triton.jit
+def _sums(a, b, ROWS: tl.constexpr, WIDTH: tl.constexpr):
     # Two axes until here: of more, Triton 3.6 and 3.7 deal them out to threads differently.
-    loads: tl.constexpr = at.shape[0] // ROWS
-    lanes: tl.constexpr = at.shape[1] // WIDTH
+    loads: tl.constexpr = a.shape[0] // ROWS
+    lanes: tl.constexpr = a.shape[1] // WIDTH
     a = tl.reshape(a, [loads, ROWS, lanes, WIDTH])
     b = tl.reshape(b, [loads, ROWS, lanes, WIDTH])
     d = b - a
@@ -148,7 +168,7 @@ def _store6(to, at, s0, s1, s2, s3, s4, s5, mask):
 
 
 @triton.jit(
-    do_not_specialize=["P"],
+    do_not_specialize=["P", "pre_at", "post_at", "pre_step", "post_step", "length"],
     do_not_specialize_on_alignment=["items", "firsts", "part", "counts", "out"],
 )
 def pair_sums_kernel(
@@ -158,6 +178,11 @@ def pair_sums_kernel(
     counts,  # [V] int32, zero before and after
     out,  # [V, 6] float64
     P,
+    pre_at,  # these five are read where EVEN: addresses of the first vectors, in bytes
+    post_at,
+    pre_step,  # from one vector to the next, in bytes
+    post_step,
+    length,  # elements of each
     DTYPE: tl.constexpr,
     ALIGN: tl.constexpr,
     SPLIT: tl.constexpr,
@@ -165,9 +190,28 @@ def pair_sums_kernel(
     ROWS: tl.constexpr,
     LANES: tl.constexpr,
     WIDTH: tl.constexpr,
+    AHEAD: tl.constexpr,
+    EVEN: tl.constexpr,
 ):
     load = tl.arange(0, UNROLL * ROWS)
-    if ROWS == 1:  # scalars: their tests and branches are the program's
+    if EVEN:
+        first = tl.program_id(0).to(tl.int64) * ROWS
+        whole = length.to(tl.int64)
+        longest = tl.multiple_of(whole - whole % WIDTH, WIDTH)
+        rest = whole - longest
+        if ROWS == 1:
+            item, of, there = first, first, True
+            n, even = whole, longest
+        else:
+            item = first + tl.arange(0, ROWS)
+            there = item < P
+            of = (first + load % ROWS)[:, None]
+            n = tl.where(of < P, whole, 0)
+            even = tl.multiple_of(tl.where(of < P, longest, 0), [WIDTH, WIDTH])
+        pre = pre_at.to(tl.int64) + of * pre_step
+        post = post_at.to(tl.int64) + of * post_step
+        vector, kinds = item, 0
+    elif ROWS == 1:  # scalars: their tests and branches are the program's
         item = tl.program_id(0).to(tl.int64)
         row = items + item * 4
         pre, post = tl.load(row), tl.load(row + 1)
@@ -196,10 +240,21 @@ def pair_sums_kernel(
     zero = tl.zeros([ROWS, LANES], tl.float64)
     s0, s1, s2, s3, s4, s5 = zero, zero, zero, zero, zero, zero
     # Masks that change only at multiples of WIDTH leave loads whole.
-    for start in range(0, longest, UNROLL * LANES * WIDTH):
-        at = start + tile
-        t0, t1, t2, t3, t4, t5 = _terms(pre, post, kinds, at, at < even, DTYPE, ALIGN, ROWS, WIDTH)
-        s0, s1, s2, s3, s4, s5 = _add6(s0, s1, s2, s3, s4, s5, t0, t1, t2, t3, t4, t5)
+    if AHEAD:
+        a = _load(pre, tile, tile < even, DTYPE, ALIGN, ROWS)
+        b = _load(post, tile, tile < even, DTYPE, ALIGN, ROWS)
+        for start in range(0, longest, UNROLL * LANES * WIDTH):
+            at = start + UNROLL * LANES * WIDTH + tile
+            next_a = _load(pre, at, at < even, DTYPE, ALIGN, ROWS)
+            next_b = _load(post, at, at < even, DTYPE, ALIGN, ROWS)
+            t0, t1, t2, t3, t4, t5 = _sums(a.to(tl.float64), b.to(tl.float64), ROWS, WIDTH)
+            s0, s1, s2, s3, s4, s5 = _add6(s0, s1, s2, s3, s4, s5, t0, t1, t2, t3, t4, t5)
+            a, b = next_a, next_b
+    else:
+        for start in range(0, longest, UNROLL * LANES * WIDTH):
+            at, mask = start + tile, start + tile < even
+            t0, t1, t2, t3, t4, t5 = _terms(pre, post, kinds, at, mask, DTYPE, ALIGN, ROWS, WIDTH)
+            s0, s1, s2, s3, s4, s5 = _add6(s0, s1, s2, s3, s4, s5, t0, t1, t2, t3, t4, t5)
     s0, s1, s2, s3, s4, s5 = tl.reduce((s0, s1, s2, s3, s4, s5), 1, _add6)  # [ROWS]
     if WIDTH > 1:
         if rest > 0:  # fewer than WIDTH elements, read by the first of the loads
@@ -272,12 +327,18 @@ def role_means_kernel(
     tl.store(means + role, tl.sum(total, 0) / (end - first).to(tl.float64))
 
 
-def tiles_for(dtype: Any, aligned: bool, longest: int, split: bool) -> Tiles:
-    """How a launch goes through its items; ``dtype`` is a value of `DTYPES` or None."""
+def tiles_for(
+    dtype: Any, aligned: bool, longest: int, split: bool, count: int, evenly: bool = False
+) -> Tiles:
+    """How a launch goes through ``count`` items; ``dtype`` is a value of `DTYPES` or None."""
     if dtype is None or not aligned:
         return MIXED if aligned else UNALIGNED
-    of_size = CHOICES[4 if dtype == tl.float32 else 2]
-    return SPLIT if split else next(tiles for most, tiles in of_size if longest <= most)
+    if split:
+        return SPLIT
+    few, many, matrix, long = CHOICES[4 if dtype == tl.float32 else 2]
+    if longest > SHORT:
+        return long
+    return few if count <= FEW else matrix if evenly else many
 
 
 def constants(dtype: Any, aligned: bool, tiles: Tiles, split: bool) -> dict[str, Any]:
@@ -286,7 +347,7 @@ def constants(dtype: Any, aligned: bool, tiles: Tiles, split: bool) -> dict[str,
     width = (WIDE // 2 if dtype == tl.float32 else WIDE) if aligned else 1
     memory = {"DTYPE": dtype, "ALIGN": ALIGNMENT if aligned else 1, "SPLIT": split}
     shape = {"UNROLL": tiles.unroll, "ROWS": tiles.rows, "LANES": tiles.lanes, "WIDTH": width}
-    return memory | shape
+    return memory | shape | {"AHEAD": tiles.ahead, "EVEN": tiles.even}
 
 
 def depth(length: int, chunk: int, tiles: Tiles, width: int) -> int:
@@ -313,6 +374,9 @@ class PairTable:
     aligned: bool
     split: bool
     tiles: Tiles
+    #: addresses of the first vectors and the distances to the next, in bytes, and elements of each;
+    #: zeros where vectors do not lie at equal distances
+    places: tuple[int, int, int, int, int]
 
 
 def chunks_for(lengths: Tensor) -> Tensor:
@@ -339,37 +403,52 @@ def pair_table(addresses: Sides, kinds: Sides, lengths: Tensor, device: torch.de
     vector = torch.repeat_interleave(torch.arange(len(lengths)), number)
     begin = (torch.arange(len(vector)) - firsts[vector]) * chunks[vector]
     sides = zip(addresses, kinds, strict=True)
-    places = [address[vector] + begin * sizes[kind][vector] for address, kind in sides]
+    starting = [address[vector] + begin * sizes[kind][vector] for address, kind in sides]
     elements = torch.minimum(chunks[vector], lengths[vector] - begin)
     last = vector * 16 + kinds[0][vector] + 4 * kinds[1][vector]
-    items = torch.stack([*places, elements, last], dim=1)
+    items = torch.stack([*starting, elements, last], dim=1)
     split = len(vector) > len(lengths)
     codes = set(torch.cat(kinds).tolist())
     dtype = DTYPES.get(codes.pop()) if len(codes) == 1 else None
     starts = torch.cat(addresses)[lengths.repeat(2) > 0]
     aligned = bool((starts % ALIGNMENT == 0).all())
     longest = int(elements.max()) if len(elements) else 0
-    tiles = tiles_for(dtype, aligned, longest, split)
+    regular = aligned and dtype is not None and not split
+    places = evenly(addresses, lengths) if regular else NOWHERE
+    how = longest, split, len(lengths), places != NOWHERE
+    tiles = tiles_for(dtype, aligned, *how)
     if not split:  # the items of a program take as long as its longest
         items = items[elements.argsort(descending=True, stable=True)]
     part = torch.empty((len(vector) if split else 0, 6), dtype=torch.float64, device=device)
     counts = torch.zeros(len(lengths), dtype=torch.int32, device=device)
     where = upload(items, device), upload(firsts, device)
-    return PairTable(*where, part, counts, dtype, aligned, split, tiles)
+    table = PairTable(*where, part, counts, dtype, aligned, split, tiles, places)
+    return with_tiles(table, tiles)
+
+
+def evenly(addresses: Sides, lengths: Tensor) -> tuple[int, int, int, int, int]:
+    """`PairTable.places` of V pairs."""
+    if len(lengths) < 2 or int(lengths[0]) == 0 or bool((lengths != lengths[0]).any()):
+        return NOWHERE
+    steps = [side.diff() for side in addresses]
+    if any(bool((step != step[0]).any()) for step in steps):
+        return NOWHERE
+    pre, post = ((int(side[0]), int(step[0])) for side, step in zip(addresses, steps, strict=True))
+    return pre[0], post[0], pre[1], post[1], int(lengths[0])
 
 
 def with_tiles(table: PairTable, tiles: Tiles) -> PairTable:
     """The same table for another way through it, to be compared."""
     if table.split and tiles.rows > 1:
         raise ValueError(f"{tiles} for split vectors; expected one row")
-    return replace(table, tiles=tiles)
+    return replace(table, tiles=tiles._replace(even=tiles.even and table.places != NOWHERE))
 
 
 def pair_sums(table: PairTable, out: Tensor) -> None:
     """Fill ``out [V, 6]`` in one launch."""
     if count := len(table.items):
         with on(out.device):
-            given = (table.items, table.firsts, table.part, table.counts, out, count)
+            given = (table.items, table.firsts, table.part, table.counts, out, count, *table.places)
             built = constants(table.dtype, table.aligned, table.tiles, table.split)
             grid = (-(-count // table.tiles.rows),)
             pair_sums_kernel[grid](*given, **built, num_warps=warps(table.tiles.warps))

@@ -50,8 +50,9 @@ class Tiles(NamedTuple):
     load: int = ALIGNMENT
 
 
-#: by bytes of an element; measured by `python bench/gpu_kernels.py --configs`
-CHOICES = {4: Tiles(64, 2, 8, 4), 2: Tiles(32, 4, 4, 4)}
+#: by bytes of an element; the fastest in float64 throughout that an H200 measured, by
+#: `python bench/gpu_kernels.py --configs`
+CHOICES = {4: Tiles(64, 2, 4, 4), 2: Tiles(64, 2, 8, 4, load=8)}
 #: of several dtypes in one launch, and of any strides
 MIXED, STRIDED = Tiles(32, 4, 1, 4), Tiles(32, 4, 4, 4)
 #: tokens that are worth a program
@@ -188,6 +189,7 @@ class Launch:
             on the CPU; None where row and example are the same.
         examples: N.
         keep: also fill the per-example gradients.
+        once: whether no graph will capture it.
 
     Attributes:
         total: ``[C]`` float64; C is the sum of all D.
@@ -201,14 +203,16 @@ class Launch:
         by_example: tuple[Tensor, Tensor] | None,
         examples: int,
         keep: bool,
+        once: bool = False,
     ) -> None:
         self.device = device = grads[0].device
         rows, columns = [], 0
         for grad in grads:
-            rows.append((0, *grad.stride(), *grad.shape[1:], columns, KINDS[grad.dtype]))
-            columns += grad.shape[2]
+            _, tokens, width = grad.shape
+            rows.append((0, *grad.stride(), tokens, width, columns, KINDS[grad.dtype]))
+            columns += width
         self._columns, self._examples, self._keep = columns, examples, keep
-        self._widest = max(grad.shape[2] for grad in grads)
+        self._widest = max(row[5] for row in rows)
         kinds = {row[-1] for row in rows}
         self._dtype = DTYPES.get(kinds.pop()) if len(kinds) == 1 else None
         self._aligned = all(is_aligned(grad) for grad in grads)
@@ -216,13 +220,14 @@ class Launch:
         self._host = torch.tensor(rows, dtype=torch.int64)
         self._addresses: list[int] | None = None
         # A graph reads its copy of the table anew each time it is replayed.
-        on_gpu = device.type == "cuda"
+        self._once = once
+        on_gpu = device.type == "cuda" and not once
         self._of_graph = self._host.clone().pin_memory() if on_gpu else self._host
         self._captured: list[int] | None = None
         self._table = torch.empty_like(self._host, device=device)
         self._indexed = by_example is not None
         self._lists = [upload(one, device) for one in by_example or ()] or [self._table] * 2
-        self._group = group_of(max(grad.shape[1] for grad in grads))
+        self._group = group_of(max(row[4] for row in rows))
         parts = max(1, -(-examples // self._group))
         self._sums = torch.empty((parts, columns), dtype=torch.float64, device=device)
         self.total = self._sums[0] if parts == 1 else torch.empty_like(self._sums[0])
@@ -258,6 +263,8 @@ class Launch:
             return
         if self._aligned and any(address % ALIGNMENT for address in addresses):
             raise ValueError("a gradient lies at an unaligned address, unlike those prepared for")
+        if capturing and self._once:
+            raise ValueError("captured, but prepared for one call; prepare a `SquareSums` before")
         if capturing and self._captured is not None:
             raise ValueError("captured before, with gradients elsewhere; prepare another")
         host = self._of_graph if capturing else self._host

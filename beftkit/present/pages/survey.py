@@ -131,7 +131,11 @@ def _outliers(survey: Survey) -> list[Block]:
         return [Lines([_FAR, "None does here."])]
     table = show.outliers_table(found, FAR)
     count = show.of(found.outliers, FAR)
-    return [Lines([_FAR]), replace(table, title=f"{table.title}{count and ':'}{count}")]
+    return [
+        Lines([_FAR]),
+        *draw.outliers(found),
+        replace(table, title=f"{table.title}{count and ':'}{count}"),
+    ]
 
 
 def _neighbours(survey: Survey) -> list[Block]:

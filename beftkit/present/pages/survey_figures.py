@@ -13,12 +13,13 @@ from beftkit.present.survey import of
 from beftkit.present.words import number
 from beftkit.scores import FIGURES
 from beftkit.surveys.neighbours import Neighbours
+from beftkit.surveys.summary import FAR as OUTLYING
 from beftkit.surveys.summary import LayerSummary, RoleSummary, Summary
 
 #: of all pictures that there may be
-NAMES = ("distribution", "layers", "targets", "outcomes", "cosines")
-#: tasks that have a bar of their own
-TASKS = 10
+NAMES = ("distribution", "layers", "targets", "outcomes", "outliers", "cosines")
+#: tasks, and models that stand out, that have a line of their own
+TASKS, FAR = 10, 12
 _NONE = SERIES[-1]
 
 
@@ -51,7 +52,8 @@ def _ridges(axis: Any, found: Summary) -> None:
         told = number(one.quantiles[2] if one.quantiles else None)
         across = axis.get_yaxis_transform()
         axis.text(1.02, base + 0.3, told, transform=across, va="center")
-    labels = [f"{one.role}, inert" if one.inert == "yes" else one.role for one in found.roles]
+    inert = [", inert" if one.inert == "yes" else "" for one in found.roles]
+    labels = [cut(one.role, 14) + said for one, said in zip(found.roles, inert, strict=True)]
     axis.set_yticks([len(labels) - 0.7 - place for place in range(len(labels))], labels)
     axis.set_ylim(-0.15, len(found.roles))
     axis.set_xscale("log")
@@ -183,6 +185,36 @@ def outcomes(found: Summary) -> list[Picture]:
     return [Picture("outcomes", "models by outcome", caption, (panel,), 1)]
 
 
+def outliers(found: Summary) -> list[Picture]:
+    """How far those lie that stand out."""
+    if not found.outliers:
+        return []
+    shown = found.outliers[:FAR]
+    caption = (
+        f"Models that stand out{of(found.outliers, FAR)}: modified z of the role in which each "
+        f"lies furthest from the others' median. Dashed: {OUTLYING:g}, from where on one does."
+    )
+    order = {one.role: place for place, one in enumerate(found.roles)}
+
+    def draw(axis: Any) -> None:
+        for place, one in enumerate(shown):
+            y, colour = len(shown) - 1 - place, _of_role(one.role, order[one.role])
+            axis.plot([0, one.z], [y, y], color=colour, linewidth=1.6)
+            axis.plot([one.z], [y], "o", color=colour, markersize=6)
+            words = f"{cut(one.model, 34)}, {cut(one.role, 8)}"
+            axis.text(0.0, y + 0.22, words, va="bottom", transform=axis.get_yaxis_transform())
+        for edge in (-OUTLYING, OUTLYING):
+            axis.axvline(edge, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)), zorder=0)
+        axis.axvline(0, color=FAINT, linewidth=0.9, zorder=0)
+        axis.set_yticks([])
+        axis.set_ylim(-0.5, len(shown) - 0.2)
+        axis.spines["left"].set_visible(False)
+        axis.set_xlabel("modified z of the logarithm of the score")
+
+    panel = Panel((WIDE, 0.6 + 0.4 * len(shown)), draw)
+    return [Picture("outliers", "how far models stand out", caption, (panel,), 1)]
+
+
 def cosines(found: Neighbours) -> list[Picture]:
     """How near each model's nearest neighbour is."""
     values = [one.cosine for one in found.first()]
@@ -231,4 +263,4 @@ def _bars(
 def _patch(name: str, colour: str) -> Any:
     from matplotlib.patches import Patch
 
-    return Patch(color=colour, label=name)
+    return Patch(color=colour, label=cut(name, 14))
