@@ -168,6 +168,17 @@ def test_refusals_under_way_at_once_count_as_one() -> None:
     assert clock.now - begun < 3
 
 
+def test_requests_under_way_are_not_granted_twice() -> None:
+    """The first answer counts neither of the two that are still on their way."""
+    gate = gate_of(Clock())
+    headers = {"RateLimit": '"resolvers";r=9;t=100'}
+    with gate.passage(FILE) as first, gate.passage(FILE), gate.passage(FILE):
+        url = SimpleNamespace(netloc=b"hub.example")
+        first(SimpleNamespace(status_code=200, headers=headers, url=url))
+        left = gate.left()
+    assert left is not None and left[0] == 7
+
+
 def test_nobody_waits_for_hours() -> None:
     clock = Clock()
     gate = gate_of(clock)
