@@ -14,7 +14,7 @@ from beftkit.present.words import number
 from beftkit.scores import FIGURES
 from beftkit.surveys.neighbours import Neighbours
 from beftkit.surveys.summary import FAR as OUTLYING
-from beftkit.surveys.summary import LayerSummary, RoleSummary, Summary
+from beftkit.surveys.summary import LayerSummary, Summary
 
 #: of all pictures that there may be
 NAMES = ("distribution", "layers", "targets", "outcomes", "outliers", "cosines")
@@ -31,7 +31,7 @@ def distribution(found: Summary) -> list[Picture]:
     caption = (
         f"How many models have which {name}, by role, each histogram as high as its highest bin; "
         "the line is the median, told on the right, and the bar below holds the middle half. "
-        "Inert roles are grey. Models that did not move a role at all are not drawn."
+        "Hollow: inert. Models that did not move a role at all are not drawn."
     )
     panel = Panel((WIDE + 0.4, 0.75 + 0.44 * len(found.roles)), lambda axis: _ridges(axis, found))
     return [Picture("distribution", f"{name} of each role over models", caption, (panel,), 1)]
@@ -42,8 +42,9 @@ def _ridges(axis: Any, found: Summary) -> None:
         base = len(found.roles) - 1 - place
         most = max(one.bins, default=0) or 1
         heights = [base + 0.8 * count / most for count in one.bins]
-        colour = _colour(one, place)
-        axis.stairs(heights, found.edges, baseline=base, fill=True, color=colour, alpha=0.55)
+        colour = _of_role(one.role, place)
+        look = {"fill": False} if one.inert == "yes" else {"fill": True, "alpha": 0.55}
+        axis.stairs(heights, found.edges, baseline=base, color=colour, **look)
         if one.models - one.zero:
             low, lower, middle, upper, high = (max(q, found.edges[0]) for q in one.quantiles)
             axis.plot([low, high], [base, base], color=colour, linewidth=0.8)
@@ -64,10 +65,6 @@ def _ridges(axis: Any, found: Summary) -> None:
     axis.grid(axis="x")
     axis.set_axisbelow(True)
     axis.set_xlabel(FIGURES[found.figure])
-
-
-def _colour(role: RoleSummary, place: int) -> str:
-    return _NONE if role.inert == "yes" else _of_role(role.role, place)
 
 
 def _of_role(role: str, place: int) -> str:
