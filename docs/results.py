@@ -116,6 +116,11 @@ def what_ran(runs: Runs) -> list[str]:
 
 def metrics(runs: Runs) -> Iterator[str]:
     """A table a task: roles by rates."""
+    yield prose("""
+        Mean and deviation over seeds 0, 1, 2; in brackets how many where it is not three. The
+        deviation is of seeds, the standard error below of the development examples. *(edge)*: a
+        seed's best rate was the grid's first or last, so that a better one may lie beyond.""")
+    yield ""
     for task in TASKS:
         rows = [row for place, row in runs.rows.items() if place.task == task]
         if not rows:

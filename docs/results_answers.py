@@ -135,8 +135,8 @@ def v_against_q(runs: Runs) -> Iterator[str]:
     if other:
         values = ", ".join(f"{TITLES[task]} {one}" for task, one in other.items())
         yield prose(f"""
-            - m1, no candidate of the paper's, leads v at own rates in {_leads({"own": other}, +1)}, v
-            m1 in {_leads({"own": other}, -1)} (m1 - v: {values}).""")
+            - m1, no candidate of the paper's, leads v at own rates in {_leads({"own": other}, +1)};
+            v leads m1 in {_leads({"own": other}, -1)} (m1 - v: {values}).""")
     body = []
     for at, by_task in found.items():
         values = {task: one.value for task, one in by_task.items()}

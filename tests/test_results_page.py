@@ -100,7 +100,8 @@ def test_a_selection_pays_only_beyond_its_interval(script: Any, tmp_path: Path) 
          "role": role, "score": score, "steps": 9, "settled_target": 1, "settled_ranking": 1,
          "norm_pre": norm, "inert": "no"}
         for task in ("sst2", "rte", "cb") for method in ("projection", "magnitude")
-        for role, score, norm in (("v", float(method == "projection"), 1), ("q", 0.5, 9), ("m1", 0.2, 3))
+        for role, norm in {"v": 1, "q": 9, "m1": 3}.items()
+        for score in [1 / norm if method == "projection" else norm]
     ]  # fmt: skip
     Table(tmp_path / PROBES).add(rows)
     text = script.page(tmp_path)
