@@ -78,7 +78,8 @@ def _answer(task: str, rows: Sequence[dict[str, str]]) -> Iterator[str]:
     )
     yield prose(f"""
         - {TITLES[task]}, each at the best of the rates that were tried, seed 0: {told}; zero-shot
-        {zero:.3f}, 8-shot {DEMONSTRATIONS[task]:.2f} ([how](causal.md#a-real-model)), majority {MAJORITY[task]:.2f}.
+        {zero:.3f}, 8-shot {DEMONSTRATIONS[task]:.2f} ([how](causal.md#a-real-model)), majority
+        {MAJORITY[task]:.2f}.
         {_told("v", "q", best, task)} {_told("k", "zero-shot", best, task, zero)}""")
     both = [
         f"{rate} {at['v', rate] - at['q', rate]:+.3f}"
