@@ -31,6 +31,7 @@ bench: $(VENV)/.installed-dev  ## time the commands against the obvious ways
 	$(BIN)/python bench/fisher.py --quick
 	$(BIN)/python bench/causal.py --quick
 	$(BIN)/python bench/merge.py --repeats 1
+	$(BIN)/python bench/survey.py --models 60
 	mkdir -p .benchmarks
 	$(BIN)/python -m pytest bench/kernels_cpu.py --benchmark-json=.benchmarks/kernels_cpu.json
 

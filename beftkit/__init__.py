@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from beftkit.selection import Selection as Selection
     from beftkit.selection import select as select
     from beftkit.settings.train import TrainSettings
+    from beftkit.surveys.results import Survey as Survey
+    from beftkit.surveys.survey import survey as survey
     from beftkit.watching import Unwatched as Unwatched
     from beftkit.watching import Watcher as Watcher
     from beftkit.weights import BiasBank as BiasBank
@@ -74,6 +76,8 @@ _HOMES = {
     "score": "diff",
     "score_all": "diff",
     "select": "selection",
+    "Survey": "surveys.results",
+    "survey": "surveys.survey",
 }
 __all__ = [
     "AverageResult",
@@ -89,6 +93,7 @@ __all__ = [
     "Predictor",
     "Scores",
     "Selection",
+    "Survey",
     "TrainResult",
     "Unwatched",
     "Watcher",
@@ -107,6 +112,7 @@ __all__ = [
     "score",
     "score_all",
     "select",
+    "survey",
     "train",
 ]
 

@@ -40,7 +40,16 @@ class BeftError(ValueError):
 
     The message is one line: what was given, what was expected, what to do next. The command
     line prints it and exits with 1, without a traceback.
+
+    Args:
+        text: the message, its options as `option` writes them.
+        kind: for whoever goes on after it: what is wrong with one checkpoint of many (``gated``,
+            ``gone``, ``damaged``, ..., as `beftkit.surveys.rows.OUTCOMES`); "": nothing of those.
     """
+
+    def __init__(self, text: str = "", kind: str = "") -> None:
+        super().__init__(text)
+        self.kind = kind
 
     @property
     def told(self) -> str:

@@ -208,13 +208,14 @@ def write(
         for name, figures in found.items():
             for figure, value in figures.items():
                 table.writerow([name, figure, value, *where.values()])
-    columns = "first epoch s|later epoch s|all epochs s|epochs run|evaluation s|step ms".split("|")
+    columns = "before s|first epoch s|later epoch s|all epochs s|epochs run|evaluation s|step ms"
+    columns = columns.split("|")
     lines = [
         f"    python {' '.join(sys.argv)}",
         "",
         ", ".join(f"{k} {v}" for k, v in where.items()),
     ]
-    runs = {name: one for name, one in found.items() if columns[0] in one}
+    runs = {name: one for name, one in found.items() if "first epoch s" in one}
     if runs:
         lines += ["", f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
         for name, one in runs.items():
@@ -258,6 +259,8 @@ def main() -> None:
     # in the forks, and waited for.
     torch.set_num_threads(1)
     from transformers import BertForSequenceClassification, BertTokenizer, Trainer, get_scheduler
+
+    import beftkit.runs.training  # with all that a run needs
 
     assert all((beftkit.train, BertForSequenceClassification, BertTokenizer, Trainer))
     assert transformers and get_scheduler

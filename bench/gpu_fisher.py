@@ -10,21 +10,65 @@ from unittest.mock import patch
 from bench.gpu_rows import Figures, Place, flags, wait
 from bench.material import BATCH
 
+#: passes over all examples, of which the first is not timed: it records
+ROUNDS = 4
+
+
+class Passes:
+    """The command's own work on the same batches several times; the later ones are timed.
+
+    What is timed lies between two points of one call, after all recordings and between waits for
+    the device, so nothing is subtracted.
+
+    Args:
+        device: waited for.
+        planned: gives the batches of one pass, as `beftkit.tasks.plan_evaluation`.
+    """
+
+    def __init__(self, device: Any, planned: Any) -> None:
+        self.device, self.planned = device, planned
+        self.batches = self.done = 0
+        self.begun = self.ended = 0.0
+
+    def plan(self, *what: Any, **how: Any) -> list[Any]:
+        """So many passes, one after another."""
+        once = self.planned(*what, **how)
+        self.batches = len(once)
+        return [*once] * ROUNDS
+
+    def note(self, text: str) -> None:
+        """For the log."""
+        print("note:", text, flush=True)
+
+    def started(self, title: str, steps: int, done: int) -> None:
+        """Nothing."""
+
+    def advanced(self, steps: int) -> None:
+        """A batch is through, as far as the host knows."""
+        self.done += steps
+        if self.done in (self.batches, self.batches * ROUNDS):
+            wait(self.device)
+            self.begun, self.ended = self.ended, time.perf_counter()
+
+    @property
+    def each(self) -> float:
+        """Seconds a pass."""
+        return (self.ended - self.begun) / (ROUNDS - 1)
+
 
 def fisher(place: Place, seconds: float) -> Figures:
     """Seconds for all examples: ours as the command does it, the loop on some of them, floors.
 
-    A *pass* is what one more pass over as many examples takes: a third of what four times the
-    examples take longer, the time of recordings left out of both. The floor: forward and backward
-    of the same biases, one graph for each of the same widths, replayed.
+    A *pass* is one over all examples in a call that has recorded all widths before (`Passes`),
+    batches made and copied included. The floor: forward and backward of the same biases for the
+    same batches, one graph for each of the same widths, replayed.
     """
     import torch
 
     from beftkit import graphs as captured
     from beftkit.accelerator import make_accelerator
     from beftkit.gradients import captured as steps
-    from beftkit.gradients import sites_of
-    from beftkit.gradients.means import example_means
+    from beftkit.gradients import means, sites_of
     from beftkit.objectives import make_objective
     from beftkit.tasks import encode, load_task
     from bench import fisher_baselines as ways
@@ -35,13 +79,13 @@ def fisher(place: Place, seconds: float) -> Figures:
     model = model.eval().to(device)
     data = load_task("sst2", data_dir=place.folder / "data")
     encoded = encode(data.train, tokenizer, max_length=baselines.MAX_LENGTH)
-    four = encoded.take(torch.arange(len(encoded)).repeat(4))
     accelerator = make_accelerator(str(device))
     names, objective = sites_of(model).names, make_objective("classes", data.labels)
 
     recorded = list[float]()
 
     def timed(*what: Any, **how: Any) -> Any:
+        wait(device)  # or passes that were asked for before would count as recording
         begin = time.perf_counter()
         made = captured.capture(*what, **how)
         recorded.append(time.perf_counter() - begin)
@@ -53,7 +97,7 @@ def fisher(place: Place, seconds: float) -> Figures:
         begin = time.perf_counter()
         what = model, names, examples, objective, accelerator
         with patch.object(steps, "capture", timed):
-            example_means(*what, batch_size=BATCH, **how)
+            means.example_means(*what, batch_size=BATCH, **how)
         wait(device)
         return time.perf_counter() - begin
 
@@ -62,10 +106,12 @@ def fisher(place: Place, seconds: float) -> Figures:
     found: Figures = {"examples": len(encoded)}
     found["ours s"] = measured(encoded, **capturing)
     found["recordings"], found["recordings s"] = len(recorded), sum(recorded)
-    more = measured(four, **capturing) - sum(recorded)
-    found["ours, pass s"] = (more - found["ours s"] + found["recordings s"]) / 3
+    passes = Passes(device, means.plan_evaluation)
+    with patch.object(means, "plan_evaluation", passes.plan):
+        measured(encoded, watcher=passes, **capturing)
+    found["ours, pass s"] = passes.each
     with flags(device, "fp32"):
-        found |= _captured_losses(model, four, accelerator, device)
+        found |= _captured_losses(model, encoded, accelerator, device)
     eager = measured(encoded, graphs="off")
     found["ours, eager s"] = eager
     found["ours, eager, budget 0 s"] = measured(encoded, graphs="off", budget=0)
@@ -100,8 +146,8 @@ def _batches(encoded: Any, widths: Any, device: Any) -> list[tuple[dict[str, Any
     return made
 
 
-def _captured_losses(model: Any, four: Any, accelerator: Any, device: Any) -> Figures:
-    """Forward and backward of biases, replayed where ours are; of four passes a fourth."""
+def _captured_losses(model: Any, encoded: Any, accelerator: Any, device: Any) -> Figures:
+    """Forward and backward of biases, replayed where ours are, as often and with as many rounds."""
     import torch
 
     from beftkit.gradients.means import _widths
@@ -110,9 +156,9 @@ def _captured_losses(model: Any, four: Any, accelerator: Any, device: Any) -> Fi
     from bench.fisher_baselines import losses, trainable
 
     wanted = list(trainable(model).values())
-    plans = plan_evaluation(four.lengths, BATCH)
-    widths = _widths(model, four, plans, accelerator, "auto" if device.type == "cuda" else "on")
-    batches = _batches(four, widths, device)
+    plans = [*plan_evaluation(encoded.lengths, BATCH)] * ROUNDS
+    widths = _widths(model, encoded, plans, accelerator, "auto" if device.type == "cuda" else "on")
+    batches = _batches(encoded, widths, device)
     pool, made = memory_pool(device), {}
 
     def work(held: Any) -> Any:
@@ -128,7 +174,7 @@ def _captured_losses(model: Any, four: Any, accelerator: Any, device: Any) -> Fi
         return {"floor": f"not captured: {error}", "floor, pass s": float("nan")}
     wait(device)
     begin = time.perf_counter()
-    for batch, captured in batches:
+    for batch, captured in batches * (ROUNDS - 1):
         if not captured:
             work(batch)
             continue
@@ -137,6 +183,6 @@ def _captured_losses(model: Any, four: Any, accelerator: Any, device: Any) -> Fi
             held[key].copy_(value)
         graph.replay()
     wait(device)
-    took = (time.perf_counter() - begin) / 4
+    took = (time.perf_counter() - begin) / (ROUNDS - 1)
     model.requires_grad_(False)
-    return {"floor, pass s": took, "widths": len(made), "batches": len(batches) // 4}
+    return {"floor, pass s": took, "widths": len(made), "batches": len(batches)}

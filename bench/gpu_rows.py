@@ -56,16 +56,21 @@ class Enough(Exception):
 
 
 class Laps:
-    """Watches a run through the public API: wall seconds of epochs, and of evaluations in them."""
+    """Watches a run through the public API: wall seconds of epochs, and of evaluations in them.
+
+    What there is of `before`, seconds up to the first update, is in no epoch: Trainer's clock
+    begins at its `on_train_begin`, too, with model, examples and optimiser where they belong.
+    """
 
     def __init__(self, seconds: float) -> None:
-        self.most, self.each, self.paces = seconds, [], []
+        self.most, self.each, self.paces, self.before = seconds, [], [], 0.0
         self.begin = self.since = self.trained = time.perf_counter()
 
     def started(self, title: str, steps: int, done: int) -> None:
-        """The first update is next."""
-        if title == "train":
-            self.begin = self.since = self.trained = time.perf_counter()
+        """The first update is next; evaluations within a run are told of otherwise."""
+        now = _now()
+        self.before = now - self.begin
+        self.begin = self.since = self.trained = now
 
     def advanced(self, steps: int) -> None:
         """Nothing."""
@@ -110,7 +115,7 @@ def ours(precision: str, captured: bool, place: Place, seconds: float) -> Figure
         )  # fmt: skip
     except Enough:
         pass
-    found = course(laps.each, place)
+    found = course(laps.each, place, laps.before)
     # The run's own clock leaves out what an epoch writes.
     if paces := [one for one in laps.paces[1:] if one]:
         updates = -(-examples(place) // BATCH)
@@ -125,17 +130,33 @@ def trainer(name: str, options: Mapping[str, Any], place: Place, seconds: float)
 
     way: Callable[..., Any] = getattr(baselines, name)
     how = {"device": place.device, "epochs": place.epochs, "seconds": seconds, **options}
-    return course(way(place.folder, **how).epochs, place)
+    called = time.perf_counter()
+    made = way(place.folder, **how)
+    return course(made.epochs, place, made.began - called)
 
 
-def course(each: Sequence[tuple[float, float]], place: Place) -> Figures:
-    """What epochs come to: those that were not run take as long as the later half of the others."""
+def _now() -> float:
+    """The clock, once all that was asked of a GPU is done."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def course(each: Sequence[tuple[float, float]], place: Place, before: float) -> Figures:
+    """What epochs come to: those that were not run take as long as the later half of the others.
+
+    ``before``: seconds from the call to the first update (weights read, texts tokenised, all of it
+    brought to the device); imports went before where rows are forked.
+    """
     walls = [wall for wall, _ in each]
     later = walls[1:] or walls
     usual = statistics.median(later[len(later) // 2 :])
     evaluation = statistics.median([one for _, one in each[1:]] or [each[0][1]])
     updates = -(-examples(place) // BATCH)
     return {
+        "before s": before,
         "first epoch s": walls[0],
         "later epoch s": usual,
         "epochs run": len(walls),

@@ -39,13 +39,15 @@ class Cost(NamedTuple):
 class Figures(NamedTuple):
     """What a contestant spent from the first update on, and how well its model does.
 
-    ``epochs``: wall seconds of each, evaluation included; and of each evaluation.
+    ``epochs``: wall seconds of each, evaluation included; and of each evaluation. ``began``: the
+    clock (`time.perf_counter`) at the first update.
     """
 
     total: Cost
     evaluation: Cost
     accuracy: float | None
     epochs: tuple[tuple[float, float], ...] = ()
+    began: float = 0.0
 
 
 def read(folder: Path, split: str) -> tuple[list[str], list[int]]:
@@ -186,6 +188,12 @@ def _trainer(
             return found
 
     class Cap(TrainerCallback):
+        def on_train_begin(self, arguments: Any, state: Any, control: Any, **_: Any) -> None:
+            nonlocal began, since
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
+            began = since = time.perf_counter()
+
         def on_evaluate(self, arguments: Any, state: Any, control: Any, **_: Any) -> None:
             if time.perf_counter() - begin.wall > seconds:
                 control.should_training_stop = True
@@ -204,10 +212,10 @@ def _trainer(
         callbacks=[Cap()],
     )  # fmt: skip
     begin = Cost.now()
-    since = begin.wall
+    began = since = begin.wall
     job.train()
     total = Cost.now() - begin
-    return Figures(total, evaluation, found["eval_accuracy"], tuple(each))
+    return Figures(total, evaluation, found["eval_accuracy"], tuple(each), began)
 
 
 def floor(folder: Path) -> Figures:

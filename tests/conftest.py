@@ -24,6 +24,7 @@ from tests.run_fixtures import no_hub as no_hub
 from tests.run_fixtures import place as place
 from tests.run_fixtures import tiny as tiny
 from tests.run_fixtures import workplace as workplace
+from tests.survey_hub import listing as listing
 
 # More threads only get in each other's way in models this small, and sum in another order.
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -13,9 +13,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-import torch  # noqa: E402, F401  (before a fork, which then begins at once)
+import torch  # noqa: E402  (before a fork, which then begins at once)
 
-from bench import gpu, gpu_process, gpu_rows  # noqa: E402
+from beftkit.watching import told  # noqa: E402
+from bench import gpu, gpu_fisher, gpu_process, gpu_rows  # noqa: E402
 
 
 @pytest.mark.slow
@@ -36,6 +37,9 @@ def test_dry(tmp_path: Path) -> None:
     assert float(found["trainer-fp32", "epochs run"]) == 3
     assert float(found["floor", "fp32 step ms"]) > 0
     assert float(found["fisher", "ours s"]) > 0
+    # No difference of two: a pass is a part of the call it was timed in.
+    assert 0 < float(found["fisher", "ours, pass s"])
+    assert float(found["trainer-fp32", "before s"]) > 0
     assert "| Trainer, biases, fp32 |" in (tmp_path / "gpu-cpu-dry.md").read_text()
 
 
@@ -43,10 +47,48 @@ def test_epochs_that_did_not_fit(tmp_path: Path) -> None:
     (tmp_path / "data" / "SST-2").mkdir(parents=True)
     (tmp_path / "data" / "SST-2" / "train.tsv").write_text("sentence\tlabel\n" + "a\t0\n" * 33)
     place = gpu_rows.Place(tmp_path, "cpu", tmp_path, 16, False)
-    found = gpu_rows.course([(9.0, 1.0), (3.0, 0.5), (2.0, 0.4), (2.0, 0.4)], place)
-    assert found["first epoch s"] == 9.0
+    found = gpu_rows.course([(9.0, 1.0), (3.0, 0.5), (2.0, 0.4), (2.0, 0.4)], place, 5.0)
+    assert (found["before s"], found["first epoch s"]) == (5.0, 9.0)
     assert found["all epochs s"] == 9 + 3 + 2 + 2 + 12 * 2.0
     assert found["step ms"] == pytest.approx(1e3 * (2.0 - 0.4) / 3)
+
+
+class Clock:
+    """Seconds that pass where a test says so."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_an_epoch_begins_with_its_first_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the run is called: loading went into the first epoch where it was not "train"."""
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    laps = gpu_rows.Laps(1e9)
+    clock.now += 5
+    laps.started("sst2, bias v", 126, 0)
+    for train, evaluation in ((2.0, 0.5), (1.0, 0.25)):
+        clock.now += train
+        laps.logged({"step": 63, "lr": 1e-3, "examples_per_second": 9.0})
+        clock.now += evaluation
+        laps.logged({"step": 63, "metrics": {"accuracy": 0.5}})
+    assert laps.before == 5.0
+    assert laps.each == [(2.5, 0.5), (1.25, 0.25)]
+
+
+def test_passes_are_timed_after_all_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    passes = gpu_fisher.Passes(torch.device("cpu"), lambda count: [*range(count)])
+    met: set[int] = set()
+    planned = passes.plan(3)
+    for batch in told(passes, planned):
+        clock.now += 0.5 if batch in met else 9.0
+        met.add(batch)
+    assert len(planned) == 3 * gpu_fisher.ROUNDS
+    assert passes.each == pytest.approx(1.5)
 
 
 def test_goals_of_what_there_is() -> None:

@@ -40,6 +40,7 @@ FLOORS: dict[str, int] = {
     "beftkit.runs": 7,
     "beftkit.selection": 8,
     "beftkit.suite": 9,
+    "beftkit.surveys": 9,
     "beftkit.present": 10,
     "beftkit.demo": 11,
     "beftkit.app": 12,

@@ -83,6 +83,8 @@ def test_as_peft_has_it_unmerged(model_type: str, ends: tuple[str, ...], tmp_pat
     before = (tmp_path / "base" / "model.safetensors").read_bytes()
     found = beftkit.merge(tmp_path / "base", adapter, tmp_path / "out")
     assert found.added == 2 * len(ends) and found.model_type == model_type
+    # Two whole models are compared by that switch; where none is turned a bias would be missing.
+    assert beftkit.score(tmp_path / "base", tmp_path / "out").target is None
     whole = loaded(tmp_path / "out")
     with pytest.warns(UserWarning, match="no bias term"):
         theirs = peft.PeftModel.from_pretrained(model, adapter).eval()

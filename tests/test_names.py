@@ -22,6 +22,7 @@ SCORE_IS_NO_MODULE = {
     "beftkit.present.scores": "a heading",
     "beftkit.runs.card_use": "the command",
     "beftkit.present.commands": "the command",
+    "beftkit.present.survey": "a heading",
 }
 _CLASS = re.compile(r"\b(?:AutoModelFor\w+|AutoPeftModelFor\w+|num_labels)\b")
 _HEADS = {"classifier", "score"}

@@ -96,6 +96,9 @@ OPTIONS = {
         dtype format link no-trust-remote-code output overwrite quiet revision tokenizer
         trust-remote-code
     """,
+    "survey": """
+        download families format from limit max-bytes output quiet resume sort task tower
+    """,
 }
 
 

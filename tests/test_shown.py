@@ -40,6 +40,7 @@ from beftkit.settings import (
 from beftkit.settings.merge import MergeSettings
 from beftkit.shown import Shown
 from beftkit.suite.results import PaperPlan, PaperResult, PaperRow, PlannedCell
+from beftkit.surveys.results import Survey
 from beftkit.training.evaluation import Evaluated, Evaluation
 from beftkit.tuning import Choice
 from beftkit.weights.beside import Beside
@@ -48,6 +49,8 @@ from beftkit.weights.values import Rounding
 from tests import version_one
 from tests.builders import write_model
 from tests.selections import selection
+from tests.surveys import head as survey_head
+from tests.surveys import rows as survey_rows
 
 NASTY = "<script>alert(1)</script>\n\x1b[31m"
 
@@ -102,6 +105,9 @@ def results(scores: Scores) -> list[Shown]:
     paper_row = PaperRow("c", NASTY, "f1", 80.0, *[None] * 5, (), (0,), *[None] * 4)
     paper = PaperResult("table1", "Table 1", (paper_row,), {}, {}, (), "out", ())
     more += [paper_plan, paper]
+    base = survey_head(base=NASTY)
+    surveyed = Survey("s", base, tuple(survey_rows(base, 9, names=[NASTY])))
+    more += [surveyed]
     [group] = found.groups
     margin = group.projection.margin
     assert margin is not None
@@ -166,7 +172,7 @@ class Cells(HTMLParser):
 def test_the_table_in_a_notebook(scores: Scores, results: list[Shown]) -> None:
     for number, one in enumerate(results):
         text = one._repr_html_()
-        assert (text is None) == (number >= 18), type(one)
+        assert (text is None) == (number >= 19), type(one)
         if text is None:
             continue
         page = Cells(text)

@@ -10,17 +10,20 @@ import pytest
 import torch
 from torch.nn import functional
 
+import beftkit_kernels
 from beftkit.accelerator import make_accelerator
 from beftkit.errors import BeftError
 from beftkit.objectives import make_objective
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Encoded, higher_is_better, plan
+from beftkit.training.course import Course, scores_backend
 from beftkit.training.evaluation import evaluate_model
 from beftkit.training.job import Job
 from beftkit.training.journal import Progress
 from beftkit.training.trainer import Trainer
 from beftkit.tuning import Tuner, checkpoint_activations, choose, store_for_autocast
 from beftkit.watching import Unwatched
+from beftkit_kernels import Track
 from tests import tiny_models
 from tests.tiny_models import BY_ID
 
@@ -184,6 +187,24 @@ def test_scores_of_every_step() -> None:
     steps = [record["step"] for record in seen.records if record.keys() == {"step", "scores"}]
     assert steps == [1, 2, 3, 4, 5, 6, 7]
     assert all(set(r["scores"]) == {"q", "v"} for r in seen.records if "scores" in r)
+
+
+def test_a_kernel_is_compiled_for_scores_where_they_are_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Compiling takes seconds; which it is follows from the settings, whatever was done before."""
+    course = Course(per_epoch=100, updates=9_000, evaluations=90)
+    rare = TrainSettings(model="m", train_file="none")
+    each = TrainSettings(model="m", train_file="none", track_steps=1)
+    both = TrainSettings(model="m", train_file="none", track_steps=1, log_steps=9)
+    assert [scores_backend(s, course) for s in (rare, each, both)] == ["torch", "torch", "auto"]
+    asked: list[str] = []
+    monkeypatch.setattr(
+        beftkit_kernels, "Track", lambda *what, backend: asked.append(backend) or Track(*what)
+    )
+    Trainer(job(model(), track_steps=1))
+    Trainer(job(model(), track_steps=1, epochs=2_000))
+    assert asked == ["torch", "auto"]
 
 
 def test_evaluation_every_few_steps_and_early_stopping() -> None:

@@ -23,6 +23,7 @@ _LATER = dict.fromkeys(("train", "evaluate", "fisher"), "training")
 _LATER |= {"predict": "using", "export": "using", "select": "selecting", "report": "reporting"}
 _LATER |= {"merge": "merging", "paper": "papering"}
 _LATER |= dict.fromkeys(("extract", "average", "compare"), "arithmetic")
+_LATER |= {"survey": "surveying"}
 
 
 class _Group(HelpfulGroup):

@@ -91,6 +91,11 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "beftkit compare tuned-1 tuned-2 tuned-3 --base owner/base --plot cosines.svg",
         "docs/arithmetic.md",
     ),
+    "survey": (
+        "beftkit survey google-bert/bert-base-cased --task text-classification -o bert",
+        "beftkit survey base --from checkpoints/ -o mine",
+        "docs/survey.md",
+    ),
 }
 _NARROWEST, _WIDEST, _NAMES = 60, 120, 30
 #: what stays together: a default, and what is offered for one

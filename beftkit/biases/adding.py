@@ -104,6 +104,15 @@ def switches_for(model_type: str, modules: Iterable[str]) -> tuple[dict[str, boo
     return turned, given
 
 
+def switched_on(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> bool:
+    """Whether a configuration has a switch for biases on that another has off, or lacks."""
+    if not before or not after:
+        return False
+    kind = after.get("model_type")
+    rows = [switch for switch, _, types in SWITCHES if kind in types.split()]
+    return any(after.get(switch) and not before.get(switch) for switch in rows)
+
+
 def fold_for(model_type: str) -> Fold | None:
     """The row of a family that folds; None: it has none."""
     return next((row for row in FOLDS if model_type in row.types.split()), None)

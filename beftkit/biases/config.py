@@ -150,7 +150,7 @@ def choose_tower(towers: Sequence[str], wanted: str | None) -> tuple[str, list[s
         if wanted != "all" and not any(in_tower(name, wanted) for name in names):
             known = [*names, "all"]
             expected = f"expected one of {', '.join(known)}{meant(wanted, known)}"
-            raise BeftError(f"{option('tower', wanted)}: {expected}")
+            raise BeftError(f"{option('tower', wanted)}: {expected}", "other architecture")
         return wanted, []
     modalities = {name.split(".")[0].split(":")[0] for name in names}
     if len(modalities) == 1:

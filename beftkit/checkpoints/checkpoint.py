@@ -128,7 +128,8 @@ def open_checkpoint(reference: str | Path, *, download: bool = False) -> Checkpo
         far = _open_hub(str(reference), download) if isinstance(reference, str) else None
         if far is None:
             raise BeftError(
-                f"{reference}: no such file or folder; expected a checkpoint, or owner/name"
+                f"{reference}: no such file or folder; expected a checkpoint, or owner/name",
+                "gone",
             )
         return far
     if is_folder:
@@ -216,7 +217,9 @@ def choose_weights(folder: Folder) -> str | list[str]:
     if len(pickles) == 1:
         return pickles[0]
     found = f"found {', '.join(names[:5])}" if names else "it is empty"
-    raise BeftError(f"{folder.where}: no model.safetensors or sharded set here ({found})")
+    raise BeftError(
+        f"{folder.where}: no model.safetensors or sharded set here ({found})", "refused"
+    )
 
 
 def _shard_set(folder: Folder, shards: list[re.Match[str]]) -> list[str]:

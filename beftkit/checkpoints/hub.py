@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,13 +24,13 @@ from beftkit.checkpoints.header import (
     parse_metadata,
     shorten,
 )
-from beftkit.checkpoints.local import File, LocalFolder, Span, coalesce, cut_out, read_json_file
+from beftkit.checkpoints.local import File, LocalFolder, Span, coalesce, read_json_file
+from beftkit.checkpoints.manner import ALONE, Manner
 from beftkit.checkpoints.pickles import PICKLES
 from beftkit.errors import BeftError
 
 SCHEME = "hf://"
 _LISTING_LIMIT = 50_000_000
-_JSON_LIMIT = 100_000_000
 _REPO = r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95})"
 _PLAIN = re.compile(_REPO + r"(?:@(?P<revision>[^\s@]+))?", re.ASCII)
 _IN = r"(?:@(?P<revision>refs/(?:pr|convert)/[^\s/@]+|[^\s/@]+))?"
@@ -81,23 +81,36 @@ def parse_reference(text: str) -> Reference | None:
 class HubFolder:
     """The files of a repository at one commit, or of a folder in it.
 
+    Args:
+        reference: which.
+        download: whether weight files are fetched whole, into the cache.
+        manner: how it is asked for.
+        listed: commit and paths, where they are known already.
+
     Attributes:
         where: the reference, for messages.
         commit: what the revision stands for now.
         name: the file that the reference names, "" where it names a folder.
     """
 
-    def __init__(self, reference: Reference, *, download: bool = False) -> None:
-        self._reference, self._download = reference, download
-        self._connection = Connection(reference.repo, reference.revision)
+    def __init__(
+        self,
+        reference: Reference,
+        *,
+        download: bool = False,
+        manner: Manner = ALONE,
+        listed: tuple[str, list[str]] | None = None,
+    ) -> None:
+        self._reference, self._download, self._manner = reference, download, manner
+        self._connection = Connection(reference.repo, reference.revision, manner)
         self._files: list[HubFile] = []
         try:
-            self.commit, paths = self._listing()
+            self.commit, paths = listed or self._listing()
         except Offline:
             self.commit, paths = self._cached_listing()
         except BeftError as error:
             hint = "" if reference.forced else "; nor is there such a local file or folder"
-            raise BeftError(f"{error.told}{hint}") from None
+            raise BeftError(f"{error.told}{hint}", error.kind) from None
         folder, _, file = reference.path.rpartition("/")
         self.name = file if reference.path in paths else ""
         self._inside = folder if self.name else reference.path
@@ -108,7 +121,8 @@ class HubFolder:
             if path.startswith(prefix) and "/" not in path.removeprefix(prefix)
         )
         if reference.path and not self._names:
-            raise BeftError(f"{reference.text}: no such file or folder in the repository")
+            told = f"{reference.text}: no such file or folder in the repository"
+            raise BeftError(told, "gone")
         self.where = reference.text.removesuffix(f"/{file}") if self.name else reference.text
 
     def names(self) -> list[str]:
@@ -127,9 +141,10 @@ class HubFolder:
         if name.endswith(PICKLES):
             raise BeftError(
                 f"{self.where}: no .safetensors, only {name}, a pickle that can only be read "
-                "whole; --download fetches it"
+                "whole; --download fetches it",
+                "only bin",
             )
-        file = HubFile(self._connection, self._url(name), f"{self.where}/{name}")
+        file = HubFile(self._connection, self._url(name), f"{self.where}/{name}", self._manner)
         self._files.append(file)
         return file
 
@@ -139,15 +154,22 @@ class HubFolder:
         if local is not None:
             return read_json_file(local, what, infinities=infinities)
         where = f"{self.where}/{name}"
-        raw = self._connection.whole(self._url(name), where, _JSON_LIMIT)
+        raw = self._connection.whole(self._url(name), where, self._manner.longest_json)
         return parse_json_object(raw, where, what, infinities=infinities)
+
+    @property
+    def requests(self) -> int:
+        """How many were sent to the hub, and to stores that it led to."""
+        return self._connection.requests
 
     def whole(self, name: str) -> bytes:
         """A file of some megabytes in it, whole."""
         local = self._local(name)
         if local is not None:
             return LocalFolder(local.parent).whole(local.name)
-        return self._connection.whole(self._url(name), f"{self.where}/{name}", _JSON_LIMIT)
+        return self._connection.whole(
+            self._url(name), f"{self.where}/{name}", self._manner.longest_json
+        )
 
     def origin(self) -> dict[str, Any]:
         """The commit, bytes fetched from the hub, and the size of the weight files they are of."""
@@ -232,18 +254,28 @@ class HubFolder:
 class HubFile:
     """One safetensors file on the hub. ``bytes_read`` counts what was asked for and came."""
 
-    def __init__(self, connection: Connection, url: str, where: str) -> None:
-        self._connection, self._url, self.where = connection, url, where
+    def __init__(
+        self, connection: Connection, url: str, where: str, manner: Manner = ALONE
+    ) -> None:
+        self._connection, self._url, self.where, self._manner = connection, url, where, manner
         self.bytes_read = self.size = 0
         self._header = b"{}"
         self._store: str | None = None  # where the hub's redirects ended
 
     def header(self, file: int = 0) -> dict[str, TensorInfo]:
         """Read and check the header; ``file`` is stored in each tensor's info."""
-        first = self._part(0, LENGTH_BYTES)
+        first = self._part(0, max(LENGTH_BYTES, self._manner.header_bytes))
         length = header_length(first, self.size, self.where)
-        raw = self._part(LENGTH_BYTES, LENGTH_BYTES + length) if length else b""
-        self.bytes_read += LENGTH_BYTES + length
+        if length > self._manner.longest_header:
+            raise BeftError(
+                f"{self.where}: a header of {length:,} bytes; expected at most "
+                f"{self._manner.longest_header:,} of a model like the others",
+                "damaged",
+            )
+        raw, end = first[LENGTH_BYTES : LENGTH_BYTES + length], LENGTH_BYTES + length
+        self.bytes_read += max(len(first), end)
+        if len(raw) < length:
+            raw += self._part(LENGTH_BYTES + len(raw), end)
         tensors = parse_header(raw, LENGTH_BYTES + length, self.size, self.where)
         self._header = raw
         return {name: info._replace(file=file) for name, info in tensors.items()}
@@ -262,30 +294,42 @@ class HubFile:
 
     def start_read(self, spans: Iterable[Span]) -> Callable[[], dict[Span, bytes]]:
         """Ask for ranges, neighbours together; they come when the result is called."""
-        wanted = set(spans)
-        places = coalesce(wanted)
-        waiting = [self._connection.start(partial(self._part, *place)) for place in places]
+        wanted = sorted(set(spans))
+        # What a store sends the hub does not count: there bytes are all that is saved.
+        places = coalesce(wanted, spare=0 if self._store else self._manner.spare())
+        kept = [[s for s in wanted if start <= s[0] < s[1] <= stop] for start, stop in places]
+        waiting = [
+            self._connection.start(partial(self._part, *place, keep))
+            for place, keep in zip(places, kept, strict=True)
+        ]
 
         def wait() -> dict[Span, bytes]:
-            blocks = [(place[0], answer()) for place, answer in zip(places, waiting, strict=True)]
-            self.bytes_read += sum(len(block) for _, block in blocks)
-            return cut_out(wanted, blocks)
+            result = dict.fromkeys(wanted, b"")
+            for keep, answer in zip(kept, waiting, strict=True):
+                body, end = answer(), 0
+                for start, stop in keep:
+                    begin, end = end, end + stop - start
+                    result[start, stop] = body[begin:end]
+            self.bytes_read += sum(stop - start for start, stop in places)
+            return result
 
         return wait
 
-    def _part(self, start: int, stop: int) -> bytes:
-        part = self._ask(start, stop)
+    def _part(self, start: int, stop: int, keep: Sequence[Span] | None = None) -> bytes:
+        part = self._ask(start, stop, keep)
         if self.size not in (0, part.size):
-            raise BeftError(f"{self.where}: was {self.size} bytes long, now {part.size}; try again")
+            told = f"{self.where}: was {self.size} bytes long, now {part.size}; try again"
+            raise BeftError(told, "damaged")
         self.size = part.size
         # A file of less than eight bytes is told by its header's length, not here.
-        if start and len(part.body) != stop - start:
-            raise BeftError(f"{self.where}: ends at byte {part.size}; is the file cut short?")
+        if start and part.came != stop - start:
+            told = f"{self.where}: ends at byte {part.size}; is the file cut short?"
+            raise BeftError(told, "damaged")
         return part.body
 
-    def _ask(self, start: int, stop: int) -> Part:
+    def _ask(self, start: int, stop: int, keep: Sequence[Span] | None) -> Part:
         """Through the hub once, then from the store it led to: half the way, and its own limits."""
-        ask, store = self._connection.part, self._store
+        ask, store = partial(self._connection.part, keep=keep), self._store
         if store is not None:
             try:
                 return ask(store, self.where, start, stop, direct=True)

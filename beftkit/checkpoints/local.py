@@ -7,7 +7,7 @@ disk. No torch: its import alone takes longer than a whole score.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -27,18 +27,19 @@ from beftkit.errors import BeftError
 Span = tuple[int, int]
 
 
-def coalesce(spans: Iterable[Span], slack: float = 0.04) -> list[Span]:
+def coalesce(spans: Iterable[Span], slack: float = 0.04, spare: int = 0) -> list[Span]:
     """Merge neighbouring byte ranges, smallest gaps first.
 
     Args:
         spans: non-overlapping half-open ranges (start, stop).
         slack: how many bytes may be read in vain, as a share of those wanted.
+        spare: so many may be in any case.
 
     Returns:
         Sorted half-open ranges that cover all of ``spans``.
     """
     ordered = sorted(span for span in spans if span[1] > span[0])
-    budget = slack * sum(stop - start for start, stop in ordered)
+    budget = max(slack * sum(stop - start for start, stop in ordered), spare)
     gaps = [(b[0] - a[1], i + 1) for i, (a, b) in enumerate(pairwise(ordered))]
     joined: set[int] = set()
     for gap, index in sorted(gaps):
@@ -71,6 +72,27 @@ def cut_out(spans: Iterable[Span], blocks: Iterable[tuple[int, bytes]]) -> dict[
             result[span] = block[span[0] - start : span[1] - start]
             span = next(pending, None)
     return result
+
+
+def sift(chunks: Iterable[bytes], start: int, spans: Iterable[Span]) -> Iterator[bytes]:
+    """Of bytes that come one after the other those of the spans alone, in order.
+
+    Args:
+        chunks: the bytes.
+        start: where they begin.
+        spans: sorted, non-overlapping half-open ranges.
+    """
+    pending = [span for span in spans if span[1] > span[0]]
+    place = number = 0
+    for chunk in chunks:
+        place, begin = start + len(chunk), start
+        while number < len(pending) and pending[number][0] < place:
+            first, last = pending[number]
+            yield chunk[max(first - begin, 0) : last - begin]
+            if last > place:
+                break
+            number += 1
+        start = place
 
 
 class File(Protocol):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from beftkit.biases import BUILT_IN, choose_tower, in_tower, load_table, match_sites
 from beftkit.checkpoints import BiasSet, load_config
 from beftkit.diff.compare import (
+    Pair,
     check_finite,
     check_pairs,
     inert_notes,
@@ -25,7 +30,7 @@ from beftkit.errors import UsageError, option
 from beftkit.scores import METHODS, Coverage, Identity, Scores, SiteScore, choose_target, rank_roles
 from beftkit.spelling import meant
 
-__all__ = ["Comparison", "comparison", "score", "score_all"]
+__all__ = ["Comparison", "Sides", "compared", "comparison", "score", "score_all"]
 _THREADS = 4  # POSTs read side by side; each holds its biases alone, so memory stays flat
 
 
@@ -189,7 +194,23 @@ class Comparison:
         return Scores(*what, self.coverage, tuple(notes), self.changed, self.bytes_read)
 
 
-def _compare(sides: Sides, post: Reference, tower: str | None, allow_nonfinite: bool) -> Comparison:
+def compared(
+    sides: Sides, post: Reference, tower: str | None = None, allow_nonfinite: bool = False
+) -> tuple[Comparison, Callable[[int], npt.NDArray[np.float64]]]:
+    """The same under options of many POSTs, and how each bias changed.
+
+    Args:
+        sides: opens both, PRE once for all.
+        post: as for `score`, or an opened `Checkpoint`.
+        tower: as for `score`.
+        allow_nonfinite: as for `score`.
+
+    Returns:
+        The comparison; and of which the number of one of its sites gives post - pre, ``[D]``.
+
+    Raises:
+        BeftError: as by `score`; its ``kind`` says what is wrong with POST.
+    """
     left, right = sides.pair(post)
     refuse_empty(left, right)
     told = [*left.recognition.notes, *right.recognition.notes, *passed_over(post)]
@@ -216,7 +237,20 @@ def _compare(sides: Sides, post: Reference, tower: str | None, allow_nonfinite: 
     read = measured is None
     who = left.identity(digest=read), right.identity(digest=read)
     what = *who, families[0], chosen, tuple(sites), coverage
-    return Comparison(*what, changed, rounding, tuple(notes), _bytes_read(left, right))
+    found = Comparison(*what, changed, rounding, tuple(notes), _bytes_read(left, right))
+    return found, partial(_change, pairs, left, right)
+
+
+def _compare(sides: Sides, post: Reference, tower: str | None, allow_nonfinite: bool) -> Comparison:
+    return compared(sides, post, tower, allow_nonfinite)[0]
+
+
+def _change(
+    pairs: Sequence[Pair], left: BiasSet, right: BiasSet, number: int
+) -> npt.NDArray[np.float64]:
+    before, after = pairs[number]
+    change: npt.NDArray[np.float64] = right.vector(after) - left.vector(before)
+    return change
 
 
 def _bytes_read(*sides: BiasSet) -> int:

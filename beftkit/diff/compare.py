@@ -25,10 +25,11 @@ def refuse_empty(*sides: BiasSet) -> None:
             continue
         reference, found = one.checkpoint.reference, one.recognition
         if found.without_bias or not found.biases:
-            raise BeftError(f"{reference}: {bias_free(found)}")
+            raise BeftError(f"{reference}: {bias_free(found)}", "no biases")
         raise BeftError(
             f"{reference}: no bias of an attention block among its {found.biases} biases; nearest "
-            f"names: {', '.join(nearest_names(found.unscored))}"
+            f"names: {', '.join(nearest_names(found.unscored))}",
+            "no biases",
         )
 
 
@@ -40,13 +41,15 @@ def check_pairs(pairs: Sequence[Pair], left: BiasSet, right: BiasSet) -> None:
         mine, theirs = (", ".join(nearest_names(some, 3)) for some in names)
         raise BeftError(
             f"no bias of {pre} matches one of {post}: PRE has {mine}; POST has {theirs}; are these "
-            "the same architecture?"
+            "the same architecture?",
+            "other architecture",
         )
     for a, b in pairs:
         if a.width != b.width:
             raise BeftError(
                 f"{a.name}: {a.width} elements in {pre}, but {b.width} in {post} ({b.name}); these "
-                "are not the same architecture"
+                "are not the same architecture",
+                "other width",
             )
 
 
@@ -59,7 +62,8 @@ def check_finite(left: BiasSet, right: BiasSet, allowed: bool) -> list[str]:
             raise BeftError(
                 f"{one.checkpoint.reference}: {names[0]} holds NaN or infinity"
                 f"{f' (and {len(names) - 1} more)' if len(names) > 1 else ''}; the checkpoint is "
-                "damaged or diverged; --allow-nonfinite scores the rest"
+                "damaged or diverged; --allow-nonfinite scores the rest",
+                "damaged",
             )
         if names:
             notes.append(f"not finite in {one.checkpoint.reference}: {', '.join(names)}")

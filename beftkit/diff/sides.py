@@ -10,7 +10,8 @@ from typing import Any
 
 from beftkit.adapters import BIASES_NAME, meant
 from beftkit.adapters import CONFIG_NAME as ADAPTER_CONFIG
-from beftkit.biases import Table
+from beftkit.biases import ADDED, Table
+from beftkit.biases.adding import switched_on
 from beftkit.checkpoints import (
     AdaptedBiasSet,
     BiasSet,
@@ -87,6 +88,8 @@ class Sides:
         # What one of them has not, and could have, is zero there.
         if after.adapter is not None:
             right = widened(right, left.sites, config, self.table)
+        elif not _could_be_added(own, after):
+            return left, right
         return widened(left, right.sites, config, self.table), right
 
     def kept(self, reference: Reference) -> Checkpoint:
@@ -117,6 +120,8 @@ class Sides:
         return self._sets[key]
 
     def _open(self, reference: Reference) -> Checkpoint:
+        if isinstance(reference, Checkpoint):  # opened already, in another manner
+            return reference
         if isinstance(reference, (str, Path)):
             return open_checkpoint(meant(reference), download=self.download)
         from beftkit.checkpoints.live import LiveCheckpoint
@@ -125,6 +130,16 @@ class Sides:
 
     def _read(self, checkpoint: Checkpoint, config: dict[str, Any] | None) -> BiasSet:
         return BiasSet(checkpoint, recognise_checkpoint(checkpoint, config, self.table))
+
+
+def _could_be_added(before: dict[str, Any] | None, after: Checkpoint) -> bool:
+    """Whether biases of a POST may be new: added, or given it by a switch of its configuration.
+
+    A snapshot has no configuration, and may hold added ones. Elsewhere a bias that PRE has not is
+    missing there.
+    """
+    added = any(name.endswith(f".{ADDED}") for name in after.tensors)
+    return added or after.config is None or switched_on(before, after.config)
 
 
 def expand_runs(posts: Iterable[Reference]) -> list[Reference]:

@@ -101,9 +101,10 @@ def _table(table: doc.Table) -> Iterator[str]:
     heads = zip(table.headings, marks, strict=True)
     cells = "".join(f'<th scope="col"{mark}>{escape(cell)}</th>' for cell, mark in heads)
     yield f"<thead><tr>{cells}</tr></thead><tbody>"
+    wide = ' class="w"' if table.columns[0].folds and not marks[0] else marks[0]
     for row, stands_out in table.rows():
         strong = ' class="strong"' if stands_out else ""
-        first, *rest = zip(row, marks, strict=True)
+        (first, _), *rest = zip(row, marks, strict=True)
         cells = "".join(f"<td{mark}>{escape(cell)}</td>" for cell, mark in rest)
-        yield f'<tr{strong}><th scope="row"{first[1]}>{escape(first[0])}</th>{cells}</tr>'
+        yield f'<tr{strong}><th scope="row"{wide}>{escape(first)}</th>{cells}</tr>'
     yield "</tbody></table></div>"

@@ -112,4 +112,8 @@ def _document(result: Any) -> Document | None:
             from beftkit.present.paper import paper_plan_document
 
             return paper_plan_document(result)
+        case "Survey":
+            from beftkit.present.survey import document
+
+            return document(result)
     return None

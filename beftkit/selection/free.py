@@ -21,7 +21,7 @@ from beftkit.selection.ranks import ADAM, ALWAYS, NORM, MethodTable, RoleRank
 from beftkit.settings.select import SelectSettings
 from beftkit.tasks import Data
 from beftkit.training.state import load_state
-from beftkit.tuning import Choice, add
+from beftkit.tuning import Choice
 
 #: role, tower, attention, layer of a site
 Place = tuple[str, str, str, int]
@@ -57,7 +57,6 @@ def second_moments(probe: TrainResult, data: Data) -> dict[Place, float]:
     if there is None or there[1]["progress"]["step"] != run.steps or not run.steps:
         return {}
     model = objective_of(data).skeleton(s)
-    add(model, s.add_bias)
     choice = choose_parts(s, model, run.seed)
     return moments_of(choice, there[0], 1 - s.beta2**run.steps)
 

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 from beftkit.settings.train import TrainSettings
 
+#: scores of a run from which on a kernel of our own repays what it costs: compiling it takes .3 to
+#: 2.1 s on an H200, and torch's operations need about .1 ms more each time (the latter by count)
+SCORES_REPAY = 10_000
+
 
 @dataclass(frozen=True)
 class Course:
@@ -39,3 +43,16 @@ def course_of(settings: TrainSettings, examples: int, *, trains: bool = True) ->
     # One after each epoch or so many updates, and one at the end.
     evaluations = math.ceil(updates / (s.eval_steps or per_epoch)) if updates else 1
     return Course(per_epoch, updates, evaluations)
+
+
+def scores_backend(settings: TrainSettings, course: Course) -> str:
+    """What reduces the scores of a run, for `beftkit_kernels.Track`: ``auto``, or ``torch``.
+
+    A function of the settings and the course alone, so that a run that is taken up finds the same.
+    """
+    s, updates = settings, course.updates
+    logged = (
+        updates // s.log_steps if s.log_steps else math.ceil(updates / max(course.per_epoch, 1))
+    )
+    tracked = updates // s.track_steps if s.track_steps else 0
+    return "auto" if logged + tracked >= SCORES_REPAY else "torch"

@@ -18,7 +18,7 @@ from beftkit.errors import BeftError, Refusal, option
 from beftkit.files import from_plain
 from beftkit.training import state
 from beftkit.training.captured import make_stepper
-from beftkit.training.course import course_of
+from beftkit.training.course import course_of, scores_backend
 from beftkit.training.digests import UNKNOWN, check_same
 from beftkit.training.evaluation import Evaluated, Evaluation, evaluate_model
 from beftkit.training.forwards import Replays
@@ -62,7 +62,8 @@ class Trainer:
         self.replays = Replays(s.graphs, course.evaluations, job.watcher.note)
         self.best_values: dict[str, torch.Tensor] = {}
         vectors, roles = job.tuner.vectors()
-        self.track = Track(vectors, roles) if vectors else None
+        backend = scores_backend(s, course)
+        self.track = Track(vectors, roles, backend=backend) if vectors else None
         self.tracked: list[tuple[int, torch.Tensor]] = []
         self.inside = Inside(job.watcher)
         self.journal = Journal(job.folder, job.accelerator, job.watcher, self.progress)
