@@ -83,6 +83,7 @@ def learned(runs: Runs) -> Iterator[str]:
         found = {role: difference(runs, task, role, "none", "own") for role in ("v", "q", "m1")}
         beyond[task] = [role for role, one in found.items() if one and one.beyond]
         if any(found.values()):
+            found["all"] = difference(runs, task, "all", "none", "own")
             body.append([TITLES[task], *(str(one or "-") for one in found.values())])
     if not body:
         yield NOT_YET
@@ -92,9 +93,10 @@ def learned(runs: Runs) -> Iterator[str]:
     yield prose(f"""
         Beyond two standard errors: in {", ".join(said) or "none"}. In {", ".join(flat) or "none"}
         no bias does: there, whatever order of biases or picks, it is an order of noise. Role minus
-        `none`, each at its own best rate:""")
+        `none`, each at its own best rate (`*`: beyond two standard errors, of the examples and of
+        the seeds; the best of five rates is picked on the same examples on both sides):""")
     yield ""
-    yield from table(["task", "v", "q", "m1"], body)
+    yield from table(["task", "v", "q", "m1", "all"], body)
     collapsed: dict[str, int] = {}
     for place, row in runs.rows.items():
         if row["stayed"] == "True" and place.rate is not None and place.role in ("v", "q", "m1"):
@@ -152,12 +154,13 @@ def v_against_q(runs: Runs) -> Iterator[str]:
             f"{others.value:+.4f} ({TITLES[largest]})" if others else "-",
         ])  # fmt: skip
     yield ""
-    heading = ["v - q at", *(rate_name(at) for at in found), "seeds"]
+    heading = ["v - q at", *(rate_name(at) for at in found), "seeds of the grid"]
+    on_grid = [by_task for at, by_task in found.items() if at is not None]
     rows = [
         [
             TITLES[task],
             *(str(by_task.get(task, "-")) for by_task in found.values()),
-            str(max(len(some[task].seeds) for some in found.values() if task in some)),
+            str(max((len(some[task].seeds) for some in on_grid if task in some), default=0)),
         ]
         for task in TASKS
         if any(task in by_task for by_task in found.values())
