@@ -29,6 +29,17 @@ METHODS = {
 #: b_k is inert in BERT, so that it is nobody's target; m1 is no candidate of the paper's
 CANDIDATES = {"q, v": ("q", "v"), "q, v, m1": ("q", "v", "m1")}
 
+#: BERT-base, low regime, v, q, k: the paper's tables 1 and 4
+PAPER = {
+    "sst2": (85.8, 80.0, 77.2), "rte": (59.5, 46.9, 46.5), "cola": (43.2, 30.8, 6.5),
+    "mrpc": (84.0, 81.1, 79.2), "stsb": (75.6, 67.8, 65.4), "cb": (59.0, 47.2, 43.3),
+    "wic": (69.6, 66.1, 62.8),
+}  # fmt: skip
+#: a rate of the grid, ``own``: each role's best one; None: the published protocol
+At = float | str | None
+EVERYWHERE: tuple[At, ...] = (*RATES, "own", None)
+NOT_YET = "Not measured yet.\n"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -160,7 +171,19 @@ class Mean:
     def __str__(self) -> str:
         if self.count < 2:
             return f"{self.value:+.4f} (one cell)"
-        return f"{self.value:+.4f} ({self.low:+.4f} to {self.high:+.4f}, {self.count} cells)"
+        return f"{self.value:+.4f} ({self.interval}, {self.count} cells)"
+
+    @property
+    def interval(self) -> str:
+        """The interval alone."""
+        return f"{self.low:+.4f} to {self.high:+.4f}" if self.count > 1 else "-"
+
+    @property
+    def unsigned(self) -> str:
+        """For what is never below zero."""
+        return f"{self.value:.4f}" + (
+            f" ({self.low:.4f} to {self.high:.4f})" if self.count > 1 else ""
+        )
 
 
 def mean(values: Sequence[float]) -> Mean | None:
@@ -179,19 +202,62 @@ def over_tasks(found: Mapping[str, Sequence[float]]) -> Mean | None:
     return mean([fmean(some) for some in found.values() if some])
 
 
+@dataclass(frozen=True)
+class Difference:
+    """Of two roles in a task: mean over seeds, its standard error, and each seed's."""
+
+    value: float
+    error: float
+    seeds: tuple[float, ...]
+
+    @property
+    def beyond(self) -> bool:
+        """Told apart from zero."""
+        return abs(self.value) > 2 * self.error
+
+    def __str__(self) -> str:
+        return f"{self.value:+.3f} ± {self.error:.3f}" + ("*" if self.beyond else "")
+
+
+def difference(runs: Runs, task: str, one: str, other: str, at: At) -> Difference | None:
+    """One role's metric minus another's over the seeds that both have.
+
+    The standard error is that of the development examples, which the seeds share, so that it does
+    not shrink with them (and the roles share, so that it is rather too large), and the seeds' own.
+    """
+    found, errors = [], []
+    for seed in SEEDS:
+        known = runs.judged(task, (one, other), at, seed)
+        if known is None:
+            continue
+        found.append(known[one] - known[other])
+        rows = []
+        for role in (one, other):
+            own = runs.own(task, role, seed)
+            rate = own[1] if at == "own" and own else at
+            rows.append(runs.rows[Place(task, role, rate, seed)])  # type: ignore[arg-type]
+        errors.append(math.hypot(*(float(row["standard_error"] or "inf") for row in rows)))
+    if not found:
+        return None
+    spread = stdev(found) / math.sqrt(len(found)) if len(found) > 1 else 0.0
+    return Difference(fmean(found), math.hypot(fmean(errors), spread), tuple(found))
+
+
 def rate_name(at: float | str | None) -> str:
     """Of a common rate, of each one's own, of the published protocol."""
     return "published" if at is None else "own" if at == "own" else f"{at:g}"
 
 
+def every(part: str) -> list[Any]:
+    """The cells of a part."""
+    return cells(TASKS, SEEDS, [part])
+
+
 def lacking(runs: Runs) -> dict[str, list[Any]]:
     """Part -> the cells of it that are not there."""
-    return {
-        part: [one for one in cells(TASKS, SEEDS, [part]) if one.key not in runs.keys]
-        for part in PARTS
-    }
+    return {part: [one for one in every(part) if one.key not in runs.keys] for part in PARTS}
 
 
 def wanted(part: str) -> int:
     """How many cells a part has."""
-    return len(cells(TASKS, SEEDS, [part]))
+    return len(every(part))
