@@ -27,9 +27,9 @@ import torch
 from gpu_kernels import DTYPES, loop_squares, rows, same, squares, terms
 from torch import Tensor
 
-from beftkit_kernels import Pairs, example_square_sums, projection
+from beftkit_kernels import Pairs, example_square_sums, layout
 from beftkit_kernels import squares as gradients
-from beftkit_kernels.projection import Tiles as P
+from beftkit_kernels.layout import Tiles as P
 from beftkit_kernels.squares import Tiles as S
 
 #: seconds: after so many no further row is begun
@@ -127,11 +127,11 @@ def pair_case(
     def way(config: P | None, chunk: int | None = None) -> Way:
         made = first
         if chunk is not None:
-            usual, projection.CHUNK = projection.CHUNK, (chunk, chunk)
+            usual, layout.CHUNK = layout.CHUNK, (chunk, chunk)
             made = Pairs(pre, post)._table
-            projection.CHUNK = usual
+            layout.CHUNK = usual
         assert made is not None
-        through = made if config is None else projection.with_tiles(made, config)
+        through = made if config is None else layout.with_tiles(made, config)
 
         def run() -> Tensor:
             table._table = through

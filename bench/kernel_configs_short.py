@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from kernel_configs import BERT, Case, P, S, gradient_case, pair_case
 
-from beftkit_kernels.projection import CHOICES
+from beftkit_kernels.layout import CHOICES
 
 #: seconds after which no further row is begun
 BUDGET = 42.0

@@ -26,7 +26,7 @@ from triton.compiler import ASTSource
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "kernels"), str(ROOT / "bench")]
 
-from beftkit_kernels import projection, squares  # noqa: E402
+from beftkit_kernels import layout, projection, squares  # noqa: E402
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -81,15 +81,18 @@ class Variant(NamedTuple):
         elements = {"fp32": 4, "bf16": 8, "fp16": 8}.get(self.dtype)
         if not self.aligned:
             return 0
+        # Where threads are more than the lanes of all rows, they share out the loads of each.
         if self.kernel is squares.square_sums_kernel:
-            return 8 if elements is None else self.tiles[2] * (self.tiles[5] == 16)
+            columns, tokens, unroll, *_, size = self.tiles
+            loads = max(1, unroll * columns * tokens // threads)
+            return 8 if elements is None else loads * (size == 16)
         rows, lanes, unroll, *_ = self.tiles
-        return 16 if elements is None else 2 * unroll * max(1, rows * lanes // threads)
+        return 16 if elements is None else 2 * max(1, unroll * rows * lanes // threads)
 
 
-def pairs(dtype: Any, aligned: bool, tiles: projection.Tiles, split: bool) -> Variant:
+def pairs(dtype: Any, aligned: bool, tiles: layout.Tiles, split: bool) -> Variant:
     """One way through pairs."""
-    built = projection.constants(dtype, aligned, tiles, split)
+    built = layout.constants(dtype, aligned, tiles, split)
     what = str(dtype or "mixed"), aligned, split, tuple(tiles), tiles.warps
     return Variant(projection.pair_sums_kernel, PAIRS, built, *what)
 
@@ -103,14 +106,14 @@ def grads(dtype: Any, aligned: bool, tiles: squares.Tiles) -> Variant:
 
 def variants() -> Iterator[Variant]:
     """All there is to compile for one target, as the launchers put it."""
-    for dtype in (*projection.DTYPES.values(), None):
+    for dtype in (*layout.DTYPES.values(), None):
         for aligned in (True, False):
             known = dtype is not None and aligned
-            whole = projection.CHOICES[4 if str(dtype) == "fp32" else 2] if known else ()
-            some = set(whole) or {projection.tiles_for(dtype, aligned, 1, False, 1)}
+            whole = layout.CHOICES[4 if str(dtype) == "fp32" else 2] if known else ()
+            some = set(whole) or {layout.tiles_for(dtype, aligned, 1, False, 1)}
             some |= {one._replace(even=False) for one in some}
             yield from (pairs(dtype, aligned, one, False) for one in sorted(some))
-            yield pairs(dtype, aligned, projection.tiles_for(dtype, aligned, 1, True, 1), True)
+            yield pairs(dtype, aligned, layout.tiles_for(dtype, aligned, 1, True, 1), True)
             yield grads(dtype, aligned, squares.tiles_for(dtype, aligned))
     lanes = {"LANES": projection.LANES}
     yield Variant(projection.role_means_kernel, MEANS, lanes, "fp64", False)
@@ -122,7 +125,7 @@ def configurations() -> Iterator[Variant]:
     import kernel_configs as every
     import kernel_configs_short as short
 
-    for name, dtype in (("float32", projection.DTYPES[0]), ("bfloat16", projection.DTYPES[1])):
+    for name, dtype in (("float32", layout.DTYPES[0]), ("bfloat16", layout.DTYPES[1])):
         long = short.LONG if name == "bfloat16" else ()
         some = [*every.SHORT[name], *every.LONG[name], *short.ANYWHERE[name], *long]
         some += short.even((*short.SHORT[name], *long))

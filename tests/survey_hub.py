@@ -95,9 +95,9 @@ class SurveyHub(Hub):
                 if parts.path == "/api/models":
                     self._list(parse_qs(parts.query))
                     return
-                name = parts.path.removeprefix("/api/models/")
+                name, slash, rest = parts.path.removeprefix("/api/models/").partition("/")
                 if what == "api" and name in hub.former:
-                    self.path = f"/api/models/{hub.former[name]}"
+                    self.path = f"/api/models/{hub.former[name]}{slash}{rest}"
                 super()._route(fault)
 
             def _list(self, asked: dict[str, list[str]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import doctest
 import importlib
 import os
@@ -110,7 +111,7 @@ def test_interpreted_kernels(tmp_path: Path) -> None:
 
 def test_alignment_is_checked_at_the_door() -> None:
     """The wide path is taken where every vector allows it, and only there."""
-    from beftkit_kernels.projection import pair_table
+    from beftkit_kernels.layout import pair_table
     from beftkit_kernels.squares import is_aligned
 
     def aligned(*addresses: int, lengths: tuple[int, ...] = (8, 8)) -> bool:
@@ -130,3 +131,21 @@ def test_alignment_is_checked_at_the_door() -> None:
     # The first row of the first token is aligned, the second token or row is not.
     assert not is_aligned(torch.zeros(2, 2, 12)[:, :, :8])
     assert not is_aligned(torch.zeros(2, 17)[:, :16].unflatten(1, (2, 8)))
+
+
+def test_choices_were_measured() -> None:
+    """Launchers take no way that has not run, and been found right, on a GPU."""
+    pytest.importorskip("triton")
+    from beftkit_kernels import layout, squares
+
+    measured = set()
+    for path in (ROOT / "bench" / "results").glob("kernel_configs*.csv"):
+        with path.open(newline="") as file:
+            rows = csv.DictReader(file)
+            measured |= {(row["kernel"], row["dtype"], row["config"]) for row in rows}
+    for size, dtype in ((4, "float32"), (2, "bfloat16")):
+        for tiles in layout.CHOICES[size]:
+            assert not tiles.ahead
+            config = str(tuple(tiles[:4])) + ", even" * tiles.even
+            assert ("projection_stats", dtype, config) in measured
+        assert ("example_square_sums", dtype, str(tuple(squares.CHOICES[size]))) in measured

@@ -144,11 +144,11 @@ def test_split_vectors(length: int, engine: Engine, monkeypatch: pytest.MonkeyPa
     """Small items, so that many are added up: more than a tile at a time, or by growing items."""
     backend, device = engine
     if backend == "triton":
-        from beftkit_kernels import projection
+        from beftkit_kernels import layout
 
-        monkeypatch.setattr(projection, "SPLIT", projection.Tiles(1, 32, 1, 1))
-        monkeypatch.setattr(projection, "CHUNK", (64, 64))
-        monkeypatch.setattr(projection, "SPLITS", 16 if length < 2000 else 1024)
+        monkeypatch.setattr(layout, "SPLIT", layout.Tiles(1, 32, 1, 1))
+        monkeypatch.setattr(layout, "CHUNK", (64, 64))
+        monkeypatch.setattr(layout, "SPLITS", 16 if length < 2000 else 1024)
     pre, post = pairs([5, length, 0, 64], device=device)
     columns_close(projection_stats(pre, post, backend=backend), pre, post, "float32")
 
@@ -243,14 +243,14 @@ def test_tiles(tiles: tuple[int, ...], dtype: str, engine: Engine) -> None:
     backend, device = engine
     if backend != "triton":
         pytest.skip("of the Triton kernel")
-    from beftkit_kernels import projection
+    from beftkit_kernels import layout
 
     lengths = [768, 3, 0, 768, 1030, 8, 700, 256, 1]
     pre, post = pairs(lengths, device=device, pre=dtype)
     pre[3][5] = float("nan")  # stays in its row
     found = Pairs(pre, post, backend=backend)
     assert found._table is not None and found._table.aligned and not found._table.split
-    found._table = projection.with_tiles(found._table, projection.Tiles(*tiles))
+    found._table = layout.with_tiles(found._table, layout.Tiles(*tiles))
     columns_close(found.stats(), pre, post, dtype)
 
 
@@ -261,29 +261,29 @@ def test_vectors_at_equal_distances(tiles: tuple[int, ...], dtype: str, engine: 
     backend, device = engine
     if backend != "triton":
         pytest.skip("of the Triton kernel")
-    from beftkit_kernels import projection
+    from beftkit_kernels import layout
 
-    chosen = projection.Tiles(*tiles)
+    chosen = layout.Tiles(*tiles)
     for width in (64, 339):  # the second with a few elements over, at distances of its own
         whole = randn(7, 2, 352, seed=width, dtype=dtype, device=device)
         pre, post = list(whole[:, 0, :width]), list(whole[:, 1].contiguous()[:, :width])
         pre[2][5] = float("inf")  # stays in its row
         found = Pairs(pre, post, backend=backend)
-        assert found._table is not None and found._table.places != projection.NOWHERE
-        found._table = projection.with_tiles(found._table, chosen._replace(even=True))
+        assert found._table is not None and found._table.places != layout.NOWHERE
+        found._table = layout.with_tiles(found._table, chosen._replace(even=True))
         assert found._table.tiles.even
         columns_close(found.stats(), pre, post, dtype)
     others = (pre[:3] + pre[4:], post[1:]), ([*pre[:6], pre[6][:8]], [*post[:6], post[6][:8]])
     for some in (*others, (pre[:1], post[:1])):
         table = Pairs(*some, backend=backend)._table
-        assert table is not None and table.places == projection.NOWHERE
-        assert not projection.with_tiles(table, chosen._replace(even=True)).tiles.even
+        assert table is not None and table.places == layout.NOWHERE
+        assert not layout.with_tiles(table, chosen._replace(even=True)).tiles.even
 
 
 def test_choices() -> None:
     """By length, number and whether addresses can be counted; else they are looked up."""
     pytest.importorskip("triton")
-    from beftkit_kernels import projection as p
+    from beftkit_kernels import layout as p
 
     for size, dtype in ((4, p.DTYPES[0]), (2, p.DTYPES[1]), (2, p.DTYPES[2])):
         cases = ((768, 36, True), (768, 5000, False), (768, 5000, True), (8192, 5000, True))
@@ -295,7 +295,7 @@ def test_choices() -> None:
 def test_depth_is_what_is_promised() -> None:
     """No term of a vector up to 2^22 goes through more than 64 additions, whatever is chosen."""
     pytest.importorskip("triton")
-    from beftkit_kernels import projection as p
+    from beftkit_kernels import layout as p
 
     for dtype in (*p.DTYPES.values(), None):
         for aligned in (True, False):

@@ -209,6 +209,37 @@ def test_references_here_and_there(listing: SurveyHub, tmp_path: Path) -> None:
     assert Path("out", ROWS).read_bytes().count(b"\n") == lines + 2, "what was gone is asked again"
 
 
+def test_a_base_by_its_former_id(listing: SurveyHub, tmp_path: Path) -> None:
+    """Once known, the present one is what files are asked under."""
+    listing.add("google/bert", tmp_path / "repos" / "pre")
+    listing.former["bert"] = "google/bert"
+    listing.tuned("o/old", tmp_path / "repos" / "one", base="bert")
+    listing.tuned("o/new", tmp_path / "repos" / "two", base="google/bert")
+    rows = take(listing, base="bert")
+    assert {name: row.listed for name, row in rows.items()} == {
+        "o/old": "bert", "o/new": "google/bert",
+    }  # fmt: skip
+    assert {row.outcome for row in rows.values()} == {"scored"}
+    assert not [one for one in listing.log if one.path.startswith("/bert/resolve")]
+    assert take(listing, base="bert", resume=True) == rows
+
+
+def test_what_was_skipped_is_fetched_with_download(listing: SurveyHub, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file as load_tensors
+
+    folder = tmp_path / "repos" / "pickle"
+    folder.mkdir()
+    shutil.copy(tmp_path / "repos" / "one" / "config.json", folder)
+    torch.save(load_tensors(tmp_path / "repos" / "one" / FILE), folder / "pytorch_model.bin")
+    listing.tuned("o/pickle", folder)
+    assert take(listing)["o/pickle"].outcome == "only bin"
+    listing.log.clear()
+    rows = take(listing, resume=True, download=True)
+    assert rows["o/pickle"].projection == rows["o/one"].projection
+    assert not [one for one in listing.log if one.path.startswith("/o/one/")]
+
+
 def test_what_cannot_be_asked(listing: SurveyHub) -> None:
     with pytest.raises(UsageError, match="is here, not on the hub"):
         api.survey("repos/pre", output="out")

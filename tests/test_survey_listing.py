@@ -158,8 +158,19 @@ def test_a_tree_of_checkpoints(tmp_path: Path) -> None:
     (tree / "logs").mkdir()
     (tree / "logs" / "training_args.bin").write_bytes(b"x")
     (tree / "ring").symlink_to(tree)
+    lost = write_model(tree / "lost", shards=3)
+    (lost / "model-00002-of-00003.safetensors").unlink()
+    (lost / "model.safetensors.index.json").unlink()
+    for name in ("loose/ours.safetensors", "loose/theirs.safetensors", "shots/step-7.safetensors"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_bytes(b"x")
+    (tree / "shots" / "step-10.safetensors").write_bytes(b"x")
     found = [str(Path(one).relative_to(tree)) for one in read_references(tree)]
-    assert found == ["a", "deep/er", "pickled", "run/checkpoint-200", "run/checkpoint-1000"]
+    assert found == [
+        "a", "deep/er", "loose/ours.safetensors", "loose/theirs.safetensors", "lost", "pickled",
+        "run/checkpoint-200", "run/checkpoint-1000",
+        "shots/step-7.safetensors", "shots/step-10.safetensors",
+    ]  # fmt: skip
     (tmp_path / "empty").mkdir()
     with pytest.raises(BeftError, match="no checkpoint in it or below"):
         read_references(tmp_path / "empty")

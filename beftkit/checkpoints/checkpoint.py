@@ -208,7 +208,8 @@ def choose_weights(folder: Folder) -> str | list[str]:
     if weights:
         raise BeftError(
             f"{folder.where}: several weight files ({', '.join(weights[:4])}, ...) and no "
-            "model.safetensors; give the file itself"
+            "model.safetensors; give the file itself",
+            "refused",
         )
     for name in ("pytorch_model.bin", f"pytorch_model{INDEX_SUFFIXES[1]}", "adapter_model.bin"):
         if name in names:

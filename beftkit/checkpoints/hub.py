@@ -104,6 +104,7 @@ class HubFolder:
         self._reference, self._download, self._manner = reference, download, manner
         self._connection = Connection(reference.repo, reference.revision, manner)
         self._files: list[HubFile] = []
+        self._present = reference.repo  # its id now: under a former one every request is redirected
         try:
             self.commit, paths = listed or self._listing()
         except Offline:
@@ -183,7 +184,7 @@ class HubFolder:
         return f"{self._inside}/{name}" if self._inside else name
 
     def _url(self, name: str) -> str:
-        base = f"{self._connection.endpoint}/{self._reference.repo}/resolve/{self.commit}"
+        base = f"{self._connection.endpoint}/{self._present}/resolve/{self.commit}"
         return f"{base}/{quote(self._path(name))}"
 
     def _storage(self) -> Path:
@@ -223,6 +224,8 @@ class HubFolder:
         try:
             found = json.loads(raw)
             commit, paths = found["sha"], [one["rfilename"] for one in found["siblings"]]
+            if re.fullmatch(_REPO, str(found.get("id")), re.ASCII):
+                self._present = found["id"]
         except (ValueError, TypeError, KeyError, RecursionError):
             commit, paths = "", []
         if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):

@@ -12,10 +12,11 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from beftkit.adapters import WEIGHTS_NAME
-from beftkit.checkpoints.checkpoint import INDEX_SUFFIXES, NOT_WEIGHTS
+from beftkit.checkpoints.checkpoint import INDEX_SUFFIXES, NOT_WEIGHTS, choose_weights
 from beftkit.checkpoints.fetch import Connection, Offline
 from beftkit.checkpoints.header import shorten
 from beftkit.checkpoints.hub import parse_reference
+from beftkit.checkpoints.local import LocalFolder
 from beftkit.checkpoints.manner import ALONE, Manner
 from beftkit.checkpoints.pickles import PICKLES
 from beftkit.diff.sides import expand_runs, natural
@@ -256,10 +257,25 @@ def _tree(folder: Path) -> list[str]:
     for where, below, names in os.walk(folder):
         below.sort(key=lambda name: natural(Path(name)))
         if any(_is_weights(name) for name in names):
-            found += [str(one) for one in expand_runs([where])]
+            found += [str(one) for one in expand_runs([where])] if _is_one(where) else _loose(where)
     if not found:
         raise BeftError(f"{folder}: no checkpoint in it or below (.safetensors, .bin)")
     return list(dict.fromkeys(found))
+
+
+def _is_one(folder: str) -> bool:
+    """Whether a folder is one checkpoint or a run's, and no place where files of several lie."""
+    if expand_runs([folder]) != [folder]:
+        return True
+    try:
+        choose_weights(LocalFolder(Path(folder)))
+    except BeftError as error:  # of one that lacks a shard its own row tells
+        return error.kind != "refused" or len(_loose(folder)) < 2
+    return True
+
+
+def _loose(folder: str) -> list[str]:
+    return [str(path) for path in sorted(Path(folder).glob("*.safetensors"), key=natural)]
 
 
 def _is_weights(name: str) -> bool:

@@ -183,7 +183,7 @@ class _Work:
             head = self._head(base, asked, head)
             models = self._models(reference, references, asked, manner)
             base.manner = replace(base.manner, spare=self._spare(base, asked["max_bytes"]))
-            known = {row.model: row for row in rows}
+            known = {row.model: row for row in rows if not (asked["download"] and _pickled(row))}
             todo = [one for one in models if not _is_done(one, known.get(one.model))]
             ledger = Ledger(self.folder, head, rows if self.held else None)
             try:
@@ -306,6 +306,11 @@ def _finished(running: set[Future[Done | None]]) -> Iterator[Done]:
             done = future.result()
             if done is not None:
                 yield done
+
+
+def _pickled(row: Row) -> bool:
+    """Whether whole files have to be fetched to know more."""
+    return row.outcome == "only bin"
 
 
 def _is_done(listed: Listed, row: Row | None) -> bool:

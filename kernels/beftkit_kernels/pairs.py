@@ -16,7 +16,7 @@ from ._launch import KINDS, WIDE, choose, common_device
 from .reference import COLUMNS, check_partners
 
 if TYPE_CHECKING:
-    from .projection import PairTable
+    from .layout import PairTable
 
 Vectors = Sequence[Tensor] | Tensor
 Offsets = Sequence[int] | Tensor
@@ -116,7 +116,7 @@ class Pairs:
         return copy.view(-1)
 
     def _look_up(self, starts: Tensor, lengths: Tensor) -> PairTable:
-        from .projection import pair_table
+        from .layout import pair_table
 
         # One entry a vector, or a single one for all where they lie side by side.
         def of(side: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,11 @@
 
 One launch for all tensors of a group. A program owns a block of columns of one tensor and a group
 of examples, and walks through their rows and tokens in order: a thread has its columns to itself,
-with several 128-bit loads on their way at a time, and shares an example's tokens with few others.
-Nothing else is shared, so the result is the same every time. How many examples make a group depends
-on the length of theirs alone, and groups are added up in their order, by a second small launch
-where there are several: an example without rows adds zeros, so the result is the same to the bit
-for any larger N, too.
+with several wide loads on their way at a time, and shares an example's tokens with few others or
+none. Nothing else is shared, so the result is the same every time. How many examples make a group
+depends on the length of theirs alone, and groups are added up in their order, by a second small
+launch where there are several: an example without rows adds zeros, so the result is the same to the
+bit for any larger N, too.
 
 Sums are kept in float64, as in `projection`: tokens cancel, and squares leave the range of float32.
 Tiles that are ``narrow`` add up the tokens of one step of a thread (``unroll`` of them, at most 32)
@@ -24,7 +24,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ._launch import ALIGNMENT, KINDS, WIDE, on, upload, warps
-from .projection import DTYPES, load_float64
+from .layout import DTYPES
+from .projection import load_float64
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 # Triton, which ships no types, reads the annotations of a kernel as its own.
@@ -50,9 +51,12 @@ class Tiles(NamedTuple):
     load: int = ALIGNMENT
 
 
-#: by bytes of an element; the fastest in float64 throughout that an H200 measured, by
-#: `python bench/gpu_kernels.py --configs`
-CHOICES = {4: Tiles(64, 2, 4, 4), 2: Tiles(64, 2, 8, 4, load=8)}
+#: by bytes of an element: what an H200 measured to be fastest, in float64 throughout, for 32 and
+#: for 128 examples of 128 tokens, in fractions of a copy; tables in bench/README.md
+CHOICES = {
+    4: Tiles(32, 1, 8, 1),  # .898, .957
+    2: Tiles(32, 1, 8, 1, load=8),  # .799, .918
+}
 #: of several dtypes in one launch, and of any strides
 MIXED, STRIDED = Tiles(32, 4, 1, 4), Tiles(32, 4, 4, 4)
 #: tokens that are worth a program
