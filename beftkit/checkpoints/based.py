@@ -23,9 +23,16 @@ def base_reference(adapter: Checkpoint) -> str:
     for note in base_elsewhere(adapter.reference, name, "give the base as PRE"):
         if note not in adapter.notes:
             adapter.notes.append(note)
-    if "/" not in name and not Path(name).exists():  # bert-base-uncased, without an owner
-        name = f"hf://{name}"
     revision = (adapter.adapter or {}).get("revision")
-    if isinstance(revision, str) and revision and not Path(name).exists():
-        name = f"{name}@{revision}"
-    return name
+    return model_reference(name, revision if isinstance(revision, str) else None)
+
+
+def model_reference(name: str, revision: str | None) -> str:
+    """A model as transformers names it, and its revision on the hub, as `open_checkpoint` takes it.
+
+    A folder is itself; of the hub's models the first have no owner (bert-base-cased).
+    """
+    if Path(name).exists():
+        return name
+    at = name if "/" in name else f"hf://{name}"
+    return f"{at}@{revision}" if revision else at

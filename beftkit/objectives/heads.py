@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from beftkit.checkpoints import open_checkpoint
+from beftkit.checkpoints import model_reference, open_checkpoint
 from beftkit.checkpoints.reach import cached_commit
 from beftkit.errors import BeftError
 from beftkit.models import (
@@ -212,9 +211,8 @@ def _held(settings: Opening) -> Mapping[str, Any] | None:
     s = settings
     # A model that is being loaded is cached: its commit is asked for, and no newer one.
     commit = cached_commit(s.model, s.revision) or s.revision
-    far = commit and not Path(s.model).exists()
     try:
-        return open_checkpoint(f"{s.model}@{commit}" if far else s.model).tensors
+        return open_checkpoint(model_reference(s.model, commit)).tensors
     except BeftError:
         return None
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable
-from pathlib import Path
 
+from beftkit.checkpoints import model_reference
 from beftkit.runs.folders import ADAPTER
 from beftkit.runs.results import TrainResult
 from beftkit.selection.cells import PROBE, Cell, run_settings
@@ -72,8 +72,7 @@ def after_training(result: TrainResult) -> list[str]:
     if run.adapter == ADAPTER:
         evaluate, score = ["--adapter", place], [place]
     else:
-        here = Path(s.model).exists() or not s.revision
-        evaluate, score = [place], [s.model if here else f"{s.model}@{s.revision}", place]
+        evaluate, score = [place], [model_reference(s.model, s.revision), place]
     commands = [] if s.peft else [["score", *score]]
     if run.last is not None:
         commands.insert(0, ["evaluate", *evaluate, *again])

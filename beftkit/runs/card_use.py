@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from beftkit.checkpoints import model_reference
 from beftkit.objectives import Objective, Use
 from beftkit.registry import MAX_LENGTH
 from beftkit.runs.results import Run
@@ -45,7 +46,7 @@ class CardUse:
     def lines(self) -> Iterator[str]:
         """A block for a shell and one of Python."""
         s, base = self.settings, hub_id(self.settings.model)
-        at = f"{base}@{s.revision}" if base and s.revision else base or _BASE
+        at = model_reference(base, s.revision) if base else _BASE
         yield "```sh"
         given = [] if base else [_BASE]
         words = [*given, "--adapter", self.place, *self.evaluated()]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from beftkit.checkpoints import model_reference
 from beftkit.diff import comparison
 from beftkit.runs.prepare import prepare
 from beftkit.runs.results import Run, TrainResult, run_metrics
@@ -31,8 +32,7 @@ def change_methods(
 ) -> tuple[dict[str, MethodTable], Scores, tuple[str, ...]]:
     """Projection ratio and magnitude of a probe, what was read, and what must be noted."""
     run = result.runs[0]
-    revision = result.settings.revision
-    pre = f"{result.model}@{revision}" if revision else result.model
+    pre = model_reference(result.model, result.settings.revision)
     post = Path(str(run.folder)) / str(run.adapter)
     read = comparison(pre, post, merged=False)  # a probe trains in float32, whatever is stored
     rules = list(settings.candidates), settings.allow_inert
