@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from beftkit.errors import BeftError, UsageError
+from beftkit.present.document import Lines
+from beftkit.present.paper import paper_plan_document
 from beftkit.registry import TASKS
 from beftkit.settings.paper import PaperSettings
 from beftkit.settings.resolve import resolve
-from beftkit.suite import PaperResult, paper, plan_paper
+from beftkit.suite import PaperPlan, PaperResult, paper, plan_paper, time_paper
 from beftkit.suite.cells import TABLES, table_of
 from beftkit.suite.published import GLUE, TABLE1, TABLE4, TABLE5, TABLE5_TASKS
 from beftkit.suite.units import Unit
@@ -24,6 +26,11 @@ from tests.task_files import write_folder
 QUICK: dict[str, Any] = {
     "device": "cpu", "train_size": 8, "epochs": 1, "batch_size": 4, "eval_steps": 2,
 }  # fmt: skip
+
+
+def lines_of(plan: PaperPlan) -> list[str]:
+    blocks = paper_plan_document(plan).blocks
+    return [line for block in blocks if isinstance(block, Lines) for line in block.items]
 
 
 # --- as data
@@ -139,6 +146,45 @@ def test_the_rest_goes_on_and_what_is_there_is_not_repeated(
     one, other = (100 * run["runs"][0]["best"]["metrics"]["accuracy"] for run in both)
     assert row.ours == pytest.approx((one + other) / 2)
     assert row.standard_error == pytest.approx(abs(one - other) / 2)
+
+
+def test_four_machines_share_a_table(
+    tiny: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run is made by one of them, and afterwards all are shown and none is made."""
+    how = {**QUICK, "model": str(tiny / "base"), "data_dir": str(data)}
+    cells = "sst2-low-*,rte-low-v,rte-low-q"
+    made: list[str] = []
+    for part in ("1/4", "2/4", "3/4", "4/4"):
+        before = {path.name for path in tmp_path.glob("cells/*")}
+        found = paper("table4", output=tmp_path, cells=cells, part=part, **how)
+        new = {path.name for path in tmp_path.glob("cells/*")} - before
+        assert len(new) == (2 if part == "1/4" else 1) and not found.failed
+        made += new
+        assert found.missing == 5 - len(made)
+    assert len(made) == len(set(made)) == 5
+    monkeypatch.setattr("beftkit.suite.journey.make", None)  # would be called
+    found = paper("table4", output=tmp_path, cells=cells, **how)
+    assert sorted(f"{row.cell}-seed0" for row in found.rows if row.seeds == (0,)) == sorted(made)
+    assert found.missing == 0
+
+
+def test_what_cannot_be_timed_is_not_counted_as_nothing(
+    tiny: Path, data: Path, tmp_path: Path
+) -> None:
+    how = {"model": str(tiny / "base"), "data_dir": str(data), **QUICK}
+    cells = "rte-low-v,wic-low-*"
+    found = time_paper(resolve(PaperSettings, None, {"table": "table4", "cells": cells, **how}))
+    times = {cell.name: cell.seconds for cell in found.cells}
+    assert times.pop("rte-low-v") == found.seconds and found.seconds
+    assert set(times.values()) == {None} and found.untimed == 3
+    lines = lines_of(found)
+    assert "not timed: 3 of them" in lines
+    assert sum("wic" in line for line in lines) == 1, "one reason is told once"
+    how["data_dir"] = str(tmp_path)
+    none = time_paper(resolve(PaperSettings, None, {"table": "table4", "cells": cells, **how}))
+    assert none.seconds is None and none.untimed == 4
+    assert not [line for line in lines_of(none) if line.startswith("timed")]
 
 
 def test_the_command_draws_a_figure(

@@ -84,6 +84,8 @@ def paper_plan_document(found: PaperPlan) -> Document:
     head = [f"{found.title} ({found.table}): {found.runs} runs to be made"]
     if found.seconds is not None:
         head.append(f"timed: {found.seconds:.0f} s in one process, one after the other")
+    if found.untimed:
+        head.append(f"not timed: {found.untimed} of them")
     columns = [*texts("cell", "what", "model", "task"), *texts("settings", folds=True)]
     columns += [*texts("done", "to do"), *(numbers("s a run") if found.timed else [])]
     body = []
@@ -96,10 +98,18 @@ def paper_plan_document(found: PaperPlan) -> Document:
         body.append([*line, *([time] if found.timed else [])])
         values = {**asdict(cell), "settings": told, "done": seeds[0], "todo": seeds[1]}
         rows.append(values)
-    refused = [f"{cell.name}: {cell.refused}" for cell in found.cells if cell.refused]
+    reasons = dict.fromkeys(cell.refused for cell in found.cells if cell.refused)
+    refused = [f"{_refused(found, why)}: {why}" for why in reasons]
     blocks: list[Block] = [Lines([*head, *differs_words(found.differs)]), Table(columns, body)]
     said = [*refused, *noted(found.notes)]
     return Document(found.to_dict(), rows, [*blocks, *([Lines(said)] if said else [])])
+
+
+def _refused(found: PaperPlan, why: str) -> str:
+    """The cells that cannot be timed for one reason."""
+    names = [cell.name for cell in found.cells if cell.refused == why]
+    more = f" and {len(names) - 3} more" if len(names) > 4 else ""
+    return ", ".join(names[:3] if more else names) + more
 
 
 def _word(value: Any) -> str:

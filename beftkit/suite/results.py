@@ -118,9 +118,15 @@ class PaperPlan(Shown):
 
     @property
     def seconds(self) -> float | None:
-        """Of all of them, as timed."""
-        known = [(cell.seconds or 0.0) * len(cell.todo) for cell in self.cells]
-        return sum(known) if self.timed else None
+        """Of those that were timed; None: none was."""
+        known = [one.seconds * len(one.todo) for one in self.cells if one.seconds is not None]
+        return sum(known) if known else None
+
+    @property
+    def untimed(self) -> int:
+        """How many of them could not be timed, or are evaluations, which are not."""
+        left = (len(one.todo) for one in self.cells if one.seconds is None)
+        return sum(left) if self.timed else 0
 
     def in_short(self) -> dict[str, Any]:
         """What its line says."""
@@ -128,4 +134,11 @@ class PaperPlan(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return headed({**asdict(self), "runs": self.runs, "seconds": self.seconds})
+        return headed(
+            {
+                **asdict(self),
+                "runs": self.runs,
+                "seconds": self.seconds,
+                "untimed": self.untimed,
+            }
+        )
