@@ -54,7 +54,7 @@ def test_every_model_has_its_row(survey: Survey) -> None:
 
 
 def test_the_real_pair_scores_as_it_was_measured_elsewhere(survey: Survey) -> None:
-    """/work/shared/pairs/README.md: by an independent float64 evaluation."""
+    """As `pairs/README.md` has them: by an independent float64 evaluation."""
     row = next(row for row in survey.rows if row.model == "real/sst2-copy")
     expected = {"k": 0.0109595465678, "q": 0.00823390100427, "v": 0.00328955331881}
     for role, value in expected.items():
