@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -11,8 +10,8 @@ from pathlib import Path
 
 from beftkit.adapters import BIASES_NAME, CONFIG_NAME, is_adapter
 from beftkit.errors import BeftError, Refusal
-from beftkit.files import umask
 from beftkit.runs import manifest
+from beftkit.runs.whole import make_ready, take_place
 
 
 @contextmanager
@@ -38,9 +37,9 @@ def adapter_folder(output: str | Path, *, overwrite: bool, inputs: Iterable[str]
         yield work
         names = sorted(one.relative_to(work).as_posix() for one in work.rglob("*") if one.is_file())
         manifest.begin(work, *names)
-        _settle(work)
+        make_ready(work)
         check_place(folder, overwrite=overwrite, inputs=())  # others may have been here meanwhile
-        _put(work, folder)
+        take_place(work, folder)
     except OSError as error:
         raise BeftError(f"{folder}: cannot be written ({error.strerror or error})") from None
     finally:
@@ -81,28 +80,3 @@ def check_place(folder: Path, *, overwrite: bool, inputs: Iterable[str]) -> None
             raise Refusal(
                 f"{path}: would go with the former adapter, which did not make it; move it away"
             )
-
-
-def _settle(work: Path) -> None:
-    """On the disk, with the rights that the umask has."""
-    mask = umask()
-    for path in (work, *work.rglob("*")):
-        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-
-
-def _put(work: Path, folder: Path) -> None:
-    """Rename it into its place; what was there is kept until that is done."""
-    if not folder.exists():
-        work.rename(folder)
-        return
-    aside = work.with_name(f"{work.name}-former")
-    folder.rename(aside)
-    try:
-        work.rename(folder)
-    except OSError:
-        aside.rename(folder)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

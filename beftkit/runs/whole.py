@@ -172,8 +172,13 @@ def make_ready(work: Path, linked: Collection[str] = ()) -> None:
 
 
 def put(work: Path, folder: Path, overwrite: bool, what: str = "exported") -> None:
-    """Rename it into its place; what was there is kept until that is done."""
+    """Rename it into its place, if that may still be taken."""
     check_place(folder, overwrite, what)  # others may have been here meanwhile
+    take_place(work, folder)
+
+
+def take_place(work: Path, folder: Path) -> None:
+    """Rename one folder into the place of another, which is kept until that is done."""
     (work / LOCK).unlink(missing_ok=True)
     if not folder.exists():
         work.rename(folder)
