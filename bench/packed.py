@@ -5,9 +5,11 @@
     python bench/packed.py --dry    all of it on a CPU with a tiny model: whether it works
 
 SmolLM2-135M's geometry, drawn; zero biases added at v and trained, prompts' lengths of SST-2 and,
-longer and less even, of BoolQ. Before a packed way is timed, its captured updates have to agree
-with padded ones, and to agree far better than a pack whose examples see each other; else the row
-ends there. Needs torch, transformers, accelerate and pydantic; no data.
+longer and less even, of BoolQ. *Budgets* are at most twelve, chosen as widths are; *shuffled* are
+batches that no length has a say in: widths need like lengths, packed rows do not. Before a packed
+way is timed, its captured updates have to agree with padded ones, and to agree far better than a
+pack whose examples see each other; else the row ends there. Needs torch, transformers, accelerate
+and pydantic; no data.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import csv
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,28 +75,46 @@ def real_lengths(name: str, count: int, data: Path, tokenizer: Path) -> Tensor:
 
 
 def token_rows(name: str, lengths: Tensor, batch: int, costs: Costs) -> Iterator[dict[str, Any]]:
-    """Tokens an update of each way over a run, chosen by a GPU's costs; ``share``: of the real."""
+    """Tokens an update of each way over a run, its graphs chosen by a GPU's costs.
+
+    ``share`` is of the real tokens; ``costed s`` what a run's tokens, launches and recordings come
+    to by the costs that graphs are chosen by: an estimate, nothing that was timed.
+    """
     for order, grouped in (("grouped", True), ("shuffled", False)):
         epochs = (plan(lengths, batch, seed=SEED, epoch=e, grouped=grouped) for e in range(EPOCHS))
         batches = [one for planned in epochs for one in planned]
         own = [int(lengths[one].max()) for one in batches]
         totals = planned_totals(lengths, batch, EPOCHS, SEED, grouped)
         flat = [total for epoch in totals for total in epoch]
+        padded = [width * len(one) for width, one in zip(own, batches, strict=True)]
         widths = choose_widths({one: own.count(one) for one in own}, batch, costs)
-        found = {
-            "real": (sum(flat), 0),
-            "padded": (sum(width * len(b) for width, b in zip(own, batches, strict=True)), 0),
-            "widths": (batch * sum(widths.of(one)[0] for one in own), len(widths.chosen)),
+        found: dict[str, tuple[list[tuple[int, bool]], int]] = {
+            "real": ([(one, False) for one in flat], 0),
+            "padded": ([(one, False) for one in padded], 0),
+            "widths": (
+                [(batch * width, there) for width, there in map(widths.of, own)],
+                len(widths.chosen),
+            ),
         }
         for kind in ("one", "budgets"):
             chosen = choose_budgets(totals, costs, one=kind == "one", everything=False)
-            found[kind] = sum(chosen.of(one)[0] for one in flat), len(chosen.chosen)
-        for kind, (tokens, graphs) in found.items():
+            found[kind] = [*map(chosen.of, flat)], len(chosen.chosen)
+        for kind, (updates, graphs) in found.items():
+            tokens = sum(count for count, _ in updates)
             yield {
                 "set": name, "batch": batch, "order": order, "way": kind,
                 "tokens": round(tokens / len(flat), 1), "share": round(tokens / sum(flat), 3),
                 "graphs": graphs, "largest": max(flat),
+                "costed s": None if kind == "real" else round(costed(updates, graphs, costs), 2),
             }  # fmt: skip
+
+
+def costed(updates: Sequence[tuple[int, bool]], graphs: int, costs: Costs) -> float:
+    """Seconds by the costs: tokens and whether replayed of each update, and the recordings."""
+    found = graphs * costs.capture + (costs.first if graphs else 0.0)
+    for tokens, replayed in updates:
+        found += tokens * costs.token if replayed else max(costs.launch, tokens * costs.token)
+    return found
 
 
 # --- the command
@@ -161,9 +181,10 @@ def main(given: list[str] | None = None) -> int:
     if not (cuda or chosen.dry or chosen.tokens):
         parser.error("times need a GPU; expected --tokens or --dry here")
     card = torch.cuda.get_device_name() if cuda else "cpu-dry" if chosen.dry else "tokens"
+    whose = " of real prompts" if chosen.tokens and chosen.data else ""
     chosen.output.mkdir(parents=True, exist_ok=True)
     path = chosen.output / f"packed-{card.lower().replace(' ', '-')}"
-    head = f"{card}; python {platform.python_version()}, torch {torch.__version__}"
+    head = f"{card}{whose}; python {platform.python_version()}, torch {torch.__version__}"
     print(head, flush=True)
     rows: list[dict[str, Any]] = []
     if not chosen.tokens:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from beftkit.objectives import make_objective
 from beftkit.tasks import plan
 from beftkit.tasks.resident import Resident
+from beftkit.tasks.widths import Costs
 from beftkit.tuning.added import add
 from bench import packed, packed_runs, packing
 from bench.packed_runs import WAYS, Way, trainer_of
@@ -307,6 +308,13 @@ def test_tokens(short: None, tmp_path: Path) -> None:
         assert shares[order, "real"] == 1 < shares[order, "padded"] <= shares[order, "widths"]
         assert shares[order, "budgets"] < 1.1 and shares[order, "one"] > 1.3
     assert shares["shuffled", "padded"] > shares["grouped", "padded"]
+
+
+def test_costs_of_a_run() -> None:
+    costs = Costs(launch=0.02, token=1e-4, capture=0.05, first=0.1)
+    updates = [(100, True), (100, False), (500, False)]
+    assert packed.costed(updates, 2, costs) == pytest.approx(0.01 + 0.02 + 0.05 + 0.1 + 0.1)
+    assert packed.costed(updates[1:], 0, costs) == pytest.approx(0.07)
 
 
 @pytest.mark.gpu
