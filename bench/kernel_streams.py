@@ -26,7 +26,7 @@ from beftkit_kernels.layout import PairTable
 #: threads of a program
 LANES = 32
 #: programs to a multiprocessor: half of those it may hold, and about what their registers allow
-PROGRAMS = 16, 22
+PROGRAMS = 16, 20
 
 
 @triton.jit
