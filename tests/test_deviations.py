@@ -79,3 +79,31 @@ def test_the_majority_class_and_the_mean() -> None:
     found = values.baseline(["pearson", "mse"], np.array([1.0, 2.0, 6.0], dtype="float32"))
     assert np.isnan(found["pearson"]) and found["mse"] == pytest.approx(14 / 3)
     assert values.constant == "always the mean"
+
+
+def test_matthews_of_classes_that_are_said_more_often_than_they_are_there() -> None:
+    rng = np.random.default_rng(5)
+    expected = (rng.random(150) < 0.15).astype(int)
+    predicted = np.where(rng.random(150) < 0.45, 1, expected)
+    [found] = standard_errors(["matthews"], predicted, expected).values()
+    rows = rng.integers(0, 150, (400, 150))
+    drawn = [compute_metrics(["matthews"], predicted[r], expected[r])["matthews"] for r in rows]
+    assert found == pytest.approx(np.std(drawn, ddof=1), rel=0.15)
+
+
+def test_where_most_samples_have_no_correlation_there_is_no_error() -> None:
+    """Both single values that differ are drawn in four samples of ten."""
+    one, other = np.zeros(60), np.zeros(60)
+    one[3] = other[7] = 1.0
+    assert np.isnan(standard_errors(["pearson"], one, other)["pearson"])
+    assert standard_errors(["pearson"], one, one + other)["pearson"] > 0
+
+
+def test_errors_too_count_classes_as_the_task_does() -> None:
+    own = make_objective("classes", ("a", "b"), (1, 0))  # f1 is of the task's own 1, our 0
+    rng = np.random.default_rng(6)
+    expected = (rng.random(80) < 0.8).astype(int)
+    predicted = np.where(rng.random(80) < 0.2, 1 - expected, expected)
+    found = own.standard_errors(["f1"], predicted, expected)
+    assert found == standard_errors(["f1"], 1 - predicted, 1 - expected)
+    assert found["f1"] > 1.5 * standard_errors(["f1"], predicted, expected)["f1"]

@@ -252,6 +252,8 @@ def test_standard_errors_are_scipys_bootstrap() -> None:
         ).standard_error  # fmt: skip
         assert found[name] == pytest.approx(wanted, rel=0.15)
     assert math.isnan(language_errors(["perplexity"], table[:1])["perplexity"])
+    far = [(2000.0, 0.0, 1.0), (1.0, 0.0, 1.0)]  # some samples are beyond all measure
+    assert math.isnan(language_errors(["perplexity"], far)["perplexity"])
 
 
 def settings(model: Path, file: Path, **more: Any) -> TrainSettings:

@@ -145,6 +145,9 @@ def _ranks(values: Values, times: Values) -> Values:
 
 
 def _correlation(x: Values, y: Values, times: Values) -> float:
+    held = times > 0
+    if not (np.ptp(x[held]) and np.ptp(y[held])):  # sums of squares would be zero but for rounding
+        return math.nan
     total = times.sum()
     x, y = x - (times @ x) / total, y - (times @ y) / total
     below = math.sqrt((times @ x**2) * (times @ y**2))
