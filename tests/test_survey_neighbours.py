@@ -148,3 +148,14 @@ def test_memory_does_not_grow_with_the_pairs(
     tracemalloc.stop()
     assert len(found.nearest) == 3 * count
     assert peak < 0.8 * 4 * count**2 and peak < 4 * count * width * 2
+
+
+def test_nobody_is_a_neighbour_of_himself_nor_of_one_group_with_his_opposite() -> None:
+    changes = np.array([[1, 0.1], [-1, 0.1], [-1, -0.2]], np.float32)
+    exact = cosines(changes)
+    assert (exact[0, 1:] < -0.9).all()
+    found = nearest(names(3), changes)
+    for one in found.nearest:
+        row, other = int(one.model[3:]), int(one.neighbour[3:])
+        assert row != other and one.cosine == pytest.approx(exact[row, other], rel=1e-12)
+    assert found.groups == (("o/m1", "o/m2"),)

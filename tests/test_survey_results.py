@@ -17,7 +17,7 @@ from scipy.stats import median_abs_deviation
 from beftkit.errors import BeftError
 from beftkit.surveys import results
 from beftkit.surveys.results import NEIGHBOURS, PARQUET, Survey, columns, read, write_parquet
-from beftkit.surveys.rows import KEPT, Place
+from beftkit.surveys.rows import CHANGES, KEPT, Place, read_changes
 from beftkit.surveys.summary import UNSAID, role_scores, summarise
 from tests.surveys import families, head, rows, write
 
@@ -204,6 +204,16 @@ def test_roles_that_are_zero_in_the_base_are_named() -> None:
     zero = tuple(0.0 if site.role == "v" else 1.0 for site in base.sites)
     found = summarise(base, [replace(row, norm_pre=zero) for row in rows(base, 3)])
     assert found.empty == ("v",) and [one.role for one in found.roles][-2:] == ["v", "k"]
+    lacking = tuple(None if site.role == "q" else 1.0 for site in base.sites)
+    found = summarise(base, [replace(row, norm_pre=lacking) for row in rows(base, 3)])
+    assert found.empty == (), "nothing is known of q, which no model has"
+
+
+def test_a_change_that_a_kill_cut_short_counts_for_nothing(tmp_path: Path) -> None:
+    base = head()
+    whole = np.arange(2 * base.length, dtype="<f4").reshape(2, -1)
+    (tmp_path / CHANGES).write_bytes(whole.tobytes() + b"half")
+    np.testing.assert_array_equal(read_changes(tmp_path, base), whole)
 
 
 def test_json_holds_every_model_and_role(survey: Survey) -> None:

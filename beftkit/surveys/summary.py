@@ -182,7 +182,9 @@ def _median(role: RoleSummary) -> float:
 def _empty(head: Head, rows: Sequence[Row]) -> frozenset[str]:
     """Roles whose score means nothing, as `beftkit.scores` says."""
     before = matrix(rows, "norm_pre", len(head.sites))
-    most = {role: np.nanmax(before[:, at], initial=0.0) for role, at in _roles(head).items()}
+    # The largest of all, as rows of models that lack a site have none of it.
+    known = {role: before[:, at][~np.isnan(before[:, at])] for role, at in _roles(head).items()}
+    most = {role: float(one.max()) if one.size else None for role, one in known.items()}
     measured = "projection" if figure_of(head) == "projection" else head.method
     return unmeasured(measured, most) if rows else frozenset()
 
