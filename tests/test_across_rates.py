@@ -102,3 +102,40 @@ def test_it_stands_in_the_document_and_comes_back() -> None:
     assert values["rates"][0]["depends"] and values["rates"][0]["own"]["q"]["lr"] == 2e-2
     assert values["recommended"] == "q" and "always-v" not in values["regret"]
     assert Selection.from_dict(values) == found
+
+
+def test_a_pick_costs_what_the_best_is_better_by_whichever_way_the_metric_runs() -> None:
+    """v is the ratio's pick in all six cells; k is inert, so its runs are no candidate's."""
+    found = found_with(V_THEN_Q)
+    regret = found.regret["projection"]
+    assert (regret.cells, regret.best) == (6, 4)
+    assert regret.mean == pytest.approx((0 + 0 + 0.04) / 3)
+    errors = replace(found, higher_is_better=False).regret["projection"]
+    assert (errors.cells, errors.best) == (6, 2)
+    assert errors.mean == pytest.approx((0.13 + 0.04 + 0) / 3)
+
+
+def test_a_cell_that_lacks_a_candidate_s_run_tells_of_no_cost() -> None:
+    found = found_with(V_THEN_Q)
+    first = found.cells[0]
+    runs = {bias: run for bias, run in first.runs.items() if bias != "q"}
+    part = replace(found, cells=(replace(first, runs=runs), *found.cells[1:]))
+    assert part.regret["projection"].cells == 5
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_at_its_own_rate_a_bias_stayed_where_it_did_with_every_seed(seeds: tuple[int, ...]) -> None:
+    made = found_with(V_THEN_Q)
+    cells = [
+        replace(one, runs={**one.runs, "k": replace(one.runs["k"], stayed=True)})
+        if one.cell.lr == 2e-2 and one.cell.seed in seeds
+        else one
+        for one in made.cells
+    ]
+    settings = SelectSettings(lrs=tuple(V_THEN_Q), seeds=(0, 1), verify=True)
+    groups = summarise(cells, settings, "accuracy", True)
+    [rates] = replace(made, cells=tuple(cells), groups=groups).rates
+    stayed = ("k",) if seeds == (0, 1) else ()
+    assert rates.own["k"].lr == 2e-2 and rates.verdict.stayed == stayed
+    [place] = [one.verdict for one in groups if one.lr == 2e-2]
+    assert place is not None and place.stayed == stayed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -48,3 +49,14 @@ def test_the_floor_is_the_distance_of_two_seeds_and_blurs_what_is_nearer() -> No
     assert noise_words(alone, settings.candidates) == []
     [apart] = summarise(cells[:1] * 2, settings, None, True)
     assert "all candidates told apart from v" in noise_words(apart, ("v", "q"))[0]
+
+
+def test_a_seed_without_a_score_leaves_no_floor() -> None:
+    """Its distance to the others is not known; that of the rest alone would be too small."""
+    cells = [one(seed, {"v": 0.5 + seed, "q": 0.1}) for seed in range(3)]
+    table = cells[2].methods["projection"]
+    lost = {**table.roles, "v": replace(table.roles["v"], score=None)}
+    cells[2] = replace(cells[2], methods={"projection": replace(table, roles=lost)})
+    [group] = summarise(cells, SelectSettings(seeds=(0, 1, 2)), None, True)
+    roles = group.projection.roles
+    assert roles["v"].floor is None and roles["q"].floor == 0.0

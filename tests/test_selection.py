@@ -171,6 +171,19 @@ def test_verification_holds_ranks_to_metrics() -> None:
     assert group.tau["magnitude"].best == pytest.approx(1 / 3)
 
 
+def test_tau_of_the_last_evaluation_is_of_its_own_metrics() -> None:
+    last = {"q": 0.9, "k": 0.2, "v": 0.3}  # where the best ones are v, q, k
+    runs = {
+        b: replace(run, last={"accuracy": last.get(b, 0.5)}) for b, run in CELLS[0].runs.items()
+    }
+    (group,) = summarise(
+        [replace(CELLS[0], runs=runs)], SelectSettings(verify=True), "accuracy", True
+    )
+    assert group.winner == Winner("v", "q")
+    tau = group.tau["projection"]
+    assert (tau.best, tau.last) == (pytest.approx(1.0), pytest.approx(1 / 3))
+
+
 def test_of_a_metric_that_should_be_small_the_smallest_wins() -> None:
     (group,) = summarise(CELLS, SelectSettings(verify=True), "accuracy", False)
     assert group.winner.best == "k"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beftkit.scores.statistics import decode, metrics, pair_stats, within_rounding
+from beftkit.scores.statistics import decode, metrics, pair_stats, stats_from_sums, within_rounding
 
 ULP = {"F32": 2.0**-23, "BF16": 2.0**-7}
 
@@ -241,3 +241,35 @@ def test_the_torch_reference_checks_its_input() -> None:
     with pytest.raises(ValueError, match="pair 0: 2 elements in pre, 3 in post"):
         projection_stats([torch.ones(2)], [torch.ones(3)])
     assert projection_stats([], []).shape == (0, 6)
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16"])
+def test_the_other_neighbour_is_no_rounding(dtype: str) -> None:
+    """Of the two values beside an exact one the further is less than a unit away, and a change."""
+    import torch
+
+    kind = {"F16": torch.float16, "BF16": torch.bfloat16}[dtype]
+    exact = torch.tensor([0.3, -0.7, 1.9, -3.3], dtype=torch.float32)
+    near = exact.to(kind)
+    beyond = torch.nextafter(near, torch.where(exact > near, torch.inf, -torch.inf).to(kind))
+    gaps = [(one.double() - exact.double()).abs() for one in (near, beyond)]
+    assert bool((gaps[0] < gaps[1]).all())
+    fine, *coarse = (one.double().numpy() for one in (exact, near, beyond))
+    assert within_rounding(fine, coarse[0], "F32", dtype)
+    for at in range(4):
+        moved = coarse[0].copy()
+        moved[at] = coarse[1][at]
+        assert not within_rounding(fine, moved, "F32", dtype)
+
+
+def test_angles_from_sums_are_numbers_where_the_change_is_parallel() -> None:
+    """||d||^2 - <pre, d>^2 / ||pre||^2 is then zero but for rounding, of either sign."""
+    rng = np.random.default_rng(3)
+    pre = rng.normal(size=(64, 33))
+    post = pre * rng.uniform(0.1, 3, size=(64, 1))
+    d = post - pre
+    products = [pre * pre, post * post, pre * d, post * d, np.abs(d), d * d]
+    sums = np.stack([one.sum(axis=1) for one in products], axis=1)
+    short = sums[:, 5] - sums[:, 2] ** 2 / sums[:, 0]
+    assert (short < 0).any()
+    np.testing.assert_allclose(metrics(stats_from_sums(sums, 33))["angle"], 0, atol=1e-5)

@@ -53,3 +53,17 @@ def test_weighted_sums() -> None:
     want = 2 * vectors[0] - 0.5 * vectors[2]
     np.testing.assert_allclose(combined(vectors, [2, 0, -0.5]), want, rtol=1e-15)
     assert not combined(vectors, [0, 0, 0]).any()
+
+
+def test_a_cosine_is_never_beyond_one() -> None:
+    """Unit vectors are so but for rounding, of either sign."""
+    rng = np.random.default_rng(4)
+    some = [rng.normal(size=7) for _ in range(200)]
+    units = [one / np.linalg.norm(one) for one in some]
+    assert max(one @ one for one in units) > 1
+    assert max(cosine(one, 3 * one) or 0 for one in some) <= 1
+    assert min(cosine(one, -3 * one) or 0 for one in some) >= -1
+
+
+def test_what_counts_for_nothing_may_overflow() -> None:
+    assert combined([np.array([np.inf]), np.array([2.0])], [0, 1]).tolist() == [2.0]

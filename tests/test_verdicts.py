@@ -16,7 +16,8 @@ from beftkit.present.selection import advice, selection_document, selection_rows
 from beftkit.present.verdicts import verdict_word
 from beftkit.selection import CellResult, Selection
 from beftkit.selection.ranks import RoleRank
-from beftkit.selection.verdicts import contrast, judge
+from beftkit.selection.summary import alone_of
+from beftkit.selection.verdicts import best_place, contrast, judge
 from tests.test_selection import cell, selection
 
 Reached = dict[str, float]
@@ -275,3 +276,45 @@ def test_it_comes_back_and_files_of_before_are_given_theirs() -> None:
     assert second.answer == "nothing" and second.behind is not None and second.behind.told_apart
     assert selection_rows(old)[0]["metric_standard_error"] is None
     assert "not told apart (its standard error is not known)" in words(old)
+
+
+def test_a_bias_that_lacks_a_seed_s_metric_is_not_compared() -> None:
+    """Its mean would be over other seeds than the rest's."""
+    alone = {
+        "v": {0: (0.9, 0.01), 1: (None, None)},
+        "q": {0: (0.7, 0.01), 1: (0.7, 0.01)},
+        "none": {0: (0.5, 0.01), 1: (0.5, 0.01)},
+    }
+    found = judge(alone, ["v", "q"], "v", higher=True)
+    assert found.best == ("q",) == found.candidates and found.recommended == "q"
+    assert found.behind is None
+
+
+def test_the_place_is_where_the_bias_of_most_places_did_best() -> None:
+    places = [("q", 0.6), ("v", 0.9), ("q", 0.8), ("q", 0.7), (None, 0.99)]
+    assert best_place(places) == 2
+    assert best_place([(None, 0.9)]) is None
+
+
+def test_where_some_seeds_stayed_the_bias_is_not_said_to() -> None:
+    some = [*cells(WON, stayed=("k",)), *cells(WON, stayed=("k", "q"))]
+    pair = [replace(one, cell=replace(one.cell, seed=seed)) for seed, one in enumerate(some)]
+    [group] = selection(pair).groups
+    assert group.verdict is not None and group.verdict.stayed == ("k",)
+
+
+def test_seeds_that_only_one_of_two_biases_has_are_no_pairs() -> None:
+    """Compared by their own numbers, whatever order the cells come in."""
+    reached = [{**WON, "q": 0.60}, {**WON, "q": 0.62}, {**WON, "q": 0.7}]
+    some = cells(*reached)
+    numbers = (5, 3, 9)
+    some = [
+        replace(one, cell=replace(one.cell, seed=n)) for n, one in zip(numbers, some, strict=True)
+    ]
+    runs = {bias: run for bias, run in some[2].runs.items() if bias != "v"}
+    found = alone_of([*some[:2], replace(some[2], runs=runs)], "accuracy")
+    assert {bias: [*values] for bias, values in found.items() if bias in "vq"} == {
+        "q": [5, 3, 9], "v": [5, 3],
+    }  # fmt: skip
+    assert found["q"][9] == (0.7, 0.03)
+    assert contrast(found, "v", "q", higher=True).seeds == 2
