@@ -175,6 +175,7 @@ class Scores(Shown):
         pre: reference of PRE, and the digest of its biases.
         post: the same of POST.
         family: what the biases were recognised as.
+        tower: which one is compared.
         method: key of `METHODS` that ranks.
         candidates: roles among which the target is chosen.
         target: the best candidate that can learn, or None.
@@ -182,6 +183,8 @@ class Scores(Shown):
         coverage: what was matched.
         notes: sentences that a reader of the numbers needs.
         changed: whether any compared bias differs.
+        bytes_read: from the files of both sides so far; a PRE that several POSTs share counts in
+            each.
         settings: of a Fisher score: how it was measured; None for comparisons.
     """
 

@@ -116,7 +116,7 @@ def plan_select(
     """Resolve a selection's settings and count its runs, without weights.
 
     Args:
-        settings: as `beftkit.selection.select_with` takes them.
+        settings: as `beftkit.selection.journey.select_with` takes them.
         output, resume, overwrite: the folder it shall make, and what becomes of a former one.
 
     Raises:
@@ -154,8 +154,9 @@ def plan_cells(
 
     Args:
         settings: of the selection.
-        data: as read; ``unread`` says why it was not.
+        data: as read.
         model: its configuration is looked at.
+        unread: why the data were not read; empty: they were.
 
     Raises:
         BeftError: not as many examples as asked for.

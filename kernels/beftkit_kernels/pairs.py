@@ -169,6 +169,10 @@ def pack(vectors: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
     Returns:
         values ``[values]`` and offsets ``[V + 1]``, for `Pairs`.
 
+    Raises:
+        TypeError: a dtype that is none of the kernels.
+        ValueError: vectors of several dtypes, or on several devices.
+
     Example:
         >>> values, offsets = pack([torch.ones(3), torch.ones(8)])
         >>> len(values), offsets
