@@ -132,7 +132,7 @@ def merged(
             manifest.begin(work)
             written = write_shards(base, plan, shards, work, link=link)
             total = written.bytes + take_along(beside, work)
-            total += _write_rest(work, plan, base, known, s)
+            total += _write_rest(work, plan, known, s)
             names = sorted(p.relative_to(work).as_posix() for p in work.rglob("*") if p.is_file())
             names = [name for name in names if name not in (manifest.NAME, LOCK)]
             manifest.begin(work, *names)
@@ -223,9 +223,7 @@ def _beside(
     return companions_of(base.folder, folder, code=code, called="the one that was given")
 
 
-def _write_rest(
-    work: Path, plan: Plan, base: Checkpoint, known: Classified | None, s: ExportSettings
-) -> int:
+def _write_rest(work: Path, plan: Plan, known: Classified | None, s: ExportSettings) -> int:
     """Configuration, card, and the tokenizer of a classifier; returns bytes written."""
     before = {path for path in work.rglob("*") if path.is_file()}
     config = dict(plan.config)

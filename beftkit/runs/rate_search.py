@@ -17,7 +17,6 @@ from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data, higher_is_better, subsample
 from beftkit.watching import Unwatched, Watcher
 
-FIND = "find"
 #: rates that are tried; of all parameters a hundredth of these
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 #: examples that are trained on and held out, at most; of all examples a quarter is held out

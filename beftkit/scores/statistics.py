@@ -98,10 +98,8 @@ def pair_stats(pre: Array, post: Array) -> Stats:
     finite = np.isfinite(largest)
     exponent = np.frexp(np.where(finite, largest, 1.0))[1].astype(np.int64)
     with np.errstate(all="ignore"):  # NaN and infinity pass through to the result
-        # Two steps, since 2^-exponent itself may not be a float64.
-        half = -exponent // 2
-        first, second = half[:, None], (-exponent - half)[:, None]
-        pre, post = (np.ldexp(np.ldexp(x, first), second) for x in (pre, post))
+        # Not by a product, as 2^-exponent itself may not be a float64.
+        pre, post = (np.ldexp(x, -exponent[:, None]) for x in (pre, post))
         d = post - pre  # exact wherever the change is small beside the value
         pre_pre, pre_d = _dot(pre, pre), _dot(pre, d)
         along = np.divide(pre_d, pre_pre, out=np.zeros_like(pre_d), where=pre_pre > 0)

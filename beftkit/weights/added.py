@@ -69,13 +69,13 @@ def place_added(
         )
     turned, given = switches_for(model_type, leaves)
     if leaves <= given:
-        return _switched(base, config, added, turned, given)
+        return _switched(base, added, turned, given)
     why = ""
     if model_type == "mistral":
         turned, given = switches_for("llama", leaves)
         llama, why = as_llama(config)
         if llama is not None and leaves <= given:
-            found = _switched(base, llama, added, turned, given)
+            found = _switched(base, added, turned, given)
             found.config, found.whole = {**llama, **found.config}, True
             found.notes += (
                 "Mistral without sliding window is written as Llama, which computes the same and "
@@ -106,7 +106,6 @@ def _in_layer(module: str) -> tuple[str, int, str]:
 
 def _switched(
     base: Checkpoint,
-    config: Mapping[str, Any],
     added: Mapping[str, Array],
     turned: Mapping[str, bool],
     given: Iterable[str],

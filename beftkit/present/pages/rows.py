@@ -9,7 +9,7 @@ from beftkit.files import headed
 from beftkit.present.pages.figures import metric_gap
 from beftkit.present.pages.selections import Folder
 from beftkit.present.selection import TITLES, place_row, selection_rows
-from beftkit.selection.results import GroupResult, Selection, Tau
+from beftkit.selection.results import GroupResult, Tau
 
 
 def role_rows(folders: Sequence[Folder]) -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ def report_values(folders: Sequence[Folder], title: str, files: Iterable[str]) -
     return headed({"title": title, "files": sorted(files), "folders": held})
 
 
-def percent(found: Selection, group: GroupResult) -> float | None:
+def percent(group: GroupResult) -> float | None:
     """Share of the scalars that the target is, where it was trained alone."""
     row = group.verified.get(group.leading.target or "")
     return row.percent if row else None
@@ -63,7 +63,7 @@ def _row(one: Folder, group: GroupResult, biases: Sequence[str]) -> dict[str, An
     for name in TITLES:
         tau = group.tau.get(name, Tau(None, None))
         row |= {f"tau_{name}_best": tau.best, f"tau_{name}_last": tau.last}
-    row["percent_target"] = percent(one.found, group)
+    row["percent_target"] = percent(group)
     for bias in biases:
         alone = vars(group.verified[bias]) if bias in group.verified else {}
         kept = ("best", "last", "standard_error", "train_seconds")

@@ -137,7 +137,7 @@ def _proofs(folders: Sequence[Folder]) -> Iterator[Block]:
         row = [one.label, group.label, str(one.found.metric), *metrics]
         error = group.verified[bias].standard_error if (bias := _best(group)) else None
         row += [number(error), number(group.baseline)]
-        row += [best_words(group), fixed(percent(one.found, group)), *taus]
+        row += [best_words(group), fixed(percent(group)), *taus]
         body.append(row)
     yield Table(columns, body, title=_PROOFS)
     for one in folders:
