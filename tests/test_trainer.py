@@ -189,6 +189,21 @@ def test_scores_of_every_step() -> None:
     assert all(set(r["scores"]) == {"q", "v"} for r in seen.records if "scores" in r)
 
 
+@pytest.mark.parametrize("graphs", ["off", "on"])
+def test_a_tracked_step_has_the_scores_of_its_own_values(graphs: str) -> None:
+    """They are written to the log later, when the next ones have been computed."""
+    long, short = Seen(), Seen()
+    how: dict[str, Any] = {"track_steps": 1, "graphs": graphs, "epochs": 1, "lr": 0.05}
+    Trainer(job(model(), watcher=long, **how)).run()
+    Trainer(job(model(), watcher=short, **how, log_steps=1)).run()
+    tracked, logged = (
+        {r["step"]: r["scores"]["v"] for r in seen.records if ("lr" in r) is own and "scores" in r}
+        for seen, own in ((long, False), (short, True))
+    )
+    assert len(set(tracked.values())) == 7
+    assert tracked == pytest.approx(logged, rel=1e-12)
+
+
 def test_a_kernel_is_compiled_for_scores_where_they_are_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

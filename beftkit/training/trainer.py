@@ -197,7 +197,6 @@ class Trainer:
         what = job.model, job.validation, job.objective, job.metrics, job.accelerator
         how = job.settings.eval_batch_size, self.inside
         found = evaluate_model(*what, *how, replays=self.replays)
-        job.model.train()
         self.since = time.perf_counter()
         p.eval_seconds += self.since - now
         # A run taken up from a state of before this was kept is not known to have stayed there.

@@ -1,0 +1,56 @@
+"""Places that no model says anything of: the first of a row, and those that a shorter row lacks."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from beftkit.objectives import make_objective
+from beftkit.objectives.passages import encode_conversations
+from beftkit.tasks import Batch
+from beftkit.tasks.conversations import conversation
+from tests import chats
+
+#: the assistant's words alone, so that the first of them begin the row
+_ANSWERS = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}{{ m.content }}{% endif %}{% endfor %}"
+)
+
+
+def test_the_first_token_is_never_learnt() -> None:
+    turns = conversation(chats.turns("a dull film", "It was terrible"), "messages", "x:1")
+    found = encode_conversations([turns], np.zeros(1), chats.tokenizer(_ANSWERS), 100)
+    assert found.learnt is not None
+    assert found.learnt.tolist() == [0, *[1] * (len(found.ids) - 1)]
+    [at] = found.batch(torch.tensor([0])).inputs["answer_at"].tolist()
+    assert at == [*range(1, len(found.ids))]
+
+
+class Parrot(nn.Module):
+    """Says at each place what stands there."""
+
+    config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=9))
+
+    def get_output_embeddings(self) -> None:
+        """There is none."""
+
+    def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+        return SimpleNamespace(logits=9.0 * functional.one_hot(input_ids, 9))
+
+
+def test_places_that_a_row_has_not_are_no_hits() -> None:
+    ids = torch.tensor([[5, 6, 6], [5, 7, 0]])
+    at = torch.tensor([[1, 2], [1, -1]])
+    batch = Batch(
+        {"input_ids": ids, "attention_mask": (ids > 0).long(), "answer_at": at}, torch.zeros(2)
+    )
+    losses, hits, counts = make_objective("language").outputs(Parrot(), batch).T
+    assert hits.tolist() == [1, 0] and counts.tolist() == [2, 1]
+    wrong = float(functional.cross_entropy(9.0 * torch.eye(9)[5], torch.tensor(6)))
+    right = float(functional.cross_entropy(9.0 * torch.eye(9)[6], torch.tensor(6)))
+    torch.testing.assert_close(losses, torch.tensor([wrong + right, wrong]))
