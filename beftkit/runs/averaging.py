@@ -16,9 +16,9 @@ from beftkit.checkpoints.digest import vectors_digest
 from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import headed, plain_of
-from beftkit.runs.adapter_folder import adapter_folder, check_place
 from beftkit.runs.standing import Standing
 from beftkit.runs.summed import header_words, put_tokenizer
+from beftkit.runs.whole import MADE_ADAPTER, made_whole, make_place
 from beftkit.shown import Shown
 from beftkit.weights.adding import aligned, measure, tuned_sum
 from beftkit.weights.changes import Changes, read_changes
@@ -121,14 +121,14 @@ def average(
     """
     given = [str(one) for one in adapters]
     factors = _weights(given, weights, scale)
-    check_place(Path(output), overwrite=overwrite, inputs=given)
+    inputs = dict.fromkeys(map(Path, given), "adapter")
+    notes = make_place(Path(output), MADE_ADAPTER, inputs, overwrite=overwrite)
     sides = Sides(None if base is None else str(base), None, BUILT_IN, False)
     opened = [open_checkpoint(meant(one)) for one in given]
     bases = [base_of(one, sides)[0] for one in opened]
     changes = [read_changes(one, there) for one, there in zip(opened, bases, strict=True)]
     source = _head_source(given, changes, head)
     _check_base(changes, base)
-    notes: list[str] = []
     there = base_if_there(bases[0], notes, given=base is not None)
     notes += _check_values(changes[0], there, base)
     names = aligned(changes, there)
@@ -151,7 +151,7 @@ def average(
     model = info.base if base is None else _named(str(base))
     if model is None:
         raise BeftError(f"{given[0]}: does not name its base; give it by --base=BASE")
-    with adapter_folder(output, overwrite=overwrite, inputs=given) as work:
+    with made_whole(Path(output), MADE_ADAPTER, overwrite=overwrite) as (work, _):
         metadata, told = put_tokenizer(work, kept or (None if several else changes[0]), metadata)
         notes += told
         notes += write_adapter(

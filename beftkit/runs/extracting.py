@@ -27,8 +27,8 @@ from beftkit.diff.compare import check_finite, check_pairs
 from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import headed, plain_of
-from beftkit.runs.adapter_folder import adapter_folder, check_place
 from beftkit.runs.bases import bare, base_named, prefix_lacking
+from beftkit.runs.whole import MADE_ADAPTER, made_whole, make_place
 from beftkit.shown import Shown
 from beftkit.tuning.choice import parse_bias
 from beftkit.weights.beside import Beside, look_beside
@@ -124,7 +124,8 @@ def extract(
     roles = _roles(bias)
     if adapter_format != "auto":
         check_format([], adapter_format)
-    check_place(Path(output), overwrite=overwrite, inputs=[str(pre), str(post)])
+    inputs = {Path(pre): "base", Path(post): "fine-tuned model"}
+    cleared = make_place(Path(output), MADE_ADAPTER, inputs, overwrite=overwrite)
     given = load_config(model_config) if model_config else None
     sides = Sides(str(pre), given, load_table(families), download)
     left, right = sides.pair(str(post))
@@ -138,7 +139,7 @@ def extract(
     pairs, only_pre, only_post = match_sites(left.sites, right.sites)
     if pairs:
         check_pairs(pairs, left, right)
-    notes = [*check_finite(left, right, False)]
+    notes = [*cleared, *check_finite(left, right, False)]
     chosen, told = choose_tower([site.tower for site in right.sites], tower)
     notes += told
     wanted = roles or [*dict.fromkeys(site.role for site in right.sites)]
@@ -168,7 +169,7 @@ def extract(
         found = replace(found, unreached=0)
     _check_inputs(found, format)
     base, revision = base_named(left.checkpoint, str(pre), notes)
-    with adapter_folder(output, overwrite=overwrite, inputs=[str(pre), str(post)]) as work:
+    with made_whole(Path(output), MADE_ADAPTER, overwrite=overwrite) as (work, _):
         notes += write_adapter(
             work,
             found.tuned,
