@@ -28,6 +28,8 @@ from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import headed, plain_of
 from beftkit.runs.bases import bare, base_named, prefix_lacking
+from beftkit.runs.made_card import MadeCard, Source, labels_said, outputs_of
+from beftkit.runs.merged_card import hub_id
 from beftkit.runs.whole import MADE_ADAPTER, made_whole, make_place
 from beftkit.shown import Shown
 from beftkit.tuning.choice import parse_bias
@@ -169,6 +171,26 @@ def extract(
         found = replace(found, unreached=0)
     _check_inputs(found, format)
     base, revision = base_named(left.checkpoint, str(pre), notes)
+    metadata = _metadata(left, found, config, bias, str(pre), str(post))
+    said = _said(found, left, right, beside, config)
+    command = ["beftkit", "extract", hub_id(str(pre)) or "BASE", hub_id(str(post)) or "POST",
+               "--bias", bias, "--adapter-format", format, "-o", "out"]  # fmt: skip
+    card = MadeCard(
+        title=f"{bare(str(post))}, its biases ({bias})",
+        opening=f"What a fine-tuning of {bare(str(pre))} did to its biases (--bias {bias}), taken "
+        f"from {bare(str(post))} by beftkit extract: {found.vectors:,} vectors, {found.scalars:,} "
+        "scalars. Of what else changed the notes tell.",
+        base=str(pre),
+        revision=revision,
+        sources=[Source(what, bare(str(name)), f"SHA-256 of the biases {side.bias_sha256}")
+                 for what, name, side in (("before", pre, left), ("after", post, right))],
+        format=format,
+        task_type=task,
+        outputs=outputs_of(found.tuned),
+        labels=labels_said(metadata),
+        command=command,
+        given=(str(pre), str(post), str(output)),
+    )  # fmt: skip
     with made_whole(Path(output), MADE_ADAPTER, overwrite=overwrite) as (work, _):
         notes += write_adapter(
             work,
@@ -176,10 +198,11 @@ def extract(
             format=format,
             base=base,
             task_type=task,
-            metadata=_metadata(left, found, config, bias, str(pre), str(post)),
+            metadata=metadata,
             revision=revision,
         )
-    notes += _said(found, left, right, beside, config)
+        notes += said
+        card.write(work, notes[len(cleared) :])
     return ExtractResult(
         str(output), str(pre), str(post), bias, format, found.vectors, found.scalars, found.added,
         found.norms, found.head, found.unreached, found.rounded, beside,
@@ -249,8 +272,8 @@ def _metadata(
     base["is"] = f"{left.recognition.family}, {len(left.checkpoint.tensors)} tensors"
     said = {"beftkit.bias": bias, "beftkit.base": json.dumps(base)}
     said["beftkit.extract"] = json.dumps({"pre": bare(pre), "post": bare(post)})
-    heads = [one.post for one in found.tuned if one.kind == "head" and one.post.ndim == 2]
-    labels = labels_of(config, heads[-1].shape[0]) if heads else None
+    rows = outputs_of(found.tuned)
+    labels = None if rows is None else labels_of(config, rows)
     if found.head and labels is not None:
         said["beftkit.labels"] = json.dumps(list(labels))
     return said
