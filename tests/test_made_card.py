@@ -15,6 +15,7 @@ from beftkit.runs.publishing import push
 from tests.adapted import same, trained
 from tests.card_blocks import block
 from tests.command import Beftkit, tree
+from tests.hub_server import Hub
 from tests.hub_uploads import UploadHub
 from tests.test_extract import pair, values
 from tests.tiny_models import build
@@ -58,6 +59,15 @@ def test_an_extracted_one(form: str, tmp_path: Path, beftkit: Beftkit) -> None:
              .get(word, word) for word in shlex.split(command)[1:]]  # fmt: skip
     assert beftkit(*words).code == 0
     assert tree(tmp_path / "again") == tree(out)
+
+
+def test_one_of_the_hub_s(hub: Hub) -> None:
+    api.extract("o/pre", "o/post@main", output="out")
+    text = Path("out/README.md").read_text()
+    assert ModelCard.load("out/README.md").data.to_dict()["base_model"] == "o/pre"
+    assert "beftkit extract o/pre o/post@main --bias=v --adapter-format=beft -o out" in text
+    assert "| after | o/post@main | `SHA-256" in text and "BASE" not in text
+    assert "\nbeftkit score o/pre@" in text  # the commit that was read
 
 
 def test_an_averaged_one(tmp_path: Path, beftkit: Beftkit, uploads: UploadHub) -> None:

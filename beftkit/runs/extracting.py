@@ -28,8 +28,7 @@ from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import headed, plain_of
 from beftkit.runs.bases import bare, base_named, prefix_lacking
-from beftkit.runs.made_card import MadeCard, Source, labels_said, outputs_of
-from beftkit.runs.merged_card import hub_id
+from beftkit.runs.made_card import extract_card, outputs_of
 from beftkit.runs.whole import MADE_ADAPTER, made_whole, make_place
 from beftkit.shown import Shown
 from beftkit.tuning.choice import parse_bias
@@ -173,23 +172,9 @@ def extract(
     base, revision = base_named(left.checkpoint, str(pre), notes)
     metadata = _metadata(left, found, config, bias, str(pre), str(post))
     said = _said(found, left, right, beside, config)
-    command = ["beftkit", "extract", hub_id(str(pre)) or "BASE", hub_id(str(post)) or "POST",
-               "--bias", bias, "--adapter-format", format, "-o", "out"]  # fmt: skip
-    card = MadeCard(
-        title=f"{bare(str(post))}, its biases ({bias})",
-        opening=f"What a fine-tuning of {bare(str(pre))} did to its biases (--bias {bias}), taken "
-        f"from {bare(str(post))} by beftkit extract: {found.vectors:,} vectors, {found.scalars:,} "
-        "scalars. Of what else changed the notes tell.",
-        base=str(pre),
-        revision=revision,
-        sources=[Source(what, bare(str(name)), f"SHA-256 of the biases {side.bias_sha256}")
-                 for what, name, side in (("before", pre, left), ("after", post, right))],
-        format=format,
-        task_type=task,
-        outputs=outputs_of(found.tuned),
-        labels=labels_said(metadata),
-        command=command,
-        given=(str(pre), str(post), str(output)),
+    card = extract_card(
+        [(str(pre), left.bias_sha256), (str(post), right.bias_sha256)], found.tuned, bias,
+        base=base, revision=revision, format=format, task_type=task, metadata=metadata,
     )  # fmt: skip
     with made_whole(Path(output), MADE_ADAPTER, overwrite=overwrite) as (work, _):
         notes += write_adapter(

@@ -13,19 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from beftkit.adapters import Tuned
+from beftkit.adapters.heads import peft_code, pipeline_tag
 from beftkit.checkpoints import Checkpoint, model_reference
 from beftkit.checkpoints.local import LocalFile
 from beftkit.edges import markdown, printable
+from beftkit.runs.bases import bare, is_far
 from beftkit.runs.merged_card import card_head, hub_id, without_paths
 
 CARD = "README.md"
-#: what reads each of PEFT's task types, and the hub's word for it
-_READ_BY = {
-    "SEQ_CLS": ("AutoModelForSequenceClassification", "text-classification"),
-    "TOKEN_CLS": ("AutoModelForTokenClassification", "token-classification"),
-    "QUESTION_ANS": ("AutoModelForQuestionAnswering", "question-answering"),
-    "CAUSAL_LM": ("AutoModelForCausalLM", "text-generation"),
-}
+#: where PEFT does not read it, or no class of transformers is known
+_OURS = [
+    "from beftkit.weights import apply_adapter",
+    "",
+    'apply_adapter(model, "ADAPTER")  # onto the base, as transformers loaded it',
+]
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,14 @@ class MadeCard:
     def text(self, notes: Iterable[str]) -> str:
         """All of it, with these notes."""
         by_peft = self.format in ("beft", "lora")
-        name, tag = _READ_BY.get(self.task_type or "", (None, None))
         id = None if self.base is None else hub_id(self.base)
-        lines = card_head(id, tag, "bias-tuning", library="peft" if by_peft else None, adapter=True)
+        lines = card_head(
+            id,
+            pipeline_tag(self.task_type),
+            "bias-tuning",
+            library="peft" if by_peft else None,
+            adapter=True,
+        )
         lines += [f"# {markdown(self.title)}", "", markdown(self.opening), ""]
         reader = "PEFT" if by_peft else "beftkit alone"
         lines.append(f"- Format: {self.format}, read by {reader}")
@@ -105,32 +111,62 @@ class MadeCard:
         lines += ["", "```sh", words.replace("```", "'''"), "```", "", "## Use", "", "```sh"]
         at = model_reference(id, self.revision) if id else "BASE"
         lines += [f"beftkit score {shlex.quote(at)} ADAPTER", "```", "", "```python"]
-        lines += self._python(name if by_peft else None, id)
+        where = json.dumps(id or "BASE")
+        where += f", revision={json.dumps(self.revision)}" if id and self.revision else ""
+        code = peft_code(self.task_type, where, '"ADAPTER"', self.outputs) if by_peft else None
+        lines += code or _OURS
         base = "" if id else "BASE: the base model's folder. "
         lines += ["```", "", f"{base}ADAPTER: this folder, or its owner/name on the hub.", ""]
         said = [f"- {markdown(without_paths(note, self.given))}" for note in dict.fromkeys(notes)]
         lines += ["## Notes", "", *said, ""] if said else []
         return "\n".join(lines).rstrip() + "\n"
 
-    def _python(self, name: str | None, id: str | None) -> list[str]:
-        if name is None:
-            return [
-                "from beftkit.weights import apply_adapter",
-                "",
-                'apply_adapter(model, "ADAPTER")  # onto the base, as transformers loaded it',
-            ]
-        where = json.dumps(id or "BASE")
-        if id and self.revision:
-            where += f", revision={json.dumps(self.revision)}"
-        if self.outputs is not None:
-            where += f", num_labels={self.outputs}"
-        return [
-            "from peft import PeftModel",
-            f"from transformers import {name}",
-            "",
-            f"base = {name}.from_pretrained({where})",
-            'model = PeftModel.from_pretrained(base, "ADAPTER")',
-        ]
+
+def extract_card(
+    sides: Sequence[tuple[str, str]],
+    tuned: Sequence[Tuned],
+    bias: str,
+    *,
+    base: str,
+    revision: str | None,
+    format: str,
+    task_type: str | None,
+    metadata: Mapping[str, str],
+) -> MadeCard:
+    """The card of what `extract` made.
+
+    Args:
+        sides: base and fine-tuned model as they were given, with SHA-256 of their biases.
+        tuned: what is in the adapter.
+        bias: which biases were asked for.
+        base: as the adapter names it.
+        revision: of the base, where it is on a hub.
+        format: the adapter's.
+        task_type: PEFT's.
+        metadata: the header.
+    """
+    given = [one for one, _ in sides]
+    pre, post = map(bare, given)
+    places = [a if is_far(a) else b for a, b in zip(given, ("BASE", "POST"), strict=True)]
+    scalars = sum(one.post.size for one in tuned if one.kind != "head")
+    return MadeCard(
+        title=f"{post}, its biases ({bias})",
+        opening=f"What a fine-tuning of {pre} did to its biases (--bias {bias}), taken from {post} "
+        f"by beftkit extract: {scalars:,} scalars. Of what else changed the notes tell.",
+        base=base,
+        revision=revision,
+        sources=[
+            Source(what, bare(one), f"SHA-256 of the biases {digest}")
+            for what, (one, digest) in zip(("before", "after"), sides, strict=True)
+        ],
+        format=format,
+        task_type=task_type,
+        outputs=outputs_of(tuned),
+        labels=labels_said(metadata),
+        command=["beftkit", "extract", *places, f"--bias={bias}", f"--adapter-format={format}",
+                 "-o", "out"],
+        given=[one for one in given if not is_far(one)],
+    )  # fmt: skip
 
 
 def outputs_of(tuned: Iterable[Tuned]) -> int | None:
