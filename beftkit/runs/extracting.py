@@ -27,8 +27,9 @@ from beftkit.diff.compare import check_finite, check_pairs
 from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import headed, plain_of
-from beftkit.runs.adapter_folder import adapter_folder, check_place
 from beftkit.runs.bases import bare, base_named, prefix_lacking
+from beftkit.runs.made_card import extract_card, outputs_of
+from beftkit.runs.whole import MADE_ADAPTER, made_whole, make_place
 from beftkit.shown import Shown
 from beftkit.tuning.choice import parse_bias
 from beftkit.weights.beside import Beside, look_beside
@@ -124,7 +125,8 @@ def extract(
     roles = _roles(bias)
     if adapter_format != "auto":
         check_format([], adapter_format)
-    check_place(Path(output), overwrite=overwrite, inputs=[str(pre), str(post)])
+    inputs = {Path(pre): "base", Path(post): "fine-tuned model"}
+    cleared = make_place(Path(output), MADE_ADAPTER, inputs, overwrite=overwrite)
     given = load_config(model_config) if model_config else None
     sides = Sides(str(pre), given, load_table(families), download)
     left, right = sides.pair(str(post))
@@ -138,7 +140,7 @@ def extract(
     pairs, only_pre, only_post = match_sites(left.sites, right.sites)
     if pairs:
         check_pairs(pairs, left, right)
-    notes = [*check_finite(left, right, False)]
+    notes = [*cleared, *check_finite(left, right, False)]
     chosen, told = choose_tower([site.tower for site in right.sites], tower)
     notes += told
     wanted = roles or [*dict.fromkeys(site.role for site in right.sites)]
@@ -168,17 +170,24 @@ def extract(
         found = replace(found, unreached=0)
     _check_inputs(found, format)
     base, revision = base_named(left.checkpoint, str(pre), notes)
-    with adapter_folder(output, overwrite=overwrite, inputs=[str(pre), str(post)]) as work:
+    metadata = _metadata(left, found, config, bias, str(pre), str(post))
+    said = _said(found, left, right, beside, config)
+    card = extract_card(
+        [(str(pre), left.bias_sha256), (str(post), right.bias_sha256)], found.tuned, bias,
+        base=base, revision=revision, format=format, task_type=task, metadata=metadata,
+    )  # fmt: skip
+    with made_whole(Path(output), MADE_ADAPTER, overwrite=overwrite) as (work, _):
         notes += write_adapter(
             work,
             found.tuned,
             format=format,
             base=base,
             task_type=task,
-            metadata=_metadata(left, found, config, bias, str(pre), str(post)),
+            metadata=metadata,
             revision=revision,
         )
-    notes += _said(found, left, right, beside, config)
+        notes += said
+        card.write(work, notes[len(cleared) :])
     return ExtractResult(
         str(output), str(pre), str(post), bias, format, found.vectors, found.scalars, found.added,
         found.norms, found.head, found.unreached, found.rounded, beside,
@@ -248,8 +257,8 @@ def _metadata(
     base["is"] = f"{left.recognition.family}, {len(left.checkpoint.tensors)} tensors"
     said = {"beftkit.bias": bias, "beftkit.base": json.dumps(base)}
     said["beftkit.extract"] = json.dumps({"pre": bare(pre), "post": bare(post)})
-    heads = [one.post for one in found.tuned if one.kind == "head" and one.post.ndim == 2]
-    labels = labels_of(config, heads[-1].shape[0]) if heads else None
+    rows = outputs_of(found.tuned)
+    labels = None if rows is None else labels_of(config, rows)
     if found.head and labels is not None:
         said["beftkit.labels"] = json.dumps(list(labels))
     return said
