@@ -12,6 +12,8 @@ import torch
 from beftkit.errors import Refusal
 from beftkit.tasks import Encoded, plan
 from beftkit.tasks.resident import Resident, rows_each
+from beftkit.tasks.widths import Widths
+from beftkit.training import captured
 from beftkit.training.captured import CapturedStepper
 from beftkit.training.stepper import EagerStepper
 from beftkit.training.trainer import Trainer
@@ -213,6 +215,20 @@ def test_a_run_taken_up_gives_the_same_bits(tmp_path: Path) -> None:
     torch.randn(5)
     parts = resumed(tmp_path / "parts", "on", None, before="on")
     assert parts.progress.step == whole.progress.step == 14
+    assert torch.equal(values(whole.job.tuner), values(parts.job.tuner))
+
+
+def test_a_run_taken_up_keeps_its_widths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU `--graphs on` chooses others than auto did, which would round otherwise."""
+    few = Widths((5, 9), (False, True), 0.01)
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(captured, "choose_widths", lambda *_, **__: few)
+        whole = resumed(tmp_path / "whole", "on", None)
+        resumed(tmp_path / "parts", "on", 4)
+    parts = resumed(tmp_path / "parts", "on", None, before="on")
+    assert parts.stepper.widths == few  # type: ignore[attr-defined]
     assert torch.equal(values(whole.job.tuner), values(parts.job.tuner))
 
 
