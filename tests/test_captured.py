@@ -119,9 +119,10 @@ def test_same_seed_same_bits_with_dropout() -> None:
     assert not torch.equal(found[0], eager)
 
 
-def test_recording_leaves_no_trace() -> None:
+@pytest.mark.parametrize("bias", ["v", "rand:40"])
+def test_recording_leaves_no_trace(bias: str) -> None:
     """Warm-up and recording move values, moments, sums and generators; all is put back."""
-    trainer = Trainer(job(model(dropout=0.2), graphs="on"))
+    trainer = Trainer(job(model(dropout=0.2), bias, graphs="on"))
     stepper = trainer.stepper
     assert isinstance(stepper, CapturedStepper)
     net = trainer.job.model.train()

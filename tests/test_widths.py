@@ -32,9 +32,8 @@ def cost(counts: dict[int, float], rows: int, chosen: set[int], eager: set[int])
     return total
 
 
-def test_it_is_the_cheapest_of_all_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_the_cheapest_of_all_ways() -> None:
     """Each set of chosen widths, each set of eager ones; without the limit on tokens."""
-    monkeypatch.setattr(widths, "ADDED", 10.0)
     draw = random.Random(0)
     for _ in range(12):
         counts = {n: float(draw.randint(1, 30)) for n in draw.sample(range(4, 400), 5)}
@@ -46,7 +45,7 @@ def test_it_is_the_cheapest_of_all_ways(monkeypatch: pytest.MonkeyPatch) -> None
             if not chosen & eager
             and all(any(w >= one for w in chosen) for one in counts if one not in eager)
         )
-        found = choose_widths(counts, 16, COSTS)
+        found = choose_widths(counts, 16, COSTS, most=10.0)
         eager = {one for one in counts if not found.of(one)[1]}
         assert cost(counts, 16, {*found.chosen}, eager) == pytest.approx(least)
 
@@ -86,11 +85,10 @@ def test_the_cheapest_within_the_limit(everything: bool) -> None:
 
 def test_where_the_limit_cannot_be_kept_as_few_as_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(widths, "MOST", 3)
-    monkeypatch.setattr(widths, "ADDED", 0.02)
     draw = random.Random(2)
     for _ in range(10):
         counts = {n: float(draw.randint(1, 30)) for n in draw.sample(range(4, 400), 9)}
-        found = choose_widths(counts, 16, COSTS, everything=True)
+        found = choose_widths(counts, 16, COSTS, everything=True, most=0.02)
         least = math.inf
         for chosen in itertools.combinations(sorted(counts), 3):
             if chosen[-1] == max(counts):

@@ -66,9 +66,14 @@ class Widths:
 
 
 def choose_widths(
-    counts: Mapping[int, float], rows: int, costs: Costs, *, everything: bool = False
+    counts: Mapping[int, float],
+    rows: int,
+    costs: Costs,
+    *,
+    everything: bool = False,
+    most: float = ADDED,
 ) -> Widths:
-    """The cheapest way through a run: at most `MOST` captured widths, under `ADDED` more tokens.
+    """The cheapest way through a run: at most `MOST` captured widths, under ``most`` more tokens.
 
     By dynamic programming over the widths in ascending order: a batch is filled up to the top of
     its group, and groups are neighbours. That is exact but for the limit. Where it binds, the price
@@ -81,6 +86,7 @@ def choose_widths(
         rows: of each batch.
         costs: what launches, tokens and captures cost.
         everything: capture all widths, at whatever cost.
+        most: tokens that rounding may add, as a share of all.
     """
     widths = np.array(sorted(counts), dtype=np.int64)
     if not len(widths):
@@ -95,9 +101,9 @@ def choose_widths(
         doublings = (low, high)[step] if step < 2 else (low + high) / 2
         price = 2.0**doublings
         found = _ways(widths, numbers, rows, costs, price * costs.token, everything)
-        able += [way for way in found if way.widths.added < ADDED]
+        able += [way for way in found if way.widths.added < most]
         least = min(found, key=lambda way: way.cost + (price - 1) * every * way.widths.added)
-        kept = least.widths.added < ADDED
+        kept = least.widths.added < most
         if (step == 0 and kept) or (step == 1 and not kept):
             return least.widths
         low, high = (low, doublings) if kept else (doublings, high)
@@ -136,10 +142,10 @@ def _ways(
             came[alone <= best[:, place], place] = -1
             best[:, place] = np.minimum(best[:, place], alone)
     found = []
-    for most in range(MOST + 1):
-        if not math.isfinite(best[most, total]):
+    for number in range(MOST + 1):
+        if not math.isfinite(best[number, total]):
             continue
-        many, place = most, total
+        many, place = number, total
         tops: list[int] = []
         captured: list[bool] = []
         more = cost = 0.0

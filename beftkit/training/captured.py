@@ -234,11 +234,13 @@ class CapturedStepper:
     @contextmanager
     def _scratch(self) -> Iterator[None]:
         """Put back afterwards all that an update changes."""
+        import numpy as np
         import torch
 
         tensors = [*self._moving()]
         saved = [tensor.detach().clone() for tensor in tensors]
-        chance, generators = random.getstate(), state.random_states(self.job.accelerator)
+        chance, drawn = random.getstate(), np.random.get_state()
+        generators = state.random_states(self.job.accelerator)
         self.stride.zero_()
         try:
             yield
@@ -249,6 +251,7 @@ class CapturedStepper:
             self.job.tuner.write_back()
             state.restore_random(self.job.accelerator, generators)
             random.setstate(chance)
+            np.random.set_state(drawn)
 
     def _moving(self) -> Iterator[Tensor]:
         yield from (*self.values, *self.grads)
