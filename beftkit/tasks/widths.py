@@ -64,9 +64,14 @@ class Widths:
 
 
 def choose_widths(
-    counts: Mapping[int, float], rows: int, costs: Costs, *, everything: bool = False
+    counts: Mapping[int, float],
+    rows: int,
+    costs: Costs,
+    *,
+    everything: bool = False,
+    most: float = ADDED,
 ) -> Widths:
-    """The cheapest way through a run: at most `MOST` captured widths, under `ADDED` more tokens.
+    """The cheapest way through a run: at most `MOST` captured widths, under ``most`` more tokens.
 
     Exact, by dynamic programming over the widths in ascending order: a batch is filled up to the
     top of its group, and groups are neighbours. What tokens cost is raised until few enough are
@@ -77,6 +82,7 @@ def choose_widths(
         rows: of each batch.
         costs: what launches, tokens and captures cost.
         everything: capture all widths, at whatever cost.
+        most: tokens that rounding may add, as a share of all.
     """
     widths = np.array(sorted(counts), dtype=np.int64)
     if not len(widths):
@@ -85,7 +91,7 @@ def choose_widths(
     price = costs.token
     for _ in range(60):
         found = _cheapest(widths, numbers, rows, costs, price, everything)
-        if found.added < ADDED:
+        if found.added < most:
             return found
         price = max(price, 1e-12) * 2
     return found
