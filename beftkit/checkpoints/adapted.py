@@ -153,6 +153,8 @@ class AdaptedBiasSet(BiasSet):
         if rest:
             notes.append(
                 f"ignored {len(rest)} tensors of the adapter that are not biases (e.g. {rest[0]})"
+                if len(rest) > 1
+                else f"ignored a tensor of the adapter that is no bias ({rest[0]})"
             )
         touched = self._touched()
         if not touched and any(".lora_A." in name for name in rest):
