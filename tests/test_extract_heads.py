@@ -76,3 +76,22 @@ def test_models_of_two_kinds_are_told(tmp_path: Path) -> None:
     assert said in beftkit.extract(tmp_path / "a", tmp_path / "b", output=tmp_path / "out").notes
     assert said in beftkit.compare(tmp_path / "b", tmp_path / "b", base=tmp_path / "a").notes
     assert said in beftkit.score(tmp_path / "a", tmp_path / "b").notes
+
+
+def test_one_head_in_three_formats_is_one(tmp_path: Path) -> None:
+    """A pooler's bias is a change in two of them, in the third a value that no change reaches."""
+    sizes = {name: one for name, one in SIZES.items() if name != "num_key_value_heads"}
+    for seed, name in enumerate(("pre", "post", "other")):
+        config = transformers.BertConfig(**sizes, num_labels=3)
+        model = draw(transformers.BertForSequenceClassification(config), seed)
+        model.bert.pooler.dense.bias.data += float(seed)
+        model.save_pretrained(tmp_path / name)
+    made = []
+    for post, format in (("post", "beft"), ("post", "biases"), ("post", "lora"), ("other", "beft")):
+        made.append(tmp_path / f"{post}-{format}")
+        beftkit.extract(tmp_path / "pre", tmp_path / post, output=made[-1], adapter_format=format)
+    for order in (made[:3], made[2::-1]):
+        found = beftkit.average(*order, output=tmp_path / "mean", overwrite=True)
+        assert found.head == str(order[0]), found.notes
+    mixed = beftkit.average(made[1], made[3], output=tmp_path / "mean", overwrite=True)
+    assert mixed.head is None
