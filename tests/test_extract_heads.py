@@ -95,3 +95,14 @@ def test_one_head_in_three_formats_is_one(tmp_path: Path) -> None:
         assert found.head == str(order[0]), found.notes
     mixed = beftkit.average(made[1], made[3], output=tmp_path / "mean", overwrite=True)
     assert mixed.head is None
+
+
+def test_zeros_that_stand_in_have_no_dtype(tmp_path: Path) -> None:
+    """PRE has no bias at all, so both are in bfloat16, as far as anything is."""
+    for name, switch in (("pre", False), ("post", True)):
+        config = transformers.LlamaConfig(**SIZES, attention_bias=switch)
+        model = draw(transformers.LlamaForCausalLM(config)).to(torch.bfloat16)
+        model.save_pretrained(tmp_path / name)
+    found = beftkit.extract(tmp_path / "pre", tmp_path / "post", output=tmp_path / "adapter")
+    assert found.added == 2
+    assert not any("PRE is in" in note for note in found.notes), found.notes

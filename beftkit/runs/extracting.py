@@ -297,7 +297,8 @@ def _said(
             fresh = "it"
         fresh = f"; PRE has {fresh} not, or otherwise" if fresh else ""
         notes.append(f"POST's head came along: {', '.join(found.head)}{fresh}")
-    kinds = [", ".join({site.dtype: 1 for site in one.sites}) for one in (left, right)]
+    held = [[s for s in one.sites if s.name in one.checkpoint.tensors] for one in (left, right)]
+    kinds = [", ".join({site.dtype: 1 for site in sites}) for sites in held]  # zeros have none
     if kinds[0] and kinds[0] != kinds[1]:
         notes.append(f"PRE is in {kinds[0]}, POST in {kinds[1]}")
     if found.rounded:
