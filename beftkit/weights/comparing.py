@@ -182,7 +182,9 @@ def _moved_adapter(
                     f"{reference}: {name} has {whole.size} elements, but that bias of its base has "
                     f"{site.width}; is this the adapter's base?"
                 )
-            vectors[site] = site.take(whole)
+            part = site.take(whole)
+            if site.cut is None or part.any() or not whole.any():
+                vectors[site] = part  # of a fused bias no parts that nothing trained
     beside = [name for name in changes.biases if name not in sites]
     if beside:
         notes.append(f"biases outside the layers are not compared (e.g. {beside[0]})")
