@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from beftkit.present.commands import after_training
 from beftkit.present.document import Block, Command, Document, Lines, Only, Table, numbers, texts
+from beftkit.present.verdicts import listed
 from beftkit.present.words import around, fixed, noted
 from beftkit.runs.results import Run, TrainResult, run_evaluated, run_metrics
 
@@ -45,11 +46,17 @@ def _sweep(result: TrainResult) -> list[Block]:
         f"lr {found.lr:g} was found on {found.held_out} held-out training examples, after "
         f"{found.updates} updates on {found.examples} others:"
     ]
-    body = [[f"{one.lr:g}", fixed(one.metric), fixed(one.loss)] for one in found.tried]
+    body = [
+        [f"{one.lr:g}", around(one.metric, one.standard_error), fixed(one.loss)]
+        for one in found.tried
+    ]
     strong = [one.lr == found.lr for one in found.tried]
     blocks: list[Block] = [Lines(said), Table(numbers("lr", found.metric, "loss"), body, strong)]
     if found.edge:
         blocks.append(Lines(["It is the lowest or highest tried: another may be better still."]))
+    if close := found.not_told_apart:
+        rates = listed(f"{lr:g}" for lr in close)
+        blocks.append(Lines([f"Not told apart from it by {found.held_out} examples: {rates}."]))
     return blocks
 
 
