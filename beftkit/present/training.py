@@ -22,8 +22,9 @@ def train_document(result: TrainResult) -> Document:
     s = result.settings
     head = f", and {result.head_scalars:,} of the head" if result.head_scalars else ""
     epochs = f"{s.epochs} epoch{'s' * (s.epochs != 1)}"
+    examples = result.runs[0].train_examples
     headline = [
-        f"{result.model} on {result.task}, {result.runs[0].train_examples} training examples",
+        f"{result.model} on {result.task}, {examples} training example{'s' * (examples != 1)}",
         f"{s.tuned}: {result.scalars:,} of {result.total:,} scalars "
         f"({result.percent:.4f} %)" + head,
         f"lr {s.lr:g}, {epochs}, batch {s.batch_size}, {s.precision}",
