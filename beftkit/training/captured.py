@@ -11,7 +11,6 @@ that is put back afterwards, so a run that was killed and taken up gives the sam
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -239,8 +238,7 @@ class CapturedStepper:
 
         tensors = [*self._moving()]
         saved = [tensor.detach().clone() for tensor in tensors]
-        chance, drawn = random.getstate(), np.random.get_state()
-        generators = state.random_states(self.job.accelerator)
+        drawn, generators = np.random.get_state(), state.random_states(self.job.accelerator)
         self.stride.zero_()
         try:
             yield
@@ -250,7 +248,6 @@ class CapturedStepper:
                     tensor.copy_(before)
             self.job.tuner.write_back()
             state.restore_random(self.job.accelerator, generators)
-            random.setstate(chance)
             np.random.set_state(drawn)
 
     def _moving(self) -> Iterator[Tensor]:
