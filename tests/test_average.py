@@ -307,3 +307,17 @@ def test_the_command(three: Path, tmp_path: Path, beftkit: Beftkit) -> None:
     misused(beftkit("average", *names), "no --output was given")
     misused(beftkit("average", *names, "-o", out, "--weights", "1,b"), "expected numbers")
     refused(beftkit("average", *names, "-o", out), "--overwrite replaces it")
+
+
+def test_the_header_says_what_all_say_alike(tmp_path: Path) -> None:
+    """Of adapters without heads, whose runs may have been of one task and of several seeds."""
+    made = [{"task": "rte", "seed": str(seed), "old": "x"} for seed in range(2)]
+    del made[1]["old"]
+    base = build("bert")
+    base.save_pretrained(tmp_path / "base")
+    for n, said in enumerate(made):
+        about: dict[str, Any] = {"base": str(tmp_path / "base"), "task_type": None}
+        trained("bert", tmp_path / str(n), seed=n, metadata=said, **about)
+    average(tmp_path / "0", tmp_path / "1", output=tmp_path / "mean")
+    metadata = adapter_info(tmp_path / "mean").metadata
+    assert metadata["task"] == "rte" and not {"seed", "old"} & {*metadata}

@@ -110,3 +110,26 @@ def test_the_hook_alone() -> None:
     rows.end()
     hook.close()
     assert torch.equal(module(x), plain)
+
+
+def test_variants_that_move_up_keep_their_vectors() -> None:
+    """Of those before them one without a vector here is dropped, and one with a vector."""
+    module, rows = torch.nn.Linear(3, 5, bias=False), Rows()
+    hook = RowVectors(module, "m", rows, 5, 1)
+    vectors = (None, torch.arange(5.0), None, torch.ones(5))
+    for vector in vectors:
+        hook.append(vector)
+    x = torch.randn(2, 3, 3)
+    plain = module(x)
+    assert [hook.wanted([n]) for n in range(5)] == [False, False, True, False, True]
+    hook.drop(1)
+    assert [hook.wanted([n]) for n in range(4)] == [False, True, False, True]
+    rows.begin([1, 3])
+    want = plain + torch.stack([torch.arange(5.0), torch.ones(5)])[:, None]
+    assert torch.equal(module(x), want)
+    hook.drop(1)
+    rows.begin([1, 1])
+    assert not rows.ran and torch.equal(module(x), plain) and rows.ran == {"m"}
+    rows.begin([2, 2])
+    assert not rows.ran, "what ran for another batch says nothing of this one"
+    assert torch.equal(module(x), plain + 1)

@@ -104,6 +104,14 @@ def test_every_bias_and_the_layernorms(tmp_path: Path) -> None:
     assert found.vectors == 17 and set(found.norms) == {*"qkv", "m1", "m2", "m3", "ln1", "ln2"}
 
 
+@pytest.mark.parametrize("same_head", [True, False])
+def test_a_head_that_pre_has_otherwise_is_told(tmp_path: Path, same_head: bool) -> None:
+    pair(tmp_path, "bert", lambda name: "value.bias" in name if same_head else values(name))
+    found = beftkit.extract(tmp_path / "pre", tmp_path / "post", output=tmp_path / "a")
+    [said] = [note for note in found.notes if note.startswith("POST's head came along: classifier")]
+    assert ("; PRE has it not, or otherwise" in said) is not same_head
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(tmp_path: Path, dtype: torch.dtype) -> None:
     base, post = pair(tmp_path, "opt", values, dtype=dtype)
