@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from beftkit.training import trainer
-from beftkit.training.evaluation import Evaluation
+from beftkit.training.evaluation import Evaluation, evaluate_model
 from beftkit.training.journal import Progress
 from tests.test_trainer import job, model
 
@@ -63,3 +63,17 @@ def test_a_run_that_comes_back_to_its_baseline_had_left_it(
     told: Any, series: Series, stayed: bool
 ) -> None:
     assert told(series).stayed is stayed
+
+
+@pytest.mark.parametrize("alike", [(True, True), (True, False), (False, True)])
+def test_answers_are_constant_where_they_are_in_every_split(
+    alike: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, left = job(model()), iter(alike)
+    monkeypatch.setattr(type(ours.objective), "alike", lambda self, predictions: next(left))
+    split = ours.validation["validation"]
+    found = evaluate_model(
+        ours.model, {"validation_a": split, "validation_b": split}, ours.objective, ("accuracy",),
+        ours.accelerator, 32,
+    )  # fmt: skip
+    assert found.constant is all(alike)

@@ -136,3 +136,15 @@ def test_the_command_fills_batches_up_to_few_widths(workplace: Path, counted: Co
         assert found.roles[role].figures["fisher"] == pytest.approx(
             one.figures["fisher"], rel=2e-4, abs=1e-12
         )
+
+
+def test_no_more_shapes_are_captured_than_may_be(
+    counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(captured, "MOST", 2)
+    model = build(classifying("bert"), torch.float64)
+    names, batches = sites_of(model).names, classified(model, LENGTHS)  # of three shapes
+    wanted = example_squares(model, names, batches, graphs="off")
+    found = example_squares(model, names, batches, graphs="on")
+    assert counted.graphs == 2 and counted.replays < len(batches)
+    assert apart(found, wanted) < 1e-13

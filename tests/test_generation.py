@@ -100,6 +100,28 @@ def test_an_end_token_ends_an_answer_and_no_blank_stays(tokenizer: Any) -> None:
     assert writing.written(network, given, tokenizer) == ["so"]
 
 
+def test_a_row_that_is_done_says_no_more_where_it_cannot_be_dropped(tokenizer: Any) -> None:
+    """A cache of another kind keeps all rows to the end, and a done one writes on."""
+    network, end = model("gpt2", tokenizer), tokenizer.eos_token_id
+    given = {
+        f"prompt_{name}": value
+        for name, value in tokenizer(["x", "y"], return_tensors="pt").items()
+    }
+    so = tokenizer.encode(" so so", add_special_tokens=False)
+    scripts, asked = [[end, *[40] * 60], [*so, end, *[41] * 60]], []
+
+    def forward(*_: Any, **options: Any) -> Any:
+        logits = torch.zeros(2, 1, len(tokenizer))
+        for row, script in enumerate(scripts):
+            logits[row, 0, script[len(asked)]] = 1.0
+        asked.append(options["input_ids"].shape)
+        return type("Made", (), {"logits": logits, "past_key_values": object()})()
+
+    network.forward = forward
+    assert writing.written(network, given, tokenizer) == ["", "so so"]
+    assert len(asked) == len(so) + 1, "nobody writes on once all are done"
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_losses_are_sums_over_the_answers_tokens_and_steps_their_mean(
     family: str, tokenizer: Any

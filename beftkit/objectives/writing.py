@@ -210,7 +210,7 @@ class _Rows:
         return frozenset(one for one in (*listed, self.tokenizer.eos_token_id) if one is not None)
 
     def _ended(self, ids: list[int], ends: frozenset[int]) -> bool:
-        return ids[-1] in ends or STOP in self._decoded(ids)
+        return not ends.isdisjoint(ids) or STOP in self._decoded(ids)
 
     def _text(self, ids: list[int], ends: frozenset[int]) -> str:
         ids = ids[:-1] if ids[-1] in ends else ids
