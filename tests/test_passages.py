@@ -54,3 +54,19 @@ def test_places_that_a_row_has_not_are_no_hits() -> None:
     wrong = float(functional.cross_entropy(9.0 * torch.eye(9)[5], torch.tensor(6)))
     right = float(functional.cross_entropy(9.0 * torch.eye(9)[6], torch.tensor(6)))
     torch.testing.assert_close(losses, torch.tensor([wrong + right, wrong]))
+
+
+def test_an_example_alone_has_room_for_all_of_its_answers() -> None:
+    """Beside others it has, and there -inf fills up what it lacks."""
+    objective = make_objective("choice")
+    ids = torch.tensor([[5, 6], [5, 5], [5, 7], [5, 5]])
+    at = torch.ones(4, 1, dtype=torch.int64)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "answer_at": at}
+    alone = {name: one[:3] for name, one in inputs.items()}
+    found = objective.outputs(Parrot(), Batch(alone, torch.tensor([1]), torch.tensor([0, 0, 0])))
+    right = -float(functional.cross_entropy(9.0 * torch.eye(9)[5], torch.tensor(5)))
+    torch.testing.assert_close(found, torch.tensor([[right - 9, right, right - 9]]))
+    index = torch.tensor([0, 0, 0, 1])
+    both = objective.outputs(Parrot(), Batch(inputs, torch.tensor([1, 0]), index))
+    assert both.shape == (2, 3) and torch.equal(both[:1], found)
+    torch.testing.assert_close(both[1], torch.tensor([right, -torch.inf, -torch.inf]))

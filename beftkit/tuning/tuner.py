@@ -23,6 +23,7 @@ class Unit:
         parameter: the model's own tensor.
         values: float32 ``[size]``, or the parameter itself where that is float32 and whole.
         positions: int64 ``[size]``, into the flat parameter; None: all of it.
+        before: the whole parameter as it was, float32 on the CPU, where it is kept.
     """
 
     part: Part
