@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from beftkit.accelerator import make_accelerator
-from beftkit.training.journal import Meter
+from beftkit.training.journal import LOG, Meter
 from beftkit.training.stepper import schedule
+from beftkit.training.trainer import Interrupted, Trainer
 from tests.test_trainer import job, model
 
 
@@ -41,3 +46,38 @@ def test_a_share_of_updates_that_warm_up_is_rounded_up(warmup: float, factors: l
     ours = job(model(), warmup=warmup, schedule="constant")
     course = schedule(ours, torch.optim.SGD([torch.zeros(1)], lr=1.0), 14)
     assert [course.lr_lambdas[0](step) for step in range(4)] == pytest.approx(factors)
+
+
+@pytest.mark.parametrize("graphs", ["off", "on"])
+def test_a_run_taken_up_between_two_lines_logs_what_it_would_have(
+    graphs: str, tmp_path: Path
+) -> None:
+    """The means are over all updates since the last line, those before the stop too."""
+
+    def go_on(folder: Path, stop: int | None) -> None:
+        ours = job(model(), graphs=graphs, log_steps=5, schedule="linear", warmup=2)
+        held = replace(
+            ours, folder=folder, asked_to_stop=lambda: 15 * (trainer.progress.step == stop)
+        )
+        trainer = Trainer(held)
+        trainer.resume()  # the first time there is nothing to
+        try:
+            trainer.run()
+        except Interrupted:
+            assert trainer.progress.step == stop
+
+    def ran(name: str, *stops: int) -> list[Any]:
+        folder = tmp_path / name
+        folder.mkdir()
+        for stop in (*stops, None):
+            go_on(folder, stop)
+        lines = map(json.loads, (folder / LOG).read_text().splitlines())
+        return [
+            [one[key] for key in ("step", "loss", "grad_norm", "lr")]
+            for one in lines
+            if "lr" in one
+        ]
+
+    whole = ran("whole")
+    assert [step for step, *_ in whole] == [5, 10]
+    assert ran("parts", 4, 8) == whole

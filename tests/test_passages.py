@@ -6,11 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from beftkit.objectives import make_objective
+from beftkit.objectives import language, make_objective
 from beftkit.objectives.passages import encode_conversations
 from beftkit.tasks import Batch
 from beftkit.tasks.conversations import conversation
@@ -70,3 +71,25 @@ def test_an_example_alone_has_room_for_all_of_its_answers() -> None:
     both = objective.outputs(Parrot(), Batch(inputs, torch.tensor([1, 0]), index))
     assert both.shape == (2, 3) and torch.equal(both[:1], found)
     torch.testing.assert_close(both[1], torch.tensor([right, -torch.inf, -torch.inf]))
+
+
+@pytest.mark.parametrize("grads", [False, True])
+def test_without_gradients_logits_stay_small(grads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows go through one after the other then; with gradients all are kept anyway."""
+    seen: list[int] = []
+    whole = Parrot.forward
+
+    def forward(self: Parrot, input_ids: Any, attention_mask: Any) -> Any:
+        seen.append(len(input_ids))
+        return whole(self, input_ids, attention_mask)
+
+    monkeypatch.setattr(Parrot, "forward", forward)
+    monkeypatch.setattr(language, "_LOGITS", 2 * 9)  # two places of one row
+    ids = torch.tensor([[5, 6, 6], [5, 7, 8], [5, 5, 5]])
+    at = torch.tensor([[1, 2]] * 3)
+    batch = Batch(
+        {"input_ids": ids, "attention_mask": torch.ones_like(ids), "answer_at": at}, torch.zeros(3)
+    )
+    with torch.set_grad_enabled(grads):
+        found = make_objective("language").outputs(Parrot(), batch)
+    assert seen == ([3] if grads else [1, 1, 1]) and found[:, 1].tolist() == [1, 0, 2]

@@ -101,3 +101,12 @@ def test_rows_that_share_nothing() -> None:
     network = build("opt", torch.float64)
     shared, alone, seen = both_ways(network, batch(examples(((5, (2,)), (3, (1,))))))
     assert torch.equal(shared, alone) and seen == [(2, 7)]
+
+
+def test_prompts_that_are_all_the_same_leave_a_place_to_answer_from() -> None:
+    network = build("llama", torch.float64, **LONG)
+    found = begun(examples(((1, (1, 2)), (1, (2, 2)))), 40)
+    ids = found.ids.clone()
+    ids[found.starts[:-1] + 40] = 7
+    shared, alone, seen = both_ways(network, batch(replace(found, ids=ids)))
+    assert seen[0] == (1, 40) and (shared - alone).abs().max() < 1e-10
