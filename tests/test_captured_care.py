@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from beftkit.errors import BeftError
 from beftkit.training.captured import CapturedStepper
 from beftkit.training.trainer import Trainer
 from beftkit.tuning import LoraTuner, choose_lora
@@ -110,3 +111,32 @@ def test_a_lora_is_captured_too(precision: str) -> None:
             assert stepper.graphs and not stepper.eager and not told.notes
     gap = float((found[0] - found[1]).norm() / found[1].norm())
     assert gap < (1e-3 if precision == "fp32" else 3e-2)
+
+
+def test_a_bad_update_is_named_as_the_eager_run_names_it() -> None:
+    """Found at the end of an epoch, counted where it went bad."""
+    said = []
+    for graphs in ("on", "off"):
+        net = model()
+        trainer = Trainer(job(net, graphs=graphs, epochs=1))
+
+        def spoil(module: Any, given: Any, trainer: Trainer = trainer) -> Any:
+            # By what is on the device, so that a replay meets it too.
+            bad = trainer.stepper.done >= 3 if graphs == "on" else trainer.progress.step >= 3  # type: ignore[attr-defined]  # noqa: B023
+            return (given[0] * torch.where(torch.as_tensor(bad), torch.nan, 1.0),)
+
+        net.classifier.register_forward_pre_hook(spoil)
+        with pytest.raises(BeftError, match="not finite at update") as error:
+            trainer.run()
+        said.append(str(error.value))
+    assert said[0] == said[1] and "at update 4" in said[0]
+
+
+def test_captured_passes_compute_in_half_precision() -> None:
+    """Autocast stands within what is recorded, in updates and in evaluations."""
+    net, seen = model(), set[tuple[bool, torch.dtype]]()
+    layer = net.bert.encoder.layer[0].intermediate.dense
+    layer.register_forward_hook(lambda module, _, out: seen.add((module.training, out.dtype)))
+    trainer = ran(net, "on", precision="bf16")
+    assert trainer.replays.held["validation"].graphs and trainer.stepper.graphs  # type: ignore[attr-defined]
+    assert seen == {(True, torch.bfloat16), (False, torch.bfloat16)}
