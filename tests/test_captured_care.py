@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from beftkit.errors import BeftError
+from beftkit.tasks import plan
+from beftkit.tasks.resident import widths_of
 from beftkit.training.captured import CapturedStepper
 from beftkit.training.trainer import Trainer
 from beftkit.tuning import LoraTuner, choose_lora
 from tests.graphs_run import Told
-from tests.test_trainer import job, model, values
+from tests.test_trainer import encoded, job, model, values
 
 
 def ran(net: Any, graphs: str, **more: Any) -> Trainer:
@@ -140,3 +142,22 @@ def test_captured_passes_compute_in_half_precision() -> None:
     trainer = ran(net, "on", precision="bf16")
     assert trainer.replays.held["validation"].graphs and trainer.stepper.graphs  # type: ignore[attr-defined]
     assert seen == {(True, torch.bfloat16), (False, torch.bfloat16)}
+
+
+def test_the_state_keeps_what_could_not_be_captured() -> None:
+    """Else a run taken up would try again, and where that then works, replay what was eager."""
+    (one, other) = (Trainer(job(model(), graphs="on")).stepper for _ in range(2))
+    assert isinstance(one, CapturedStepper) and isinstance(other, CapturedStepper)
+    one.eager = {5, 9}
+    other.restore(*one.state())
+    assert other.eager == {5, 9}
+
+
+def test_widths_of_batches() -> None:
+    rows = encoded(50, 5)
+    for multiple in (None, 8):
+        ours = replace(rows, pad_to_multiple_of=multiple)
+        batches = plan(ours.lengths, 8, seed=0, epoch=0)
+        expected = [ours.batch(batch).inputs["input_ids"].shape[1] for batch in batches]
+        assert widths_of(ours, batches) == expected
+    assert widths_of(rows, []) == []
