@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +17,10 @@ from beftkit.training.captured import CapturedStepper
 from beftkit.training.stepper import EagerStepper
 from beftkit.training.trainer import Trainer
 from beftkit.tuning import checkpoint_activations
-from beftkit.watching import Unwatched
+from tests.graphs_run import Told
 from tests.test_trainer import encoded, job, model, values
 
 HARD = {"schedule": "linear", "warmup": 3, "max_grad_norm": 0.5, "weight_decay": 0.1}
-
-
-class Told(Unwatched):
-    """Keeps notes and lines of the log."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.records: list[Mapping[str, Any]] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def logged(self, record: Mapping[str, Any]) -> None:
-        self.records.append(record)
 
 
 def ran(graphs: str, net: Any = None, **more: Any) -> tuple[Trainer, Told]:

@@ -92,7 +92,6 @@ def choose_widths(
     if not len(widths):
         return Widths((), (), 0.0)
     numbers = np.array([counts[int(w)] for w in widths], dtype=np.float64)
-
     every = float((numbers * widths).sum()) * rows * costs.token
     able: list[_Way] = []
     low, high = 0.0, PRICE
