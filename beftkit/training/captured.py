@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from beftkit.accelerator import precision_of
 from beftkit.files import from_plain
 from beftkit.graphs import (
     WARMUPS,
@@ -151,7 +152,7 @@ class CapturedStepper:
                 counts[width] = counts.get(width, 0.0) + epochs / looked_at
         everything = s.graphs == "on"
         rows = self.rows * self.resident.each
-        costs = costs_of(job.model, half=s.precision != "fp32")
+        costs = costs_of(job.model, half=precision_of(job.accelerator) != "fp32")
         return choose_widths(counts, rows, costs, everything=everything)
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from beftkit.accelerator import precision_of
 from beftkit.graphs import Graph, NotCaptured, capture, kept_tensors, memory_pool
 from beftkit.tasks.costs import costs_of
 from beftkit.tasks.resident import Resident, rows_each, widths_of
@@ -98,7 +99,7 @@ class Forwards:
         counts: dict[int, float] = {}
         for width in self.own:
             counts[width] = counts.get(width, 0.0) + replays.times
-        half = str(accelerator.mixed_precision) != "no"
+        half = precision_of(accelerator) != "fp32"
         costs = costs_of(model, half=half, trains=False)
         each = rows_each(encoded) or 1
         everything = replays.graphs == "on"
