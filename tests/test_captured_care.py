@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import beftkit
 from beftkit.errors import BeftError
+from beftkit.graphs import capture
 from beftkit.tasks import plan, plan_evaluation
 from beftkit.tasks.resident import widths_of
 from beftkit.training.captured import CapturedStepper
 from beftkit.training.evaluation import evaluate_model
+from beftkit.training.fitness import hindrance
 from beftkit.training.forwards import Forwards, Replays
 from beftkit.training.trainer import Trainer
 from beftkit.tuning import LoraTuner, choose_lora
 from tests.graphs_run import Told
 from tests.test_trainer import encoded, job, model, values
+from tests.tiny_run import QUICK
 
 
 def ran(net: Any, graphs: str, **more: Any) -> Trainer:
@@ -191,3 +197,45 @@ def test_evaluations_of_models_that_read_padding_are_not_captured() -> None:
             made.model, split, made.objective, ["accuracy"], made.accelerator, 8, replays=replays
         )
         assert bool(replays.held) != by_length
+
+
+@pytest.mark.parametrize(
+    ("processes", "device", "said"),
+    [
+        (2, "cpu", "several processes add up their gradients"),
+        (1, "mps", "there are no such graphs on mps"),
+        (1, "cpu", "examples have different numbers of answers"),
+    ],
+)
+def test_what_no_run_captures(processes: int, device: str, said: str) -> None:
+    """Nor do its evaluations: what other processes have a share of is no part of a graph."""
+    made = job(model(), graphs="on")
+    rows = made.train
+    if said.startswith("examples"):
+        uneven = torch.tensor([0, 1, 3, *range(5, len(rows) + 1)])
+        rows = replace(rows, first_row=uneven, targets=rows.targets[: len(uneven) - 1])
+    known: Any = {"num_processes": processes, "device": torch.device(device)}
+    other: Any = SimpleNamespace(**known, mixed_precision="no")
+    assert hindrance(replace(made, train=rows, accelerator=other)) == said
+    replays, batches = Replays("on", 3, print), plan_evaluation(rows.lengths, 8)
+    what = made.model, rows, batches, made.objective, other, made.objective.evaluated
+    assert replays.of("validation", *what) is None and not replays.held
+
+
+def test_no_cast_outlives_a_recording(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autocast around a recording would remember a weight that lies in the graph's memory."""
+    outside: list[bool] = []
+
+    def looked(*given: Any, **how: Any) -> Any:
+        outside.append(torch.is_autocast_enabled("cpu"))
+        return capture(*given, **how)
+
+    for module in ("forwards", "captured"):
+        monkeypatch.setattr(f"beftkit.training.{module}.capture", looked)
+    data = {"train_file": "train.jsonl", "validation_file": "dev.jsonl"}
+    how: dict[str, Any] = {"device": "cpu", "precision": "bf16", "graphs": "on"}
+    short = {**QUICK, "epochs": 1, "train_size": 16}
+    beftkit.train("base", **data, **short, **how, output="run")
+    trained = len(outside)
+    assert beftkit.load("run", **how)("good film")
+    assert 2 < trained < len(outside) and not any(outside)
