@@ -48,6 +48,26 @@ def test_tensors_kept_in_lists_and_dicts_are_no_graphs(kept: Any) -> None:
     assert "keep tensors from one call to the next" in trainer.job.watcher.notes[0]  # type: ignore[attr-defined]
 
 
+def test_what_a_first_call_makes_is_no_hindrance() -> None:
+    """As CTRL moves its table of positions to the device, at the first of all calls."""
+    net = model()
+
+    def make(module: Any, _: Any, out: Any) -> None:
+        if module.training not in vars(module).setdefault("kept", {}):
+            module.kept[module.training] = out[0].detach()
+
+    net.bert.encoder.layer[0].register_forward_hook(make)
+    trainer = ran(net, "on")
+    stepper, forwards = trainer.stepper, trainer.replays.held["validation"]
+    assert isinstance(stepper, CapturedStepper) and not trainer.job.watcher.notes  # type: ignore[attr-defined]
+    assert not stepper.eager and {*stepper.widths.chosen} <= {width for _, width in stepper.graphs}
+    assert not forwards.eager and {*forwards.graphs} == {*forwards.widths.chosen}
+    # Graphs read them: they stay, whatever the module does with them later.
+    kept = net.bert.encoder.layer[0].kept
+    for held, one in ((stepper.held, kept[True]), (forwards.held, kept[False])):
+        assert any(other is one for other in held)
+
+
 def test_lots_drawn_by_numpy_are_no_graphs() -> None:
     """A graph would hold what came; those drawn while that was tried are put back."""
 
