@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import headed
 from beftkit.runs import manifest
 from beftkit.runs.whole import clear_leftovers, folder_beside
+from beftkit.settings.topics import LAST_SEED
 
 if TYPE_CHECKING:
     from beftkit.selection import Selection
@@ -133,7 +134,10 @@ def make_demo_pair(
 
     Raises:
         BeftError: the folder holds something else, or cannot be written.
+        UsageError: no such seed.
     """
+    if not 0 <= seed <= LAST_SEED:
+        raise UsageError(f"{option('seed', seed)}: expected a whole number from 0 to {LAST_SEED}")
     _former(output)
     size = size or DemoSize()
     import torch

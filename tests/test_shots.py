@@ -203,6 +203,7 @@ def test_without_training_examples_they_are_of_those_that_are_not_evaluated(
         ran = beftkit(*given, *more, "--format", "json")
         assert ran.code == 0, ran
         said = json.loads(ran.out)
+        assert said["task"] == "own", "what is evaluated, not where demonstrations are from"
         return said["in_context"], " ".join(said["notes"])
 
     shown, notes = found("--validation-size", "15", "--shots", "5")

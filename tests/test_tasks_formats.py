@@ -345,7 +345,6 @@ def test_no_row_is_taken_in_whatever_the_quotes(tmp_path: Path) -> None:
         texts = ["".join(draw.choices('"" ab', k=draw.randint(1, 6))) for _ in range(6)]
         lines = [f"{text}\t{i % 2}\n" for i, text in enumerate(texts)]
         data = loaded(tmp_path / "t.tsv", TSV + "".join(lines))
-        assert data.train is not None
-        assert data.train.targets.tolist() == [0, 1] * 3
+        assert data.train is not None and data.train.targets.tolist() == [0, 1] * 3
         if data.train.texts[0] != texts:
             assert all(re.fullmatch('"([^"]|"")*"', t) for t in texts if t.startswith('"'))

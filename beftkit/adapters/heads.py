@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from beftkit.adapters.reading import plain
-from beftkit.adapters.tuned import SAVED_BY_TASK
+from beftkit.adapters.tuned import HEADS_BY_TASK, SAVED_BY_TASK
 
 #: end of an architecture's name -> PEFT's task type
 _TASK_TYPES = {
@@ -52,6 +52,12 @@ def peft_code(task: str | None, base: str, adapter: str, rows: int | None) -> li
     ]
 
 
+#: transformers' word for labels of which several may be true of one text
+MULTI_LABEL = "multi_label_classification"
+#: the entry of an adapter's header that says so of its head
+PROBLEM_TYPE = "beftkit.problem_type"
+
+
 def architecture(config: Mapping[str, Any] | None) -> str:
     """The class that a checkpoint was saved from, or nothing."""
     names = (config or {}).get("architectures")
@@ -64,18 +70,25 @@ def task_type(config: Mapping[str, Any] | None) -> str | None:
     return next((kind for end, kind in _TASK_TYPES.items() if found.endswith(end)), None)
 
 
+def problem_type(config: Mapping[str, Any] | None) -> str | None:
+    """What a configuration says of its labels; None: nothing."""
+    found = (config or {}).get("problem_type")
+    return found if isinstance(found, str) else None
+
+
 def head_modules(names: Iterable[str], task: str | None) -> dict[str, str]:
-    """Which tensors PEFT saves whole with a task type: name -> the module that is saved.
+    """Which tensors belong to a task's head: name -> the module that PEFT saves whole.
 
     Args:
         names: of a checkpoint's tensors.
         task: PEFT's task type.
     """
-    own = SAVED_BY_TASK.get(task or "", ())
+    own, more = (which.get(task or "", ()) for which in (SAVED_BY_TASK, HEADS_BY_TASK))
     found = {}
     for name in names:
         parts = plain(name).split(".")
         at = next((n for n, part in enumerate(parts[:-1]) if own and part.endswith(own)), None)
+        at = 0 if at is None and len(parts) > 1 and parts[0] in more else at
         if at is not None:
             found[name] = ".".join(parts[: at + 1])
     return found

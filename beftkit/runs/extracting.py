@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from beftkit.adapters import check_format, default_format, write_adapter
-from beftkit.adapters.heads import head_modules, labels_of, task_type
+from beftkit.adapters.heads import (
+    MULTI_LABEL,
+    PROBLEM_TYPE,
+    architecture,
+    head_modules,
+    labels_of,
+    problem_type,
+    task_type,
+)
 from beftkit.biases import (
     ROLES,
     Site,
@@ -23,7 +31,7 @@ from beftkit.biases import (
 )
 from beftkit.checkpoints import BiasSet, load_config
 from beftkit.checkpoints.digest import vectors_digest
-from beftkit.diff.compare import check_finite, check_pairs
+from beftkit.diff.compare import check_finite, check_pairs, other_families
 from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import headed, plain_of
@@ -31,9 +39,9 @@ from beftkit.runs.bases import bare, base_named, prefix_lacking
 from beftkit.runs.made_card import extract_card, outputs_of
 from beftkit.runs.whole import MADE_ADAPTER, made_whole, make_place
 from beftkit.shown import Shown
-from beftkit.tuning.choice import parse_bias
+from beftkit.spelling import OF_ROLES, meant
 from beftkit.weights.beside import Beside, look_beside
-from beftkit.weights.extracting import Taken, changed_beside, loose_pairs, taken
+from beftkit.weights.extracting import Taken, changed_beside, loose_pairs, of_tower, taken
 
 
 @dataclass(frozen=True, repr=False)
@@ -140,22 +148,28 @@ def extract(
     pairs, only_pre, only_post = match_sites(left.sites, right.sites)
     if pairs:
         check_pairs(pairs, left, right)
-    notes = [*cleared, *check_finite(left, right, False)]
+    notes = [*cleared, *other_families(left, right), *check_finite(left, right, False)]
     chosen, told = choose_tower([site.tower for site in right.sites], tower)
     notes += told
     wanted = roles or [*dict.fromkeys(site.role for site in right.sites)]
     mine = [(a, b) for a, b in pairs if b.role in wanted and in_tower(b.tower, chosen)]
     added = [b for b in only_post if b.role in wanted and in_tower(b.tower, chosen)]
-    _check(wanted, [b for _, b in mine] + added, only_pre, left, right, bias)
+    lost = [a for a in only_pre if in_tower(a.tower, chosen)]
+    _check(wanted, [b for _, b in mine] + added, lost, left, right, bias)
     config = given or right.checkpoint.config
     task = task_type(config)
-    others = [] if roles else [p for p in loose_pairs(left, right) if not _of_head(p[1], task)]
+    loose = [] if roles else loose_pairs(left, right)
+    others = [p for p in loose if not _of_head(p[1], task) and of_tower(p[1], right.sites, chosen)]
     found = taken(
         left, right, [*_added(left, mine), *((None, site) for site in added)], others,
         task=task, prefix=prefix_lacking(left, right, notes),
     )  # fmt: skip
-    if task is not None and not found.head:
-        task = task if task == "CAUSAL_LM" else None
+    if task not in (None, "CAUSAL_LM") and not found.head:
+        notes.append(
+            f"the head of POST, a {architecture(config)}, is not known by its names, so it is not "
+            "in the adapter"
+        )
+        task = None
     rest = [(a, b) for a, b in pairs if (a, b) not in mine]
     compared = {b.name for _, b in pairs} | {b for _, b in loose_pairs(left, right)}
     beside = look_beside(
@@ -197,10 +211,16 @@ def extract(
 
 def _roles(bias: str) -> tuple[str, ...]:
     """The roles that are meant; none of them: all."""
-    wanted = parse_bias(bias)
-    if wanted.whole not in ("", "all"):
-        raise UsageError(f"{option('bias', bias)}: expected roles such as v or q,v, or all")
-    return wanted.roles
+    words = [word for word in bias.replace(" ", "").split(",") if word]
+    if words == ["all"]:
+        return ()
+    if not words or (unknown := [word for word in words if word not in ROLES]):
+        likely = meant(unknown[0], (*ROLES, "all"), OF_ROLES) if words else ""
+        raise UsageError(
+            f"{option('bias', bias)}: expected roles out of {', '.join(ROLES)} (several with "
+            f"commas), or all{likely}"
+        )
+    return tuple(role for role in ROLES if role in words)
 
 
 def _added(left: BiasSet, pairs: Sequence[tuple[Site, Site]]) -> list[tuple[Site | None, Site]]:
@@ -261,6 +281,8 @@ def _metadata(
     labels = None if rows is None else labels_of(config, rows)
     if found.head and labels is not None:
         said["beftkit.labels"] = json.dumps(list(labels))
+        if problem_type(config) == MULTI_LABEL:
+            said[PROBLEM_TYPE] = MULTI_LABEL
     return said
 
 
@@ -279,9 +301,13 @@ def _said(
             "--model-config PATH says it"
         )
     if found.head:
-        fresh = f"; PRE has none, or another: {', '.join(found.fresh)}" if found.fresh else ""
+        fresh = ", ".join(found.fresh)
+        if set(found.fresh) >= set(found.head):
+            fresh = "it"
+        fresh = f"; PRE has {fresh} not, or otherwise" if fresh else ""
         notes.append(f"POST's head came along: {', '.join(found.head)}{fresh}")
-    kinds = [", ".join({site.dtype: 1 for site in one.sites}) for one in (left, right)]
+    held = [[s for s in one.sites if s.name in one.checkpoint.tensors] for one in (left, right)]
+    kinds = [", ".join({site.dtype: 1 for site in sites}) for sites in held]  # zeros have none
     if kinds[0] and kinds[0] != kinds[1]:
         notes.append(f"PRE is in {kinds[0]}, POST in {kinds[1]}")
     if found.rounded:

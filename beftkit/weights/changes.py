@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from beftkit.adapters import AdapterInfo, Kind, Step, all_steps, endings
+from beftkit.adapters import AdapterInfo, Kind, Step, all_steps, endings, storable
 from beftkit.biases import Site, Tensor, plain_name, recognise
 from beftkit.checkpoints import BiasSet, Checkpoint
 from beftkit.errors import BeftError
@@ -47,6 +47,19 @@ class Changed:
         """The path of what owns it."""
         return self.parameter.rpartition(".")[0]
 
+    def same(self, other: Changed) -> bool:
+        """Whether both lead to one value; of the two one may hold a change, one the value."""
+        if np.array_equal(self.change, other.change):
+            return True
+        held, change = (self, other) if self.value is not None else (other, self)
+        if held.value is None or change.value is not None or held.change.size != change.change.size:
+            return False
+        # A change in float32 does not reach every value.
+        pre = (held.value - held.change).astype(np.float32).reshape(-1)
+        reached = pre + change.change.astype(np.float32).reshape(-1)
+        wanted = storable(pre, held.value.astype(np.float32).reshape(-1))
+        return np.array_equal(reached, wanted)
+
 
 @dataclass(frozen=True, eq=False)
 class Changes:
@@ -75,10 +88,10 @@ class Changes:
         return self.info.reference
 
     def same_head(self, other: Changes) -> bool:
-        """Whether both bring one head, to the bit."""
-        pooled = {n: c.change for n, c in self.pooler.items()}
-        theirs = {n: c.change for n, c in other.pooler.items()}
-        return _equal(self.head, other.head) and _equal(pooled, theirs)
+        """Whether both bring one head, to the bit, in whatever format."""
+        mine, theirs = self.pooler, other.pooler
+        pooled = mine.keys() == theirs.keys() and all(mine[n].same(theirs[n]) for n in mine)
+        return pooled and _equal(self.head, other.head)
 
 
 def read_changes(checkpoint: Checkpoint, base: Callable[[], BiasSet]) -> Changes:

@@ -138,8 +138,8 @@ class _Merge:
         notes = [*place.notes, *fewer_layers(touched, there)]
         if dropped:
             notes.append(
-                f"left out {len(dropped)} tensors of the base's own head, which this model has not "
-                f"(e.g. {min(dropped)})"
+                f"left out {len(dropped)} {'tensors' if len(dropped) > 1 else 'tensor'} of the "
+                f"base's own head, which this model has not (e.g. {min(dropped)})"
             )
         if self.merged:
             notes += self._said_of_products()
