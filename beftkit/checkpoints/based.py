@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from beftkit.adapters import base_elsewhere
 from beftkit.checkpoints.checkpoint import Checkpoint
+from beftkit.checkpoints.digest import vectors_digest
+from beftkit.checkpoints.local import LocalFile
 from beftkit.errors import BeftError
+
+#: the entry of an adapter's header that says what its base is
+BASE_KEY = "beftkit.base"
 
 
 def base_reference(adapter: Checkpoint) -> str:
@@ -36,3 +42,25 @@ def model_reference(name: str, revision: str | None) -> str:
         return name
     at = name if "/" in name else f"hf://{name}"
     return f"{at}@{revision}" if revision else at
+
+
+def other_base(adapter: Checkpoint, base: Checkpoint) -> list[str]:
+    """Say where a base is not the one that an adapter of ours was trained on.
+
+    Told by the digest in the adapter's header, where the base's files lie here: of a hub's, more
+    than its biases would have to be fetched.
+    """
+    try:
+        said = json.loads(adapter.metadata.get(BASE_KEY) or "null")
+    except (ValueError, RecursionError):
+        return []
+    wanted = said.get("digest") if isinstance(said, dict) else None
+    here = bool(base.files) and all(isinstance(file, LocalFile) for file in base.files)
+    if not isinstance(wanted, str) or not here or vectors_digest(base) == wanted:
+        return []
+    given, kind = (one if isinstance(one := said.get(key), str) else "" for key in ("given", "is"))
+    named = f", {given}" + (f" ({kind})" if kind else "") if given else ""
+    return [
+        f"{base.reference}: its biases, shapes or dtype are not those of the base that "
+        f"{adapter.reference} was trained on{named}"
+    ]

@@ -18,6 +18,7 @@ from beftkit.checkpoints import (
     Checkpoint,
     base_reference,
     open_checkpoint,
+    other_base,
     recognise_checkpoint,
     widened,
     widened_by,
@@ -84,6 +85,7 @@ class Sides:
         else:
             plain = left if before.adapter is None else self.biases(self.base_of(after), config)
             plain = widened_by(plain, after, config, self.table)
+            self._met(after, plain.checkpoint)
             right = AdaptedBiasSet(plain, after, merged=self.merged)
         # What one of them has not, and could have, is zero there.
         if after.adapter is not None:
@@ -114,10 +116,15 @@ class Sides:
             if checkpoint.adapter is not None:
                 base = self.biases(self.base_of(checkpoint), config)
                 base = widened_by(base, checkpoint, config, self.table)
+                self._met(checkpoint, base.checkpoint)
                 self._sets[key] = AdaptedBiasSet(base, checkpoint, merged=self.merged)
             else:
                 self._sets[key] = self._read(checkpoint, config)
         return self._sets[key]
+
+    def _met(self, adapter: Checkpoint, base: Checkpoint) -> None:
+        """Note where a base is not the one that an adapter was trained on."""
+        adapter.notes += [note for note in other_base(adapter, base) if note not in adapter.notes]
 
     def _open(self, reference: Reference) -> Checkpoint:
         if isinstance(reference, Checkpoint):  # opened already, in another manner

@@ -10,7 +10,7 @@ import numpy as np
 
 from beftkit.adapters import meant
 from beftkit.biases import ROLES, Site, choose_tower, in_tower, load_table, match_sites
-from beftkit.checkpoints import BiasSet, Checkpoint, load_config, open_checkpoint
+from beftkit.checkpoints import BiasSet, Checkpoint, load_config, open_checkpoint, other_base
 from beftkit.diff.compare import check_finite, check_pairs, other_families, refuse_empty
 from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError
@@ -171,6 +171,8 @@ def _moved_adapter(
     given: bool,
 ) -> _Moved:
     there = base_if_there(base, notes, given=given)
+    if there is not None:
+        notes += other_base(changes.checkpoint, there.checkpoint)
     widths = {name: one.change.size for name, one in changes.biases.items()}
     sites = sites_of(widths, there)
     vectors = {}
