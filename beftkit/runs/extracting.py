@@ -31,7 +31,7 @@ from beftkit.biases import (
 )
 from beftkit.checkpoints import BiasSet, load_config
 from beftkit.checkpoints.digest import vectors_digest
-from beftkit.diff.compare import check_finite, check_pairs, other_families
+from beftkit.diff.compare import ANOTHER, check_finite, check_pairs, other_families
 from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import headed, plain_of
@@ -146,7 +146,7 @@ def extract(
     pairs, only_pre, only_post = match_sites(left.sites, right.sites)
     if pairs:
         check_pairs(pairs, left, right)
-    notes = [*other_families(left, right), *check_finite(left, right, False)]
+    notes = [*other_families(left, right), *check_finite(left, right, False, ANOTHER)]
     chosen, told = choose_tower([site.tower for site in right.sites], tower)
     notes += told
     wanted = roles or [*dict.fromkeys(site.role for site in right.sites)]
@@ -333,6 +333,7 @@ def _said(
     elif beside.compared is not None and not (beside.biases or beside.reshaped):
         notes.append(f"none of the {beside.compared} other tensors changed")
     lists = {"of another shape in POST": beside.reshaped, "in PRE alone": beside.only_pre}
+    lists["NaN or infinity in POST: is it damaged, or did it diverge?"] = beside.nonfinite
     for what, names in {**lists, "in POST alone and not in it": beside.only_post}.items():
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""

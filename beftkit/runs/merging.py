@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beftkit.adapters import is_adapter, meant
+from beftkit.biases.names import WRAPPERS
 from beftkit.checkpoints import Checkpoint, open_checkpoint
 from beftkit.checkpoints.header import shorten
 from beftkit.checkpoints.hub import HubFolder, parse_reference
@@ -167,6 +168,12 @@ def _open_base(reference: str, revision: str | None) -> Checkpoint:
         raise BeftError(f"{reference}: is an adapter, and its base model is wanted here")
     if not isinstance(base.config, dict) or base.folder is None:
         raise BeftError(f"{reference}: has no config.json; expected a model folder")
+    wrapped = [n for n in base.tensors if n.startswith("module.") or {*n.split(".")} & WRAPPERS]
+    if wrapped:
+        raise BeftError(
+            f"{reference}: {shorten(wrapped[0])} is a name of a compiled, parallel or adapted "
+            "model, which transformers does not load; save the model within it"
+        )
     if base.twice:
         raise BeftError(
             f"{reference}: {shorten(base.twice[0])} lies in two files of weights, of which "

@@ -11,7 +11,13 @@ import numpy as np
 from beftkit.adapters import meant
 from beftkit.biases import ROLES, Site, choose_tower, in_tower, load_table, match_sites
 from beftkit.checkpoints import BiasSet, Checkpoint, load_config, open_checkpoint, other_base
-from beftkit.diff.compare import check_finite, check_pairs, other_families, refuse_empty
+from beftkit.diff.compare import (
+    ANOTHER,
+    check_finite,
+    check_pairs,
+    other_families,
+    refuse_empty,
+)
 from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError
 from beftkit.weights.changes import Changes, read_changes, sites_of
@@ -209,7 +215,11 @@ def _moved_checkpoint(checkpoint: Checkpoint, sides: Sides) -> _Moved:
     refuse_empty(left, right)
     pairs, only_pre, only_post = match_sites(left.sites, right.sites)
     check_pairs(pairs, left, right)
-    notes = [*left.recognition.notes, *right.recognition.notes, *check_finite(left, right, False)]
+    notes = [
+        *left.recognition.notes,
+        *right.recognition.notes,
+        *check_finite(left, right, False, ANOTHER),
+    ]
     notes += other_families(left, right)
     for lacking, where in ((only_pre, sides.pre), (only_post, reference)):
         if lacking:
