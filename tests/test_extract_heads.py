@@ -127,5 +127,5 @@ def test_what_is_not_finite_is_named(tmp_path: Path) -> None:
         lambda: beftkit.extract(tmp_path / "pre", tmp_path / "worse", output=tmp_path / "two"),
         lambda: beftkit.compare(tmp_path / "worse", tmp_path / "post", base=tmp_path / "pre"),
     ):
-        with pytest.raises(BeftError, match="diverged; give another$"):
+        with pytest.raises(BeftError, match=r"diverged; give another$"):
             take()

@@ -90,7 +90,7 @@ def test_a_head_over_tokens_is_no_classifier(kind: str, task: str, tmp_path: Pat
 
 
 def test_a_base_that_transformers_does_not_load_is_refused(tmp_path: Path) -> None:
-    """The state of a compiled model in a parallel one: what is merged into it would load as noise."""
+    """The state of a compiled model in a parallel one: a merge with it would load as noise."""
     model = base(tmp_path / "base")
     adapted(model, tmp_path / "adapter", "SEQ_CLS")
     held = load_file(tmp_path / "base" / "model.safetensors")

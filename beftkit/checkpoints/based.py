@@ -15,18 +15,22 @@ from beftkit.errors import BeftError
 BASE_KEY = "beftkit.base"
 
 
-def base_reference(adapter: Checkpoint) -> str:
+def base_reference(adapter: Checkpoint, advice: str = "give the base as PRE") -> str:
     """The model that an adapter was trained on, as `open_checkpoint` takes it.
 
     What is to be said of that place is added to the adapter's notes.
+
+    Args:
+        adapter: opened.
+        advice: what to do where it leads nowhere.
 
     Raises:
         BeftError: it names none, or leads to a place where no model is.
     """
     name = (adapter.adapter or {}).get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
-        raise BeftError(f"{adapter.reference}: does not name its base model; give it as PRE")
-    for note in base_elsewhere(adapter.reference, name, "give the base as PRE"):
+        raise BeftError(f"{adapter.reference}: does not name its base model; {advice}")
+    for note in base_elsewhere(adapter.reference, name, advice):
         if note not in adapter.notes:
             adapter.notes.append(note)
     revision = (adapter.adapter or {}).get("revision")

@@ -43,6 +43,7 @@ class Sides:
         table: the families.
         download: whether hub files are fetched whole.
         merged: whether an adapter's sums are rounded to its base's dtype, as by PEFT's merge.
+        advice: what to do where an adapter does not lead to its base.
     """
 
     pre: Reference | None
@@ -50,6 +51,7 @@ class Sides:
     table: Table
     download: bool
     merged: bool = True
+    advice: str = "give the base as PRE"
     _bases: dict[str, Checkpoint] = field(default_factory=dict)
     _sets: dict[tuple[int, int], BiasSet] = field(default_factory=dict)
 
@@ -103,7 +105,7 @@ class Sides:
 
     def base_of(self, adapter: Checkpoint) -> Checkpoint:
         """The model that an adapter was trained on, as it names it."""
-        name = base_reference(adapter)
+        name = base_reference(adapter, self.advice)
         found = self.kept(name)
         if found.adapter is not None:
             raise BeftError(f"{adapter.reference}: its base {name} is an adapter itself")

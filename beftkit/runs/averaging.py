@@ -22,7 +22,7 @@ from beftkit.runs.summed import header_words, put_tokenizer
 from beftkit.shown import Shown
 from beftkit.weights.adding import aligned, measure, tuned_sum
 from beftkit.weights.changes import Changes, read_changes
-from beftkit.weights.comparing import base_if_there, base_of
+from beftkit.weights.comparing import BASE_ADVICE, base_if_there, base_of
 from beftkit.weights.sums import combined
 
 
@@ -122,7 +122,7 @@ def average(
     given = [str(one) for one in adapters]
     factors = _weights(given, weights, scale)
     check_place(Path(output), overwrite=overwrite, inputs=given)
-    sides = Sides(None if base is None else str(base), None, BUILT_IN, False)
+    sides = Sides(None if base is None else str(base), None, BUILT_IN, False, advice=BASE_ADVICE)
     opened = [open_checkpoint(meant(one)) for one in given]
     bases = [base_of(one, sides)[0] for one in opened]
     changes = [read_changes(one, there) for one, there in zip(opened, bases, strict=True)]

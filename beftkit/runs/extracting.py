@@ -240,6 +240,8 @@ def _check(
         if role not in {site.role for site in there}:
             roles = ", ".join(dict.fromkeys(site.role for site in right.sites))
             said = f"it has {roles}" if roles else bias_free(right.recognition)
+            if roles and not {*ROLES} & {site.role for site in right.sites}:
+                said += ", which no role has; --families FILE gives them roles"
             raise BeftError(f"{option('bias', role)}: {post} has no such bias; {said}")
 
 

@@ -116,8 +116,8 @@ def look_beside(
     relative = sqrt(moved / before) if before else (0.0 if not moved else None)
     relative = None if nonfinite and not moved else relative
     largest = tuple(shares[:_NAMED])
-    figures = 0, len(left), changed, scalars, relative, largest
-    return Beside(*what, *figures, tuple(nonfinite))
+    unfit = tuple(nonfinite)
+    return Beside(*what, 0, len(left), changed, scalars, relative, largest, unfit)
 
 
 def _pairs(pre: Checkpoint, post: Checkpoint) -> Iterator[tuple[str, str]]:

@@ -24,6 +24,9 @@ from beftkit.weights.changes import Changes, read_changes, sites_of
 from beftkit.weights.cosines import Alike, CosineResult, Matrix
 from beftkit.weights.sums import Array, angle, cosine, norm
 
+#: what to do where an adapter does not lead to its base
+BASE_ADVICE = "--base names it"
+
 
 @dataclass(frozen=True, eq=False)
 class _Moved:
@@ -72,7 +75,8 @@ def compare(
     if len(references) < 2:
         raise UsageError(f"{len(references)} given to compare; expected two adapters or more")
     given = load_config(model_config) if model_config else None
-    sides = Sides(None if base is None else str(base), given, load_table(families), download)
+    named = None if base is None else str(base)
+    sides = Sides(named, given, load_table(families), download, advice=BASE_ADVICE)
     moved = [_moved(str(one), sides) for one in references]
     names = tuple(one.reference for one in moved)
     keys, found = _aligned(moved)
@@ -195,7 +199,7 @@ def _moved_adapter(
                 vectors[site] = part  # of a fused bias no parts that nothing trained
     beside = [name for name in changes.biases if name not in sites]
     if beside:
-        notes.append(f"biases outside the layers are not compared (e.g. {beside[0]})")
+        notes.append(f"biases that no role has are not compared (e.g. {beside[0]})")
     if changes.head or changes.pooler:
         notes.append("heads and a pooler's bias belong to each task, and are not compared")
     if changes.products:
