@@ -219,3 +219,11 @@ def test_a_base_that_is_gone(tmp_path: Path) -> None:
     for found in (beftkit.compare(*names), beftkit.average(*names, output=tmp_path / "mean")):
         note = next(note for note in found.notes if "told by names alone" in note)
         assert note.endswith("; --base names it") and "PRE" not in note
+
+
+def test_what_is_no_reference() -> None:
+    for given, said in ((["a", "b"], "list was given; each is given by itself"), (1, "int was")):
+        with pytest.raises(UsageError, match=f"a path or owner/name is expected, and {said}"):
+            beftkit.compare(given, given)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="CHECKPOINT: .* int was given"):
+        beftkit.inspect(1)  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ from beftkit.checkpoints.digest import vectors_digest
 from beftkit.diff.compare import ANOTHER, check_finite, check_pairs, other_families
 from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError, option
-from beftkit.files import headed, plain_of
+from beftkit.files import headed, path_or_name, plain_of
 from beftkit.runs.adapter_folder import adapter_folder, check_place
 from beftkit.runs.bases import bare, base_named, prefix_lacking
 from beftkit.shown import Shown
@@ -129,13 +129,14 @@ def extract(
         BeftError: unreadable or damaged, no such bias in POST, shapes that differ, NaN or infinity.
         Refusal: something else lies in ``output``.
     """
+    pre, post = path_or_name(pre, "PRE"), path_or_name(post, "POST")
     roles = _roles(bias)
     if adapter_format != "auto":
         check_format([], adapter_format)
-    check_place(Path(output), overwrite=overwrite, inputs=[str(pre), str(post)])
+    check_place(Path(output), overwrite=overwrite, inputs=[pre, post])
     given = load_config(model_config) if model_config else None
-    sides = Sides(str(pre), given, load_table(families), download)
-    left, right = sides.pair(str(post))
+    sides = Sides(pre, given, load_table(families), download)
+    left, right = sides.pair(post)
     for side, one in (("PRE", left), ("POST", right)):
         if one.checkpoint.adapter is not None:
             raise BeftError(
@@ -181,20 +182,20 @@ def extract(
     if format == "biases":  # values, not changes
         found = replace(found, unreached=0)
     _check_inputs(found, format)
-    base, revision = base_named(left.checkpoint, str(pre), notes)
-    with adapter_folder(output, overwrite=overwrite, inputs=[str(pre), str(post)]) as work:
+    base, revision = base_named(left.checkpoint, pre, notes)
+    with adapter_folder(output, overwrite=overwrite, inputs=[pre, post]) as work:
         notes += write_adapter(
             work,
             found.tuned,
             format=format,
             base=base,
             task_type=task,
-            metadata=_metadata(left, found, config, bias, str(pre), str(post)),
+            metadata=_metadata(left, found, config, bias, pre, post),
             revision=revision,
         )
     notes += _said(found, left, right, beside, config)
     return ExtractResult(
-        str(output), str(pre), str(post), bias, format, found.vectors, found.scalars, found.added,
+        str(output), pre, post, bias, format, found.vectors, found.scalars, found.added,
         found.norms, found.head, found.unreached, found.rounded, beside,
         tuple(dict.fromkeys(notes)),
     )  # fmt: skip
@@ -202,6 +203,8 @@ def extract(
 
 def _roles(bias: str) -> tuple[str, ...]:
     """The roles that are meant; none of them: all."""
+    if not isinstance(bias, str):
+        raise UsageError(f"{option('bias', bias)}: expected roles as one text, as 'q,v'")
     words = [word for word in bias.replace(" ", "").split(",") if word]
     if words == ["all"]:
         return ()

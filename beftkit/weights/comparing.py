@@ -20,6 +20,7 @@ from beftkit.diff.compare import (
 )
 from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError
+from beftkit.files import path_or_name
 from beftkit.weights.changes import Changes, read_changes, sites_of
 from beftkit.weights.cosines import Alike, CosineResult, Matrix
 from beftkit.weights.sums import Array, angle, cosine, norm
@@ -72,12 +73,13 @@ def compare(
         >>> found.cosines[0][1]  # doctest: +SKIP
         0.18
     """
-    if len(references) < 2:
+    given_names = [path_or_name(one, "what is compared") for one in references]
+    if len(given_names) < 2:
         raise UsageError(f"{len(references)} given to compare; expected two adapters or more")
     given = load_config(model_config) if model_config else None
     named = None if base is None else str(base)
     sides = Sides(named, given, load_table(families), download, advice=BASE_ADVICE)
-    moved = [_moved(str(one), sides) for one in references]
+    moved = [_moved(one, sides) for one in given_names]
     names = tuple(one.reference for one in moved)
     keys, found = _aligned(moved)
     chosen, told = choose_tower([site.tower for site in keys], tower)
