@@ -279,7 +279,7 @@ def test_what_cannot_be_extracted(tmp_path: Path) -> None:
     against("did you mean v", UsageError, bias="value")
     against("expected roles as one text", UsageError, bias=["q", "v"])
     against("POST: a path .* expected, and dict was given", UsageError, pre, {})
-    against("is, holds or lies in", Refusal, output=post)
+    against("is the fine-tuned model itself", Refusal, output=post)
     against("no such file or folder", BeftError, pre, tmp_path / "none")
     build("llama", attention_bias=False).save_pretrained(tmp_path / "free")
     build("qwen2", hidden_size=48).save_pretrained(tmp_path / "wide")

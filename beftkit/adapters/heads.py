@@ -16,6 +16,40 @@ _TASK_TYPES = {
     "ForCausalLM": "CAUSAL_LM",
     "LMHeadModel": "CAUSAL_LM",
 }
+#: PEFT's task type -> the class that reads its models, and the hub's word for them
+_READ_BY = {
+    "SEQ_CLS": ("AutoModelForSequenceClassification", "text-classification"),
+    "TOKEN_CLS": ("AutoModelForTokenClassification", "token-classification"),
+    "QUESTION_ANS": ("AutoModelForQuestionAnswering", "question-answering"),
+    "CAUSAL_LM": ("AutoModelForCausalLM", "text-generation"),
+}
+
+
+def pipeline_tag(task: str | None) -> str | None:
+    """The hub's word for what models of a task type do; None: not known."""
+    return _READ_BY[task][1] if task in _READ_BY else None
+
+
+def peft_code(task: str | None, base: str, adapter: str, rows: int | None) -> list[str] | None:
+    """Lines of Python by which PEFT puts an adapter onto its base; None: no class is known.
+
+    Args:
+        task: PEFT's task type.
+        base: arguments of ``from_pretrained``, as code.
+        adapter: its place, as code.
+        rows: of the head that it brings; None: none.
+    """
+    if task not in _READ_BY:
+        return None
+    name, _ = _READ_BY[task]
+    base += "" if rows is None else f", num_labels={rows}"
+    return [
+        "from peft import PeftModel",
+        f"from transformers import {name}",
+        "",
+        f"base = {name}.from_pretrained({base})",
+        f"model = PeftModel.from_pretrained(base, {adapter})",
+    ]
 
 
 #: transformers' word for labels of which several may be true of one text

@@ -192,11 +192,13 @@ class _Journey:
                 return done.runs[0]
         choice = choose_parts(s, ready.model, seed)
         with out_of_memory(memory_advice(s)):
-            self.notes(ready, choice)
-            known = folder is not None and self.accelerator.is_main_process
-            inputs = inputs_of(ready) if known else {}
+            tell, inputs = partial(self.notes, ready, choice), dict[str, str]()
+            if folder is not None and self.accelerator.is_main_process:
+                inputs = inputs_of(ready, tell)
+            else:
+                tell()
             tuner = make_tuner(ready, choice, s)
-            notes = choice.notes
+            notes = choice.notes + ready.doubts
             if zero := tuner.at_zero():
                 told = f"{', '.join(zero)}: zero in PRE, so the projection ratio is 1 whatever"
                 notes += (f"{told} changes and means nothing",)
@@ -216,7 +218,8 @@ class _Journey:
     def notes(self, ready: Prepared, choice: Choice) -> None:
         """Say what is to be said beforehand; examples are tokenised here."""
         s, say = self.settings, self.watcher.note
-        for note in (*choice.notes, *ready.data.notes, *class_notes(ready.data)):
+        read = *ready.data.notes, *class_notes(ready.data)
+        for note in (*choice.notes, *read, *ready.doubts):
             say(note)
         if ready.loaded.fresh:
             say(f"drawn anew by seed {ready.seed}: {', '.join(ready.loaded.fresh)}")
