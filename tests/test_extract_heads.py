@@ -129,3 +129,13 @@ def test_what_is_not_finite_is_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(BeftError, match=r"diverged; give another$"):
             take()
+
+
+def test_the_card_counts_as_the_result(tmp_path: Path) -> None:
+    """Of a fused projection the values alone, and no pooler's bias."""
+    config = transformers.GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+    for seed, name in enumerate(("pre", "post")):
+        draw(transformers.GPT2LMHeadModel(config), seed).save_pretrained(tmp_path / name)
+    found = beftkit.extract(tmp_path / "pre", tmp_path / "post", output=tmp_path / "adapter")
+    assert found.scalars == 64
+    assert "by beftkit extract: 64 scalars." in (tmp_path / "adapter" / "README.md").read_text()

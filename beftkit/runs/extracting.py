@@ -189,6 +189,7 @@ def extract(
     card = extract_card(
         [(pre, left.bias_sha256), (post, right.bias_sha256)], found.tuned, bias,
         base=base, revision=revision, format=format, task_type=task, metadata=metadata,
+        scalars=found.scalars,
     )  # fmt: skip
     with made_whole(Path(output), MADE_ADAPTER, overwrite=overwrite) as (work, _):
         notes += write_adapter(
