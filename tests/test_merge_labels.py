@@ -99,3 +99,15 @@ def test_a_base_that_transformers_does_not_load_is_refused(tmp_path: Path) -> No
         save_file(whole, tmp_path / "base" / "model.safetensors", {"format": "pt"})
         with pytest.raises(BeftError, match=f"'{before}.*which transformers does not load"):
             beftkit.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "out")
+
+
+def test_a_folder_has_no_revision(tmp_path: Path) -> None:
+    adapted(base(tmp_path / "base"), tmp_path / "adapter", "SEQ_CLS")
+    given, out = tmp_path / "base", tmp_path / "out"
+    for take in (
+        lambda: beftkit.merge(given, tmp_path / "adapter", out, revision="v1"),
+        lambda: beftkit.export(tmp_path / "adapter", out, model=given, revision="v1"),
+    ):
+        with pytest.raises(BeftError, match="revision='v1': is of models on the hub"):
+            take()
+    assert not out.exists()
