@@ -77,10 +77,6 @@ def train(
     Everything else is frozen. The classifier and the pooler's bias train along unless
     --freeze-head; --bias none trains those alone, which is the control to compare with.
     """
-    from beftkit import train as run
-    from beftkit.present.planned import run_plan_document
-    from beftkit.present.training import train_document
-    from beftkit.runs import plan_run, time_run
     from beftkit.runs.folders import resolve_run
 
     lacking = UsageError("no --output was given; expected the folder that the run shall make")
@@ -92,16 +88,25 @@ def train(
         raise UsageError("--lr=find: is known only after its sweep; give a rate to look ahead with")
     flags |= {"lr": None} if find else {}
     settings = resolve_run(config, {**flags, "model": model}, resume=resume)
+    # Not before: these import torch, and what was mistyped is told at once.
     if dry_run:
+        from beftkit.present.planned import run_plan_document
+        from beftkit.runs import plan_run
+
         planned = plan_run(settings, resume=resume, overwrite=overwrite)
         if IS_MAIN:
             show(run_plan_document(planned), format)
         return
     if time:
+        from beftkit.runs import time_run
+
         show_time(time_run(settings), format)
         return
     if settings.output is None:
         raise lacking
+    from beftkit import train as run
+    from beftkit.present.training import train_document
+
     stopped = f"stopped; its state is saved, --output {settings.output} --resume takes it up"
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, **find}
     result = watched(partial(run, settings, **how), quiet, stopped)
