@@ -159,7 +159,7 @@ def _train(
         >>> result.runs[0].best.metrics["accuracy"]  # doctest: +SKIP
     """
     from beftkit.progress import displayed
-    from beftkit.runs.folders import SETTINGS, resolve_run
+    from beftkit.runs.folders import resolve_run
     from beftkit.settings.train import TrainSettings
     from beftkit.watching import Unwatched, never
 
@@ -168,21 +168,23 @@ def _train(
     s = model if isinstance(model, TrainSettings) else resolve_run(config, given, resume=resume)
     from beftkit.runs import train_with  # imports torch: what was mistyped is told before
 
-    begun = resume and s.output is not None and (Path(s.output) / SETTINGS).is_file()
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
     how["asked_to_stop"] = asked_to_stop or never
     with displayed(progress, watcher) as looking:
         how["watcher"] = looking
         chosen = rates = None
+        if find:
+            from beftkit.runs.rate_search import find_rate, found_before
+
+            find = not found_before(s, resume=resume)
         if s.bias == "auto":
             from beftkit.selection import choose_bias
 
             chosen = choose_bias(s, **how)
             s = s.model_copy(update={"bias": chosen.bias})
-        if find and not (begun and s.lr):  # a run that is taken up has it
-            from beftkit.runs.rate_search import find_rate
-
-            rates = find_rate(s, looking or Unwatched(), how["asked_to_stop"])
+        if find:
+            stop = how["asked_to_stop"]
+            rates = find_rate(s, looking or Unwatched(), stop, overwrite=overwrite)
             s = s.model_copy(update={"lr": rates.lr})
         return train_with(s, chosen=chosen, rates=rates, **how)
 

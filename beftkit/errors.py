@@ -76,6 +76,10 @@ class Refusal(BeftError):
     """
 
 
+class Diverged(BeftError):
+    """A training whose loss, gradient or values are not finite any more: the rate was too high."""
+
+
 class Unreachable(BeftError):
     """The hub does not answer and the cache has no copy: at another time or place it may be had."""
 

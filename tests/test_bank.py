@@ -217,6 +217,11 @@ def test_names_that_are_none(bank: BiasBank, tmp_path: Path) -> None:
     with pytest.raises(BeftError, match="no such file or folder"):
         bank.add("mrpc", tmp_path / "mrpc")
     assert bank.names == ("sst2", "rte")
+    assert repr(bank) == "BiasBank(BertForSequenceClassification: 'sst2', 'rte')"
+    with pytest.raises(UsageError, match="'bert': expected a model in memory"):
+        BiasBank("bert", {})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="list: expected a name for each adapter"):
+        BiasBank(bank.model, ["sst2"])  # type: ignore[arg-type]
 
 
 def test_adapters_that_do_not_fit(bank: BiasBank, tmp_path: Path) -> None:

@@ -216,3 +216,16 @@ def test_auto_leaves_a_folder_of_others_alone(workplace: Path, beftkit: Beftkit)
     before = tree(workplace / "other")
     refused(beftkit(*run, "other"), "its run.yaml is no run's", 1500)
     assert tree(workplace / "other") == before
+
+
+def test_a_run_that_was_refused_before_its_first_update_is_replaced(
+    workplace: Path, beftkit: Beftkit
+) -> None:
+    """But settings that somebody wrote there are not."""
+    refused(beftkit(*RUN, "--max-length", "1"), "--max-length 1 leaves no room")
+    assert Path("out/run.yaml").is_file()
+    assert beftkit(*RUN).code == 0
+    refused(beftkit(*RUN), "out: holds a run; --resume takes it up, --overwrite replaces it")
+    own = put(workplace / "own" / "run.yaml")
+    refused(beftkit(*RUN[:-1], "own"), "own: holds a run; --resume")
+    assert own.read_text() == PRECIOUS

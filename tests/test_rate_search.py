@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 import beftkit
-from beftkit.errors import BeftError
+from beftkit.errors import Diverged
 from beftkit.runs import rate_search
-from beftkit.runs.provenance import RateTried
+from beftkit.runs.provenance import RateSearch, RateTried
 from tests.command import Beftkit, misused, refused
 
 QUICK: dict[str, Any] = {"device": "cpu", "batch_size": 8, "epochs": 2}
@@ -83,7 +83,7 @@ def diverging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def train(settings: Any, **how: Any) -> Any:
         if settings.lr > 0.02:
-            raise BeftError("the loss or its gradient is not finite at update 3")
+            raise Diverged("the loss or its gradient is not finite at update 3")
         return real(settings, **how)
 
     monkeypatch.setattr(rate_search, "train_with", train)
@@ -108,3 +108,55 @@ def test_ties_go_to_the_lower_loss() -> None:
     assert rate_search._best(tried, higher=True) == tried[2]
     assert rate_search._best(tried, higher=False) == tried[0]
     assert rate_search._best([RateTried(1e-4, None, None)], higher=True) is None
+
+
+DATA = ["--train-file", "train.jsonl", "--validation-file", "dev.jsonl", "--device", "cpu"]
+COMMAND = ["train", "base", *DATA, "--lr", "find", "--epochs", "1", "--batch-size", "8", "-q"]
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        (["--layers", "7"], "--layers 7: no layer 7 with a bias"),
+        (["--add-bias", "v"], "--add-bias v: this model has that bias"),
+        (["--bias", "none", "--freeze-head"], "--lr find: nothing here trains"),
+    ],
+)
+def test_what_is_wrong_with_every_rate_is_said_at_the_first(
+    workplace: Path, beftkit: Beftkit, given: list[str], told: str
+) -> None:
+    """It was taken for a rate that diverged, six times over."""
+    refused(beftkit(*COMMAND, *given, "-o", "out"), told)
+    assert not Path("out").exists()
+
+
+def test_the_folder_is_looked_at_before_the_sweep(
+    workplace: Path, beftkit: Beftkit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed = [*COMMAND, "--lr", "0.001", "-o", "out"]
+    assert beftkit(*fixed).code == 0
+
+    def never(*_: Any) -> None:
+        raise AssertionError("no rate is tried")
+
+    monkeypatch.setattr(rate_search, "_tried", never)
+    refused(beftkit(*COMMAND, "-o", "out"), "out: holds a run")
+    # A rate that was given is not one that was found.
+    refused(beftkit(*COMMAND, "-o", "out", "--resume"), "begun with --lr 0.001, which no sweep")
+    misused(beftkit(*COMMAND, "--epochs", "0", "-o", "new"), "with --epochs 0 nothing is trained")
+
+
+def test_rates_within_noise_of_the_best_are_named(workplace: Path, beftkit: Beftkit) -> None:
+    """Two standard errors of the difference of two rates, each on its own."""
+    tried = [
+        RateTried(1e-4, 0.5, 0.7, 0.1),
+        RateTried(1e-3, 0.8, 0.6, 0.08),
+        RateTried(1e-2, 0.6, 0.4, 0.1),
+        RateTried(3e-2, None, None),
+    ]
+    found = RateSearch(1e-3, "accuracy", tuple(tried), 30, 10, 8, False)
+    assert found.not_told_apart == (1e-2,), "0.3 apart is more than 2 sqrt(.1^2 + .08^2) = .256"
+    ran = beftkit(*COMMAND, "-o", "out")
+    assert ran.code == 0 and "Not told apart from it by " in ran.out and " ± " in ran.out
+    kept = json.loads(Path("out/provenance.json").read_text())["rates"]["tried"]
+    assert all(0 < one["standard_error"] < 0.5 for one in kept)

@@ -134,3 +134,10 @@ def test_a_selections_document_begins_with_its_grid_and_ends_with_its_model() ->
     values = resolve_select(None, {"model": "m", "task": "rte", "device": "cpu"}).document()
     names = list(values)
     assert names[0] == "regimes" and names[-2:] == ["device", "model"]
+
+
+def test_metrics_are_parted_at_commas_and_paths_are_not() -> None:
+    """One by one as the command hands them over, or as one text."""
+    for given in (["f1,accuracy"], "f1,accuracy", ["f1", "accuracy"], ["f1, accuracy"]):
+        assert resolve_train(None, {**GIVEN, "metric": given}).metric == ("f1", "accuracy")
+    assert resolve_train(None, {**GIVEN, "metric": ["a,b.py"]}).metric == ("a,b.py",)

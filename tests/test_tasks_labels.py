@@ -131,7 +131,7 @@ MATCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...], dict[str, str], list[
     "several as one": (NLI, ("not_entailment", "entailment"),
                        {"neutral": "not_entailment", "contradiction": "not_entailment"},
                        [1, 0, 0], "entailment = 1 (entailment), neutral = 0"),
-    "given for one not there": (("a",), ("a", "b"), {"c": "b"}, [0], ""),
+    "given for one not there": (("a",), ("a", "b"), {"c": "b"}, [0], "no label c in the"),
     "unnamed": (("neg", "pos"), ("LABEL_0", "LABEL_1"), {}, [0, 1], "by order: neg = 0 (LABEL_0)"),
     "unnamed, numbers": (("1", "2"), ("LABEL_0", "LABEL_1", "LABEL_2"), {}, [1, 2], "by number"),
     "unnamed, from 1": (("1", "2"), ("LABEL_0", "LABEL_1"), {}, [0, 1], "by order"),

@@ -173,6 +173,7 @@ def test_random_scalars_are_drawn_evenly_and_by_seed() -> None:
     assert one.parts == same.parts != other.parts
     assert one.scalars == 4000
     assert choose(model, "rand", freeze_head=True).scalars == 48, "as many as b_v"
+
     inside = {n: p.numel() for n, p in model.named_parameters() if not n.startswith("classifier")}
     share = 4000 / sum(inside.values())
     drawn = {part.parameter: part.size for part in one.parts}
@@ -308,3 +309,18 @@ def test_nothing_frozen_is_kept_for_the_backward_pass() -> None:
 
 def test_layers_are_read_with_both_ends() -> None:
     assert parse_layers("0-2, 5") == {0, 1, 2, 5}
+
+
+@pytest.mark.parametrize("bias", ["v", "all", "full", "rand:4000", "rand:9500", "none", "head"])
+def test_no_scalar_trains_twice(bias: str) -> None:
+    """Random scalars in the pooler's bias, which trains along, had two values and two moments."""
+    _, model = classifier("bert")
+    total = sum(p.numel() for p in model.parameters())
+    choice = choose(model, bias)
+    names = [part.parameter for part in choice.parts]
+    assert len(names) == len({*names})
+    assert choice.scalars + choice.head_scalars <= total
+    drawn = sum(part.size for part in choice.parts if part.kind == "other")
+    assert drawn == int(bias.partition(":")[2] or drawn), "as many as asked for"
+    pooler = [part for part in choice.parts if part.parameter == "bert.pooler.dense.bias"]
+    assert [part.kind for part in pooler] == ([] if bias == "head" else ["head"])

@@ -29,8 +29,9 @@ def evaluation_document(found: EvaluationResult) -> Document:
     spare = [*numbers("standard error", spare=1), *numbers(*named, spare=2)]
     count = found.in_context.shots if found.in_context else 0
     shots = f", {count} shot{'s' * (count > 1)}" if count else ""
+    examples = f"{one.examples} example{'s' * (one.examples != 1)}"
     blocks: list[Block] = [
-        Lines([f"{found.model}{over}", f"{found.task}, {one.examples} examples{shots}"]),
+        Lines([f"{found.model}{over}", f"{found.task}, {examples}{shots}"]),
         Table([*texts("metric", folds=True), *numbers("value"), *spare], body),
         Only("table", Lines([*cut, *found.notes])),
     ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from beftkit.present.commands import after_training
 from beftkit.present.document import Block, Command, Document, Lines, Only, Table, numbers, texts
+from beftkit.present.verdicts import listed
 from beftkit.present.words import around, fixed, noted
 from beftkit.runs.results import Run, TrainResult, run_evaluated, run_metrics
 
@@ -21,8 +22,9 @@ def train_document(result: TrainResult) -> Document:
     s = result.settings
     head = f", and {result.head_scalars:,} of the head" if result.head_scalars else ""
     epochs = f"{s.epochs} epoch{'s' * (s.epochs != 1)}"
+    examples = result.runs[0].train_examples
     headline = [
-        f"{result.model} on {result.task}, {result.runs[0].train_examples} training examples",
+        f"{result.model} on {result.task}, {examples} training example{'s' * (examples != 1)}",
         f"{s.tuned}: {result.scalars:,} of {result.total:,} scalars "
         f"({result.percent:.4f} %)" + head,
         f"lr {s.lr:g}, {epochs}, batch {s.batch_size}, {s.precision}",
@@ -45,11 +47,17 @@ def _sweep(result: TrainResult) -> list[Block]:
         f"lr {found.lr:g} was found on {found.held_out} held-out training examples, after "
         f"{found.updates} updates on {found.examples} others:"
     ]
-    body = [[f"{one.lr:g}", fixed(one.metric), fixed(one.loss)] for one in found.tried]
+    body = [
+        [f"{one.lr:g}", around(one.metric, one.standard_error), fixed(one.loss)]
+        for one in found.tried
+    ]
     strong = [one.lr == found.lr for one in found.tried]
     blocks: list[Block] = [Lines(said), Table(numbers("lr", found.metric, "loss"), body, strong)]
     if found.edge:
         blocks.append(Lines(["It is the lowest or highest tried: another may be better still."]))
+    if close := found.not_told_apart:
+        rates = listed(f"{lr:g}" for lr in close)
+        blocks.append(Lines([f"Not told apart from it by {found.held_out} examples: {rates}."]))
     return blocks
 
 

@@ -101,7 +101,10 @@ def former_files(
         return []
     # A run that was replaced with its selection leaves what others keep there, and its manifest.
     cleared = not former and manifest.read(folder) is not None and not manifest.made(folder)
-    if not cleared and not (former and overwrite):
+    # A run that was refused before its first update (a wrong --max-length) is nobody's loss.
+    unbegun = former and {*held} <= {SETTINGS, provenance.NAME}
+    unbegun = unbegun and manifest.read(folder) is not None and not resume
+    if not cleared and not (former and (overwrite or unbegun)):
         taken = "holds a run; --resume takes it up, --overwrite replaces it"
         foreign = f"holds {held[0]} and is no run's folder; give another --output"
         raise BeftError(f"{folder}: {taken if former else foreign}")

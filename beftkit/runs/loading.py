@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from beftkit.errors import BeftError, Unreachable, UsageError, option
 from beftkit.models import code_of
 from beftkit.objectives import has_head, held_labels, kind_of
 from beftkit.registry import Kind, Task
+from beftkit.runs.examples import check_labels
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.fisher import FisherSettings
 from beftkit.settings.names import check_regime
@@ -30,6 +32,7 @@ from beftkit.tasks import (
 from beftkit.tasks.own_prompts import PROMPT_COLUMN
 from beftkit.tasks.sources import offered_task
 from beftkit.tasks.table import listed
+from beftkit.tasks.text_files import bare_name
 from beftkit.tuning.added import parse_added
 from beftkit.tuning.choice import parse_bias, parse_layers
 from beftkit.tuning.lora import check_peft
@@ -102,8 +105,13 @@ def load_data(
         )
 
     data = _met(read, s, labels, kind)
+    check_labels(data)
     if s.as_ not in (None, data.kind):
         raise UsageError(f"{option('as', s.as_)}: {data.name} has {data.kind}; leave it out")
+    if isinstance(s, EvaluateSettings) and s.train_file and s.validation_file:
+        data = replace(
+            data, name=Path(bare_name(Path(s.validation_file))).stem
+        )  # what is evaluated
     files = code_of(s.model, s.revision) if s.trust_remote_code else ()
     note = f"{s.model}: its own code is run (--trust-remote-code): {', '.join(files)}"
     return replace(data, notes=(*how, *data.notes, *((note,) if files else ())))
@@ -237,6 +245,7 @@ def class_notes(data: Data) -> tuple[str, ...]:
         counts = data.counts.get(name, {})
         found = [f"{label} {count}" for label, count in counts.items()]
         notes.append(
-            f"{name}: {len(split)} rows" + (f": {listed(found, MOST_NAMED)}" if found else "")
+            f"{name}: {len(split)} row{'s' * (len(split) != 1)}"
+            + (f": {listed(found, MOST_NAMED)}" if found else "")
         )
     return tuple(notes)

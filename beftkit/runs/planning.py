@@ -18,6 +18,7 @@ from beftkit.models import Loaded, load_tokenizer
 from beftkit.objectives import held_labels, objective_of
 from beftkit.objectives.fits import most_tokens
 from beftkit.registry import REGIMES, TASKS
+from beftkit.runs.examples import example_notes
 from beftkit.runs.folders import SETTINGS, former_files
 from beftkit.runs.loading import class_notes, planned_data
 from beftkit.runs.locks import check_free
@@ -209,9 +210,17 @@ def outline(settings: Loading, given: Part | None = None) -> Outline:
         validation={name: len(one) for name, one in validation_examples(drawn, data).items()},
         max_length=length,
         differs=differing(given or s),
-        notes=(*notes, *class_notes(data)),
+        notes=(*notes, *class_notes(data), *_doubts(drawn, data)),
     )
     return Outline(data, unread, model, plan)
+
+
+def _doubts(settings: Loading, data: Data) -> tuple[str, ...]:
+    """What the examples of a run's first seed make doubtful, where they could be read."""
+    if data.train is None or not isinstance(settings, TrainSettings):
+        return ()
+    drawn = training_examples(settings, data, settings.seeds[0])
+    return example_notes(drawn, validation_examples(settings, data), data.labels)
 
 
 def plan_run(settings: TrainSettings, *, resume: bool = False, overwrite: bool = False) -> RunPlan:

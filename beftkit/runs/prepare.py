@@ -14,6 +14,7 @@ from beftkit.objectives import Objective, for_files, has_head, kind_of, make_obj
 from beftkit.objectives.fits import fitted, most_tokens
 from beftkit.objectives.shots import Demonstrated, Shots, demonstrate
 from beftkit.registry import MAX_LENGTH, REGIMES, TASKS
+from beftkit.runs.examples import example_notes
 from beftkit.runs.loading import load_data
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.fisher import FisherSettings
@@ -91,6 +92,12 @@ class Prepared:
         train, whole = self.data.train, self.data.validation
         pools = {name: whole[name] if train is None else train for name in drawn}
         return {name: demonstrate(one, pools[name], how, *fits) for name, one in drawn.items()}
+
+    @cached_property
+    def doubts(self) -> tuple[str, ...]:
+        """What the examples that are trained and evaluated on make doubtful."""
+        drawn = training_examples(self.settings, self.data, self.seed)
+        return example_notes(drawn, validation_examples(self.settings, self.data), self.data.labels)
 
     def cut(self, encoded: Encoded) -> list[str]:
         """What is to be said of rows that were cut."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import re
 import shlex
@@ -54,11 +55,14 @@ class Chosen:
 
 @dataclass(frozen=True)
 class RateTried:
-    """A learning rate of a sweep: the best metric and its loss, None where the run diverged."""
+    """A learning rate of a sweep: the best metric, its loss and one standard error of the metric,
+    None where the run diverged.
+    """
 
     lr: float
     metric: float | None
     loss: float | None
+    standard_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,20 @@ class RateSearch:
     held_out: int
     updates: int
     edge: bool
+
+    @property
+    def not_told_apart(self) -> tuple[float, ...]:
+        """Other rates within two standard errors of the difference, as `beftkit select` has it."""
+        [best] = [one for one in self.tried if one.lr == self.lr]
+        close = []
+        for one in self.tried:
+            if one is best or one.metric is None or best.metric is None:
+                continue
+            if one.standard_error is None or best.standard_error is None:
+                continue
+            noise = 2 * math.hypot(one.standard_error, best.standard_error)
+            close += [one.lr] if abs(one.metric - best.metric) <= noise else []
+        return tuple(close)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from beftkit.errors import BeftError, Refusal, UsageError
+from beftkit.errors import BeftError, Diverged, UsageError, option
+from beftkit.runs import folders, provenance
 from beftkit.runs.loading import load_data
 from beftkit.runs.prepare import training_examples, with_regime
 from beftkit.runs.provenance import RateSearch, RateTried
@@ -39,8 +41,32 @@ class _Losses(Unwatched):
             self.lines.append(record)
 
 
+def found_before(settings: TrainSettings, *, resume: bool) -> bool:
+    """Whether the run that is to be taken up has its rate from a sweep.
+
+    Raises:
+        BeftError: it was given one.
+    """
+    if not resume or settings.output is None or settings.lr is None:
+        return False
+    folder = Path(settings.output)
+    if not (folder / folders.SETTINGS).is_file():
+        return False
+    known = provenance.kept(folder)
+    if known is not None and known.rates is None:
+        raise BeftError(
+            f"{folder}: was begun with {option('lr', settings.lr)}, which no sweep found; resume "
+            "without --lr, or start afresh with --overwrite"
+        )
+    return True
+
+
 def find_rate(
-    settings: TrainSettings, watcher: Watcher, asked_to_stop: Callable[[], int]
+    settings: TrainSettings,
+    watcher: Watcher,
+    asked_to_stop: Callable[[], int],
+    *,
+    overwrite: bool = False,
 ) -> RateSearch:
     """Try some rates for what a run trains, each in a short run; the validation set is not touched.
 
@@ -48,14 +74,19 @@ def find_rate(
         settings: of the run, its bias named; the rate in them is not looked at.
         watcher: told of each rate.
         asked_to_stop: as of a run.
+        overwrite: whether the run may replace another: its folder is looked at beforehand.
 
     Raises:
-        UsageError: several processes.
-        BeftError: too few examples, or no rate came to a metric.
+        UsageError: several processes, or no update.
+        BeftError: too few examples, nothing trains, no rate came to a metric, or what a run meets.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("--lr=find: is for one process; give a rate")
+    if settings.epochs == 0:
+        raise UsageError("--lr=find: with --epochs=0 nothing is trained; leave one of them out")
     s = with_regime(settings)
+    if s.output is not None:
+        folders.former_files(Path(s.output), s, overwrite=overwrite, resume=False)
     data, seed = load_data(s), s.seeds[0]
     drawn = training_examples(s, data, seed)
     held = min(HELD_OUT, len(drawn) // 4)
@@ -81,7 +112,8 @@ def find_rate(
         raise BeftError("--lr=find: no rate came to a metric; give a rate")
     edge = best.lr in (tried[0].lr, tried[-1].lr)
     found = RateSearch(best.lr, metric, tuple(tried), len(inside), held, updates, edge)
-    watcher.note(f"rate {best.lr:g}: {metric} {best.metric:.4f} on {held} held-out examples")
+    told = f"{best.metric:.4f}" + (f" ± {error:.2g}" if (error := best.standard_error) else "")
+    watcher.note(f"rate {best.lr:g}: {metric} {told} on {held} held-out examples")
     return found
 
 
@@ -111,16 +143,18 @@ def _tried(
     try:
         how: dict[str, Any] = {"watcher": watch, "asked_to_stop": asked_to_stop, "data": data}
         found = train_with(settings.model_copy(update=changes), **how)
-    except (Refusal, UsageError):
-        raise
-    except BeftError:  # it diverged: a result as well
+    except Diverged:  # a result as well; whatever else is wrong is wrong with every rate
         return RateTried(lr, None, None), ""
     name, run = str(found.metric), found.runs[0]
+    if not run.steps:
+        raise BeftError("--lr=find: nothing here trains, so no rate matters; leave it out")
     if run.best is None:
         return RateTried(lr, None, None), name
     step = run.best.step
     losses = [line["loss"] for line in watch.lines if line["step"] == step]
-    return RateTried(lr, run.best.metrics.get(name), losses[0] if losses else None), name
+    error = run.best.standard_errors.get(name)
+    loss = losses[0] if losses else None
+    return RateTried(lr, run.best.metrics.get(name), loss, error), name
 
 
 def _best(tried: list[RateTried], *, higher: bool) -> RateTried | None:

@@ -198,7 +198,7 @@ class _Journey:
             else:
                 tell()
             tuner = make_tuner(ready, choice, s)
-            notes = choice.notes
+            notes = choice.notes + ready.doubts
             if zero := tuner.at_zero():
                 told = f"{', '.join(zero)}: zero in PRE, so the projection ratio is 1 whatever"
                 notes += (f"{told} changes and means nothing",)
@@ -218,7 +218,8 @@ class _Journey:
     def notes(self, ready: Prepared, choice: Choice) -> None:
         """Say what is to be said beforehand; examples are tokenised here."""
         s, say = self.settings, self.watcher.note
-        for note in (*choice.notes, *ready.data.notes, *class_notes(ready.data)):
+        read = *ready.data.notes, *class_notes(ready.data)
+        for note in (*choice.notes, *read, *ready.doubts):
             say(note)
         if ready.loaded.fresh:
             say(f"drawn anew by seed {ready.seed}: {', '.join(ready.loaded.fresh)}")

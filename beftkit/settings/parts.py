@@ -16,6 +16,7 @@ from beftkit.settings.graphs import GraphsPart
 from beftkit.settings.names import check_task
 from beftkit.settings.topics import (
     Part,
+    metrics_of,
     of_choice,
     of_course,
     of_data,
@@ -202,7 +203,7 @@ class CoursePart(Part):
     epochs: int | None = of_course(None, "Passes over the data.  [by task]", ge=0)
     max_steps: int | None = of_course(None, "Stop after so many updates.", gt=0)
     lr: float | None = of_course(
-        None, "Learning rate; find: by a short sweep of its own.  [by task; full: 1e-5]", gt=0
+        None, "Learning rate; find: by a short sweep.  [by task; full: 1e-5]", gt=0, words=("find",)
     )
 
 
@@ -276,11 +277,11 @@ class MetricPart(Part):
     metric: tuple[str, ...] = of_evaluation(
         (),
         "Metrics instead of the task's, the first picks the best epoch: accuracy, f1, macro_f1, "
-        "matthews, pearson, spearman, mse, mae, perplexity, token_accuracy, a local script, or a "
-        "module of the hub (needs --trust-remote-code).",
+        "matthews, pearson, spearman, mse, mae, perplexity, token_accuracy (several with commas), "
+        "a local script, or a module of the hub (needs --trust-remote-code).",
     )
 
-    _metric_words = field_validator("metric", mode="before")(words_of)
+    _metric_words = field_validator("metric", mode="before")(metrics_of)
 
 
 class LoggingPart(Part):

@@ -9,7 +9,12 @@ from pydantic import BaseModel
 from beftkit.errors import option
 from beftkit.spelling import OF_OTHERS, flag_of, meant, nearest
 
-_BOUNDS = {"greater_than": "above", "greater_than_equal": "from", "less_than": "below"}
+_BOUNDS = {
+    "greater_than": "above",
+    "greater_than_equal": "from",
+    "less_than": "below",
+    "less_than_equal": "up to",
+}
 
 
 def sentence(problem: Any, kind: type[BaseModel]) -> str:
@@ -28,7 +33,7 @@ def sentence(problem: Any, kind: type[BaseModel]) -> str:
             field: Any = kind.model_fields[name]
             words = _words(field.annotation)
             message = f"expected one of {', '.join(words)}{meant(str(given), words)}"
-        case "greater_than" | "greater_than_equal" | "less_than" as which:
+        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal" as which:
             bound, how = next(iter(facts.values())), _BOUNDS[which]
             message = f"expected a number {how} {bound:g}"
         case "too_short":
@@ -36,7 +41,10 @@ def sentence(problem: Any, kind: type[BaseModel]) -> str:
         case "int_parsing" | "int_type" | "int_from_float":
             message = "expected a whole number"
         case "float_parsing" | "float_type":
-            message = "expected a number"
+            extra: Any = kind.model_fields[name].json_schema_extra
+            message = ", or ".join(["expected a number", *(extra or {}).get("words", ())])
+        case "finite_number":
+            message = "expected a finite number"
         case "bool_parsing" | "bool_type":
             message = "expected true or false"
         case "string_type":

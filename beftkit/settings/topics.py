@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from beftkit.errors import option
 from beftkit.settings.names import renamed
 
 MODEL, WHAT, DATA = "Model", "What trains", "Data"
 OPTIMISATION, DEVICE = "Optimisation", "Precision and device"
+#: fields that name a file or folder
+_PATHS = ("output", "train_file", "validation_file", "data_dir", "adapter")
+#: the generators' own limit (numpy's, which transformers seeds as well)
+LAST_SEED = 2**32 - 1
 EVALUATION, OUTPUT = "Evaluation and logging", "Output"
 
 
 def described(default: Any, panel: str, description: str, **rules: Any) -> Any:
     """A field that is a flag as well: its help, its topic, other spellings as ``aliases``.
 
-    ``former``: names of fields that are taken for it and shown nowhere.
+    ``former``: names of fields that are taken for it and shown nowhere. ``words``: that a command
+    takes in the place of a number.
     """
-    extra = {name: rules.pop(name, ()) for name in ("aliases", "former")} | {"panel": panel}
+    known = "aliases", "former", "words"
+    extra = {name: rules.pop(name, ()) for name in known} | {"panel": panel}
     return Field(default, description=description, json_schema_extra=extra, **rules)
 
 
@@ -37,7 +45,9 @@ of_model, of_choice, of_data, of_course, of_device, of_evaluation, of_output = m
 class Part(BaseModel):
     """What all settings have in common: no unknown key, no change afterwards, paths are texts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -45,6 +55,8 @@ class Part(BaseModel):
         if not isinstance(values, dict):
             return values
         values = renamed(cls, values)
+        for name in (one for one in _PATHS if values.get(one) == ""):  # not the place one is in
+            raise ValueError(f"{option(name, '')}: empty; expected a path, or leave it out")
         return {key: str(one) if isinstance(one, Path) else one for key, one in values.items()}
 
 
@@ -55,8 +67,19 @@ def words_of(value: Any) -> Any:
     return [value] if isinstance(value, int | float) else value
 
 
+def metrics_of(value: Any) -> Any:
+    """The same of metrics one by one, whose paths may hold a comma: names alone are parted."""
+    if not isinstance(value, list | tuple):
+        return words_of(value)
+    words: list[Any] = []
+    for one in value:
+        listed = isinstance(one, str) and re.fullmatch(r"\w+(, *\w+)+", one)
+        words += words_of(one) if listed else [one]
+    return words
+
+
 def seeds_checked(value: tuple[int, ...]) -> tuple[int, ...]:
     """Seeds as they may be."""
-    if min(value) < 0 or len(set(value)) < len(value):
-        raise ValueError("expected different whole numbers from 0 on")
+    if min(value) < 0 or max(value) > LAST_SEED or len(set(value)) < len(value):
+        raise ValueError(f"expected different whole numbers from 0 to {LAST_SEED}")
     return value

@@ -60,12 +60,15 @@ def match_labels(
         BeftError: a label fits no class, or two labels one class, or ``label_map`` is wrong.
     """
     given: dict[str, int] = {}
+    unused: list[str] = []
     for key, name in (label_map or {}).items():
         at, i = _nearest(key, found), _nearest(name, names)
         if i is None:
             place = option("label_map", f"{key}={name}")
             raise BeftError(f"{place}: the head's classes are {listed(names)}")
-        if at is not None:
+        if at is None:
+            unused.append(key)
+        else:
             given[found[at]] = i
     by_name = {label: _by_name(label, names) for label in found if label not in given}
     order = ""
@@ -90,10 +93,14 @@ def match_labels(
             )
     matched = {label: given.get(label, chosen.get(label, -1)) for label in found}
     numbers = list(matched.values())
+    notes: tuple[str, ...] = ()
+    if unused:
+        there = f"there are {listed(found, 4)}"
+        notes = (f"label-map: no label {listed(unused, 4)} in the data; {there}",)
     if numbers == sorted(numbers) and list(found) == [names[i] for i in numbers]:
-        return matched, ()
+        return matched, notes
     pairs = [f"{label} = {i} ({names[i]})" for label, i in matched.items()]
-    return matched, (f"{where}: labels as classes of the head{order}: {listed(pairs)}",)
+    return matched, (f"{where}: labels as classes of the head{order}: {listed(pairs)}", *notes)
 
 
 def relabel(data: Data, names: Sequence[str], label_map: Mapping[str, str] | None = None) -> Data:

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from beftkit.accelerator import arithmetic, told_by_main
-from beftkit.errors import BeftError, Refusal, option
+from beftkit.errors import BeftError, Diverged, Refusal, option
 from beftkit.files import from_plain
 from beftkit.training import state
 from beftkit.training.captured import make_stepper
@@ -74,7 +74,8 @@ class Trainer:
 
         Raises:
             Interrupted: asked to stop, after the state was saved.
-            BeftError: the loss is not finite any more, or a file cannot be written.
+            Diverged: the loss is not finite any more.
+            BeftError: a file cannot be written.
         """
         with arithmetic(self.job.accelerator):
             return self._run(title)
@@ -180,7 +181,7 @@ class Trainer:
             if self.job.folder is not None:
                 place = self.job.folder / state.FOLDER
                 kept = f"; --resume takes up the last good state in {place}"
-            raise BeftError(
+            raise Diverged(
                 f"the loss or its gradient is not finite at update {where}; try a lower --lr, or "
                 f"--precision=fp32{kept}"
             )

@@ -182,7 +182,7 @@ def choose(
     elif wanted.whole == "rand":
         count = wanted.count or sum(site.width for site in sites if site.role == "v")
         inside = {name: size for name, size in names.items() if name not in head}
-        parts = _drawn(count, inside, seed)
+        parts = _drawn(count, inside, seed, along=[] if freeze_head else pooler)
     else:
         tracked = []
     parts += _site_parts(more.sites, more.widths)
@@ -281,14 +281,25 @@ def _by_name(sites: Iterable[Site]) -> dict[str, list[Site]]:
     return found
 
 
-def _drawn(count: int, sizes: Mapping[str, int], seed: int) -> list[Part]:
-    total = sum(sizes.values())
-    if not 0 < count <= total:
+def _drawn(count: int, sizes: Mapping[str, int], seed: int, along: Sequence[str]) -> list[Part]:
+    """N scalars, none of what trains ``along`` with the head: that would train it twice."""
+    total, taken, begin = sum(sizes.values()), set[int](), 0
+    for name, size in sizes.items():
+        taken |= {*range(begin, begin + size)} if name in along else set()
+        begin += size
+    if not 0 < count <= total - len(taken):
         raise BeftError(
-            f"--bias=rand:{count}: expected 1 to {total} scalars (rand alone takes as many as b_v "
-            "has, where the model has it)"
+            f"--bias=rand:{count}: expected 1 to {total - len(taken)} scalars (rand alone takes as "
+            "many as b_v has, where the model has it)"
         )
-    drawn = iter(sorted(random.Random(seed).sample(range(total), count)))
+    draw = random.Random(seed)
+    found = {*draw.sample(range(total), count)} - taken
+    if 2 * count > total:  # by chance alone the last free ones would take for ever
+        free = [at for at in range(total) if at not in found and at not in taken]
+        found |= {*draw.sample(free, count - len(found))}
+    while len(found) < count:
+        found |= {draw.randrange(total)} - taken
+    drawn = iter(sorted(found))
     parts, begin, at = [], 0, next(drawn, None)
     for name, size in sizes.items():
         mine = []

@@ -37,6 +37,7 @@ class BiasBank:
         download: fetch whole files from the hub into its cache.
 
     Raises:
+        UsageError: what is given is no model in memory, or no names with adapters.
         BeftError: an adapter that does not fit, that changes weights, or a bias that no module adds
             to its output.
 
@@ -53,6 +54,14 @@ class BiasBank:
         *,
         download: bool = False,
     ) -> None:
+        if not callable(getattr(model, "named_modules", None)):
+            given = repr(model) if isinstance(model, str | Path) else type(model).__name__
+            raise UsageError(f"{given}: expected a model in memory, such as from_pretrained gives")
+        if adapters is not None and not isinstance(adapters, Mapping):
+            raise UsageError(
+                f"{type(adapters).__name__}: expected a name for each adapter, such as "
+                "{'sst2': 'runs/sst2'}"
+            )
         self.model: Any = model
         self._download = download
         self._names: list[str | None] = [None]  # the model as it is comes first
@@ -60,6 +69,10 @@ class BiasBank:
         self._hooks: dict[str, RowVectors | RowModules] = {}
         for name, adapter in (adapters or {}).items():
             self.add(name, adapter)
+
+    def __repr__(self) -> str:
+        known = ", ".join(map(repr, self.names)) or "no adapter"
+        return f"BiasBank({type(self.model).__name__}: {known})"
 
     @property
     def names(self) -> tuple[str, ...]:
