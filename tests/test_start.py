@@ -1,5 +1,6 @@
 """What goes before a run's first update: no more than has to, and no safeguard less."""
 
+import gc
 import hashlib
 import os
 import random
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import warnings
+import weakref
 import zlib
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ import torch
 from torch import nn
 
 from beftkit import models
+from beftkit.runs import training
 from beftkit.training import digests
 from beftkit.training.stepper import share_of_rate
 
@@ -145,6 +148,36 @@ def test_counted_metrics_are_those_of_sklearn(classes: int) -> None:
             } | ({"f1": f1()} if classes <= 2 else {})
         found = {name: FUNCTIONS[name][0](expected, predicted) for name in wanted}
         assert found == wanted
+
+
+@pytest.mark.parametrize("graphs", ["off", "on"])
+def test_a_model_is_let_go_of(
+    graphs: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its run; everything there is, is looked at where its updates were captured alone."""
+    import beftkit
+
+    looked: list[int] = []
+    made: list[Any] = []
+    collect, prepare = gc.collect, training.prepare
+
+    def watched(*given: Any, **how: Any) -> Any:
+        ready = prepare(*given, **how)
+        made.append(weakref.ref(ready.model))
+        return ready
+
+    monkeypatch.setattr(training, "prepare", watched)
+    monkeypatch.setattr(gc, "collect", lambda *given: looked.append(1) or collect(*given))
+    monkeypatch.chdir(tiny)
+    files: Any = {"train_file": "train.jsonl", "validation_file": "dev.jsonl"}
+    how: Any = {"bias": "v", "max_steps": 1, "device": "cpu", "new_head": True, "graphs": graphs}
+    gc.disable()
+    try:
+        beftkit.train("base", output=tmp_path / "run", **files, **how)
+    finally:
+        gc.enable()
+    assert [one() for one in made] == [None]
+    assert bool(looked) == (graphs == "on")
 
 
 @pytest.mark.slow
