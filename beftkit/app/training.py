@@ -88,19 +88,22 @@ def train(
         raise UsageError("--lr=find: is known only after its sweep; give a rate to look ahead with")
     flags |= {"lr": None} if find else {}
     settings = resolve_run(config, {**flags, "model": model}, resume=resume)
+    auto = settings.bias == "auto"
     # Not before: these import torch, and what was mistyped is told at once.
     if dry_run:
         from beftkit.present.planned import run_plan_document
         from beftkit.runs import plan_run
+        from beftkit.selection import plan_auto
 
-        planned = plan_run(settings, resume=resume, overwrite=overwrite)
+        planned = (plan_auto if auto else plan_run)(settings, resume=resume, overwrite=overwrite)
         if IS_MAIN:
             show(run_plan_document(planned), format)
         return
     if time:
         from beftkit.runs import time_run
+        from beftkit.selection import time_auto
 
-        show_time(time_run(settings), format)
+        show_time((time_auto if auto else time_run)(settings), format)
         return
     if settings.output is None:
         raise lacking
