@@ -163,8 +163,8 @@ def precision_of(accelerator: Accelerator) -> str:
 def arithmetic(accelerator: Accelerator) -> Iterator[None]:
     """What a run's calls of a model stand in: `steady_attention`, and TF32 where it was asked for.
 
-    TF32 is off otherwise, in convolutions too, where torch has it on by itself: what is called fp32
-    is fp32. The flags are of the whole process; they are the caller's again afterwards.
+    TF32 is off otherwise, in cuDNN too, where torch has it on by itself: what is called fp32 is
+    fp32. The flags are of the whole process; they are the caller's again afterwards.
     """
     import torch
 
@@ -174,7 +174,7 @@ def arithmetic(accelerator: Accelerator) -> Iterator[None]:
             return
         # The newer names alone: read or set beside the older ones, these raise errors.
         backends: Any = torch.backends
-        units = [backends.cuda.matmul, backends.cudnn.conv]
+        units = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
         before = [unit.fp32_precision for unit in units]
         try:
             for unit in units:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import UnionType
 from typing import IO, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from beftkit.errors import BeftError
+from beftkit.errors import BeftError, UsageError
 
 Result = TypeVar("Result")
 #: of every JSON of ours; 1 (all_results.json and cell.json had none yet) is still read
@@ -38,6 +38,23 @@ def check_writable(path: str | Path) -> Path:
     except OSError as error:
         raise BeftError(f"{path}: cannot be written ({error.strerror})") from None
     return path
+
+
+def path_or_name(given: object, what: str) -> str:
+    """A path, or a name on the hub, as text; anything else is refused.
+
+    Args:
+        given: what a caller gave.
+        what: it is meant to be, for the message.
+
+    Raises:
+        UsageError: a list, a model in memory, ...
+    """
+    if isinstance(given, (str, os.PathLike)) and isinstance(path := os.fspath(given), str):
+        return path
+    kind = type(given).__name__
+    each = "; each is given by itself" if isinstance(given, (list, tuple)) else ""
+    raise UsageError(f"{what}: a path or owner/name is expected, and {kind} was given{each}")
 
 
 def same_file(path: Path, other: str) -> bool:

@@ -22,7 +22,7 @@ from beftkit.checkpoints import (
     widened_by,
 )
 from beftkit.errors import BeftError
-from beftkit.files import headed, plain_of
+from beftkit.files import headed, path_or_name, plain_of
 from beftkit.scores import Identity, Inert, combine_inert
 from beftkit.shown import Shown
 
@@ -126,7 +126,7 @@ def inspect(
         >>> inspect("bert-base").layers  # doctest: +SKIP
         {'text': 12}
     """
-    opened = open_checkpoint(meant(checkpoint), download=download)
+    opened = open_checkpoint(meant(path_or_name(checkpoint, "CHECKPOINT")), download=download)
     base = opened if opened.adapter is None else _base(opened, download)
     config = load_config(model_config) if model_config else base.config
     table = load_table(families)

@@ -50,3 +50,27 @@ def test_what_moves_biases_otherwise_is_refused(tmp_path: Path, task: str | None
     with pytest.raises(BeftError, match="type IA3, whose merge may change biases") as caught:
         beftkit.score(base, adapter)
     assert "\n" not in str(caught.value)
+
+
+def test_another_base_than_the_one_trained_on_is_noted(tmp_path: Path) -> None:
+    """By the digest in the header; the same base in shards, or under another name, is the same."""
+    base = tiny_models.build("bert")
+    base.save_pretrained(tmp_path / "base")
+    base.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    for name in ("one", "two", "other"):
+        with torch.no_grad():
+            for parameter in base.parameters():
+                parameter += torch.randn_like(parameter) / 10
+        base.save_pretrained(tmp_path / name)
+    adapters = [tmp_path / "adapter-one", tmp_path / "adapter-two"]
+    for post, adapter in zip(("one", "two"), adapters, strict=True):
+        beftkit.extract(tmp_path / "base", tmp_path / post, output=adapter)
+
+    def noted(pre: str | None) -> list[int]:
+        given = None if pre is None else tmp_path / pre
+        said = "are not those of the base that"
+        found = beftkit.score(given, adapters[0]), beftkit.compare(*adapters, base=given)
+        return [sum(said in note for note in one.notes) for one in found]
+
+    assert noted(None) == noted("base") == noted("shards") == [0, 0]
+    assert noted("other") == [1, 2]

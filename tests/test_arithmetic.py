@@ -32,6 +32,7 @@ def flags() -> dict[str, Any]:
         "math": cuda.math_sdp_enabled(),
         "matmul": cuda.matmul.fp32_precision,
         "conv": torch.backends.cudnn.conv.fp32_precision,
+        "rnn": torch.backends.cudnn.rnn.fp32_precision,
     }
 
 
@@ -80,7 +81,7 @@ def test_tf32_by_name_alone(precision: str, former: str) -> None:
         before = flags()
         wanted = "tf32" if precision == "tf32" else "ieee"
         with pytest.raises(ZeroDivisionError), accelerator.arithmetic(named(precision)):
-            assert (flags()["matmul"], flags()["conv"]) == (wanted, wanted)
+            assert {flags()[unit] for unit in ("matmul", "conv", "rnn")} == {wanted}
             raise ZeroDivisionError
         assert flags() == before
     finally:
@@ -129,6 +130,26 @@ def test_every_call_of_a_model_stands_in_it(
             count()
     finally:
         handle.remove()
+
+
+def test_a_bank_of_adapters_stands_in_it_too(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In half precision it would meet a plan of cuDNN's for every batch of another width."""
+    from transformers import AutoModelForSequenceClassification
+
+    monkeypatch.setattr(accelerator, "_has_flags", lambda device: True)
+    data = {"train_file": "train.jsonl", "validation_file": "dev.jsonl", "device": "cpu"}
+    beftkit.train("base", **data, **{**QUICK, "epochs": 1, "train_size": 16}, output="run")
+    bank = beftkit.BiasBank(
+        AutoModelForSequenceClassification.from_pretrained("base"), {"one": "run"}
+    )
+    seen: list[bool] = []
+    bank.model.register_forward_pre_hook(lambda *_: seen.append(cuda.cudnn_sdp_enabled()))
+    bank(names=["one", None], input_ids=torch.ones(2, 3, dtype=torch.int64))
+    with bank.rows(["one"]) as model:
+        model(input_ids=torch.ones(1, 3, dtype=torch.int64))
+    assert seen and not any(seen)
 
 
 @pytest.mark.gpu

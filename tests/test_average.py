@@ -258,6 +258,9 @@ def test_roles_are_named_where_they_differ(three: Path, tmp_path: Path) -> None:
         ({"weights": [1]}, r"weights='1': expected 2 finite numbers"),
         ({"weights": [1, float("nan")]}, "expected 2 finite numbers"),
         ({"scale": float("inf")}, r"scale='inf': expected a finite number"),
+        ({"scale": "0.5"}, r"scale='0.5': expected a finite number"),
+        ({"weights": "1,2"}, r"weights='1,2': expected 2 finite numbers"),
+        ({"weights": 3}, r"weights=3: expected 2 finite numbers"),
     ],
 )
 def test_usage(three: Path, tmp_path: Path, given: dict[str, Any], match: str) -> None:

@@ -227,3 +227,25 @@ def test_an_input_is_never_overwritten(folder: Path, beftkit: Beftkit) -> None:
     ran = beftkit("score", weights, "post", "-o", weights, "--format", "json")
     refused(ran, "is an input as well")
     assert weights.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("score", "pre", "post", "-o", "pre/config.json"),
+        ("score", "pre/model.safetensors", "post", "-o", "pre/config.json"),
+        ("inspect", "post", "-o", "post/config.json", "--format", "json"),
+        ("compare", "post", "post", "--base", "pre", "-o", "pre/config.json"),
+        ("score", "pre", "post", "--model-config", "own.txt", "-o", "own.txt"),
+    ],
+)
+def test_no_file_of_what_is_read_is_overwritten(
+    given: tuple[str, ...], folder: Path, beftkit: Beftkit
+) -> None:
+    (folder / "own.txt").write_bytes((folder / "pre" / "config.json").read_bytes())
+    before = tree(folder)
+    refused(beftkit(*given), "choose another")
+    assert tree(folder) == before
+    ran = beftkit("score", "pre", "post", "-o", "post/scores.json", "--format", "json")
+    again = beftkit("score", "pre", "post", "-o", "post/scores.json", "--format", "json")
+    assert (ran.code, again.code) == (0, 0)

@@ -181,7 +181,7 @@ def resumed(folder: Path, graphs: str, steps: int | None, before: str | None = N
     """A run in a folder, its state saved at each update; begun, or taken up and ended."""
     from dataclasses import replace
 
-    how = {"graphs": graphs, "save_steps": 1}
+    how: dict[str, Any] = {"graphs": graphs, "save_steps": 1, "schedule": "linear", "warmup": 3}
     ours = replace(job(model(dropout=0.2), bias="q,v", **how), folder=folder)
     trainer = Trainer(ours)
     torch.manual_seed(3)

@@ -208,3 +208,22 @@ def test_parts_that_nothing_trained_are_not_compared(tmp_path: Path) -> None:
     assert [one.role for one in found.roles] == ["v"]
     assert found.whole.width == sum(one.width for one in found.sites) == found.roles[0].width
     assert not any("no change of" in note for note in found.notes)
+
+
+def test_a_base_that_is_gone(tmp_path: Path) -> None:
+    """Roles are told by names, and the note says how this command takes a base."""
+    names = []
+    for name in ("one", "two"):
+        trained("bert", tmp_path / name, seed=len(names), base=str(tmp_path / "gone"))
+        names.append(tmp_path / name)
+    for found in (beftkit.compare(*names), beftkit.average(*names, output=tmp_path / "mean")):
+        note = next(note for note in found.notes if "told by names alone" in note)
+        assert note.endswith("; --base names it") and "PRE" not in note
+
+
+def test_what_is_no_reference() -> None:
+    for given, said in ((["a", "b"], "list was given; each is given by itself"), (1, "int was")):
+        with pytest.raises(UsageError, match=f"a path or owner/name is expected, and {said}"):
+            beftkit.compare(given, given)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"CHECKPOINT: .* int was given"):
+        beftkit.inspect(1)  # type: ignore[arg-type]

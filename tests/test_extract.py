@@ -277,6 +277,8 @@ def test_what_cannot_be_extracted(tmp_path: Path) -> None:
         bias="full",
     )
     against("did you mean v", UsageError, bias="value")
+    against("expected roles as one text", UsageError, bias=["q", "v"])
+    against("POST: a path .* expected, and dict was given", UsageError, pre, {})
     against("is the fine-tuned model itself", Refusal, output=post)
     against("no such file or folder", BeftError, pre, tmp_path / "none")
     build("llama", attention_bias=False).save_pretrained(tmp_path / "free")

@@ -10,6 +10,7 @@ import transformers
 from safetensors.torch import load_file
 
 import beftkit
+from beftkit.errors import BeftError
 from tests.merging import IDS, SIZES, draw, logits
 
 peft = pytest.importorskip("peft")
@@ -106,3 +107,35 @@ def test_zeros_that_stand_in_have_no_dtype(tmp_path: Path) -> None:
     found = beftkit.extract(tmp_path / "pre", tmp_path / "post", output=tmp_path / "adapter")
     assert found.added == 2
     assert not any("PRE is in" in note for note in found.notes), found.notes
+
+
+def test_what_is_not_finite_is_named(tmp_path: Path) -> None:
+    """Beside the biases with --deep, which counts it in no length; among them it is refused."""
+    config = transformers.LlamaConfig(**SIZES, attention_bias=True)
+    model = draw(transformers.LlamaForCausalLM(config))
+    model.save_pretrained(tmp_path / "pre")
+    name = "model.layers.1.mlp.up_proj.weight"
+    model.get_parameter(name).data[0, 0] = float("nan")
+    model.save_pretrained(tmp_path / "post")
+    found = beftkit.extract(tmp_path / "pre", tmp_path / "post", output=tmp_path / "out", deep=True)
+    assert (found.beside.nonfinite, found.beside.changed, found.beside.scalars) == ((name,), 1, 1)
+    assert found.beside.relative is None and not found.beside.largest
+    assert any(note.startswith(f"{name}: NaN or infinity in POST") for note in found.notes)
+    model.model.layers[0].self_attn.q_proj.bias.data[0] = float("inf")
+    model.save_pretrained(tmp_path / "worse")
+    for take in (
+        lambda: beftkit.extract(tmp_path / "pre", tmp_path / "worse", output=tmp_path / "two"),
+        lambda: beftkit.compare(tmp_path / "worse", tmp_path / "post", base=tmp_path / "pre"),
+    ):
+        with pytest.raises(BeftError, match=r"diverged; give another$"):
+            take()
+
+
+def test_the_card_counts_as_the_result(tmp_path: Path) -> None:
+    """Of a fused projection the values alone, and no pooler's bias."""
+    config = transformers.GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+    for seed, name in enumerate(("pre", "post")):
+        draw(transformers.GPT2LMHeadModel(config), seed).save_pretrained(tmp_path / name)
+    found = beftkit.extract(tmp_path / "pre", tmp_path / "post", output=tmp_path / "adapter")
+    assert found.scalars == 64
+    assert "by beftkit extract: 64 scalars." in (tmp_path / "adapter" / "README.md").read_text()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 import beftkit
 from beftkit.errors import BeftError
@@ -86,3 +87,27 @@ def test_a_head_over_tokens_is_no_classifier(kind: str, task: str, tmp_path: Pat
     ):
         with pytest.raises(BeftError, match=f"task type {task}; expected SEQ_CLS"):
             what()
+
+
+def test_a_base_that_transformers_does_not_load_is_refused(tmp_path: Path) -> None:
+    """The state of a compiled model in a parallel one: a merge with it would load as noise."""
+    model = base(tmp_path / "base")
+    adapted(model, tmp_path / "adapter", "SEQ_CLS")
+    held = load_file(tmp_path / "base" / "model.safetensors")
+    for before in ("module._orig_mod.", "module.", "_orig_mod."):
+        whole = {before + name: one for name, one in held.items()}
+        save_file(whole, tmp_path / "base" / "model.safetensors", {"format": "pt"})
+        with pytest.raises(BeftError, match=f"'{before}.*which transformers does not load"):
+            beftkit.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "out")
+
+
+def test_a_folder_has_no_revision(tmp_path: Path) -> None:
+    adapted(base(tmp_path / "base"), tmp_path / "adapter", "SEQ_CLS")
+    given, out = tmp_path / "base", tmp_path / "out"
+    for take in (
+        lambda: beftkit.merge(given, tmp_path / "adapter", out, revision="v1"),
+        lambda: beftkit.export(tmp_path / "adapter", out, model=given, revision="v1"),
+    ):
+        with pytest.raises(BeftError, match="revision='v1': is of models on the hub"):
+            take()
+    assert not out.exists()

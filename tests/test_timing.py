@@ -228,10 +228,10 @@ def test_a_plan_of_a_bias_that_is_chosen_first(workplace: Path, beftkit: Beftkit
 
 
 def test_steps_are_timed_eagerly_and_that_is_said(workplace: Path, updates: list[int]) -> None:
-    """Two updates would be recordings and no replays; what is said holds at most."""
+    """Two updates would be recordings and no replays; on a CPU those are a stand-in's, and slow."""
     for way, count in (("on", 1), ("auto", 0), ("off", 0)):
         found = time_run(resolve_train(None, {**OWN, **QUICK, "bias": "v", "graphs": way}))
         assert len(found.notes) == count and updates, way
         document = str(timing_document(found).blocks[0])
-        assert ("timed eagerly" in document) == bool(count)
+        assert ("how long at least" in document) == bool(count)
         updates.clear()

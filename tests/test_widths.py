@@ -187,6 +187,8 @@ def test_costs_are_those_that_were_measured() -> None:
     assert found.token * 16 * 104 == pytest.approx(0.013, rel=0.1)
     seen = costs_of(model, half=True, trains=False)
     assert seen.launch < found.launch and seen.token < found.token and seen.first < found.first
+    # A model kept in half precision computes so, whatever it is called.
+    assert costs_of(model.to(torch.bfloat16), half=False) == costs_of(model, half=True)
 
 
 def test_without_a_limit_padding_is_taken_where_it_is_cheaper() -> None:

@@ -164,7 +164,8 @@ def compare(
     from beftkit.present import cosines
     from beftkit.weights import compare as run
 
-    check_outputs(output, plot, references)
+    read = [str(one) for one in (base, model_config, families) if one is not None]
+    check_outputs(output, plot, [*references, *read])
     found = run(
         *references,
         base=base,

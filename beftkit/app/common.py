@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
@@ -57,6 +58,14 @@ def start_fast() -> None:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
+#: what lies in folders of models, adapters and runs, and is never a result to be written there
+_OF_MODELS = re.compile(
+    r"([a-z]+_)?config\.json|.+\.index\.json|tokenizer\.json|vocab\.\w+|merges\.txt|run\.yaml"
+    r"|(special_tokens_map|added_tokens|all_results|manifest|provenance|trainer_state)\.json"
+    r"|.+\.(safetensors|bin|pt|pth|ckpt|gguf|model|jsonl|jinja)"
+)
+
+
 def check_outputs(output: Path | None, plot: Path | None, inputs: Sequence[str]) -> None:
     """Refuse what could not, or must not, be written before anything is read."""
     from beftkit.files import check_writable, same_file
@@ -69,9 +78,23 @@ def check_outputs(output: Path | None, plot: Path | None, inputs: Sequence[str])
         check_writable(output)
     elif sys.stdout is None:
         raise BeftError("stdout is closed; give --output FILE")
-    for written in (output, plot):
-        if written is not None and any(same_file(written, read) for read in inputs):
+    for written in filter(None, (output, plot)):
+        if any(same_file(written, read) for read in inputs):
             raise BeftError(f"{written}: is an input as well; choose another place")
+        if _OF_MODELS.fullmatch(written.name) and any(_lies_in(written, one) for one in inputs):
+            raise BeftError(
+                f"{written}: is a file of {written.parent}, which is read; choose another name"
+            )
+
+
+def _lies_in(file: Path, read: str) -> bool:
+    """Whether a file that there is lies in a folder that is read, or beside a file that is."""
+    try:
+        folder = Path(read) if Path(read).is_dir() else Path(read).parent
+        there = Path(read).exists() and file.is_file()
+        return there and file.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):
+        return False
 
 
 def show(

@@ -115,7 +115,8 @@ def score(
     from beftkit import diff
     from beftkit.present import plots, scores
 
-    check_outputs(output, plot, [pre, *(posts or [])])
+    read = [str(one) for one in (model_config, families) if one is not None]
+    check_outputs(output, plot, [pre, *(posts or []), *read])
     among = candidates.replace(" ", "").split(",") if candidates is not None else None
     options: dict[str, Any] = {"candidates": among, "method": method.value, "tower": tower}
     options |= {"model_config": model_config, "families": families, "download": download}
@@ -152,7 +153,8 @@ def inspect(
     from beftkit.inspection import inspect as look_at
     from beftkit.present.inspection import inspection_document
 
-    check_outputs(output, None, [checkpoint])
+    read = [str(one) for one in (model_config, families) if one is not None]
+    check_outputs(output, None, [checkpoint, *read])
     found = look_at(checkpoint, model_config=model_config, families=families, download=download)
     written, notes = show(inspection_document(found), format, output)
     say([] if quiet else [*notes, *written])

@@ -1,7 +1,7 @@
 """Checkpoints: names, shapes and, lazily, bytes."""
 
 from beftkit.checkpoints.adapted import AdaptedBiasSet
-from beftkit.checkpoints.based import base_reference, model_reference
+from beftkit.checkpoints.based import base_reference, model_reference, other_base
 from beftkit.checkpoints.bias_set import BiasSet, recognise_checkpoint
 from beftkit.checkpoints.checkpoint import Checkpoint, load_config, open_checkpoint
 from beftkit.checkpoints.digest import base_digest
@@ -20,6 +20,7 @@ __all__ = [
     "load_config",
     "model_reference",
     "open_checkpoint",
+    "other_base",
     "recognise_checkpoint",
     "widened",
     "widened_by",

@@ -15,6 +15,8 @@ from beftkit.scores.statistics import metrics, pair_stats, stats_from_sums, with
 from beftkit.spelling import OF_ROLES, meant
 
 Pair = tuple[Site, Site]
+#: what may be done where nothing but finite values is taken
+ANOTHER = "give another"
 _BATCH = 1 << 16  # elements per side of one batch: half a MiB in float64, in a core's cache
 
 
@@ -61,8 +63,17 @@ def check_pairs(pairs: Sequence[Pair], left: BiasSet, right: BiasSet) -> None:
             )
 
 
-def check_finite(left: BiasSet, right: BiasSet, allowed: bool) -> list[str]:
-    """Refuse NaN and infinity by name, or note them where they are allowed."""
+def check_finite(
+    left: BiasSet, right: BiasSet, allowed: bool, advice: str = "--allow-nonfinite scores the rest"
+) -> list[str]:
+    """Refuse NaN and infinity by name, or note them where they are allowed.
+
+    Args:
+        left: biases of PRE.
+        right: biases of POST.
+        allowed: whether they are.
+        advice: what may be done where they are not.
+    """
     notes = []
     for one in (left, right):
         names = one.nonfinite()
@@ -70,7 +81,7 @@ def check_finite(left: BiasSet, right: BiasSet, allowed: bool) -> list[str]:
             raise BeftError(
                 f"{one.checkpoint.reference}: {names[0]} holds NaN or infinity"
                 f"{f' (and {len(names) - 1} more)' if len(names) > 1 else ''}; the checkpoint is "
-                "damaged or diverged; --allow-nonfinite scores the rest",
+                f"damaged or diverged; {advice}",
                 "damaged",
             )
         if names:

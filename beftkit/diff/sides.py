@@ -18,6 +18,7 @@ from beftkit.checkpoints import (
     Checkpoint,
     base_reference,
     open_checkpoint,
+    other_base,
     recognise_checkpoint,
     widened,
     widened_by,
@@ -42,6 +43,7 @@ class Sides:
         table: the families.
         download: whether hub files are fetched whole.
         merged: whether an adapter's sums are rounded to its base's dtype, as by PEFT's merge.
+        advice: what to do where an adapter does not lead to its base.
     """
 
     pre: Reference | None
@@ -49,6 +51,7 @@ class Sides:
     table: Table
     download: bool
     merged: bool = True
+    advice: str = "give the base as PRE"
     _bases: dict[str, Checkpoint] = field(default_factory=dict)
     _sets: dict[tuple[int, int], BiasSet] = field(default_factory=dict)
 
@@ -84,6 +87,7 @@ class Sides:
         else:
             plain = left if before.adapter is None else self.biases(self.base_of(after), config)
             plain = widened_by(plain, after, config, self.table)
+            self._met(after, plain.checkpoint)
             right = AdaptedBiasSet(plain, after, merged=self.merged)
         # What one of them has not, and could have, is zero there.
         if after.adapter is not None:
@@ -101,7 +105,7 @@ class Sides:
 
     def base_of(self, adapter: Checkpoint) -> Checkpoint:
         """The model that an adapter was trained on, as it names it."""
-        name = base_reference(adapter)
+        name = base_reference(adapter, self.advice)
         found = self.kept(name)
         if found.adapter is not None:
             raise BeftError(f"{adapter.reference}: its base {name} is an adapter itself")
@@ -114,10 +118,15 @@ class Sides:
             if checkpoint.adapter is not None:
                 base = self.biases(self.base_of(checkpoint), config)
                 base = widened_by(base, checkpoint, config, self.table)
+                self._met(checkpoint, base.checkpoint)
                 self._sets[key] = AdaptedBiasSet(base, checkpoint, merged=self.merged)
             else:
                 self._sets[key] = self._read(checkpoint, config)
         return self._sets[key]
+
+    def _met(self, adapter: Checkpoint, base: Checkpoint) -> None:
+        """Note where a base is not the one that an adapter was trained on."""
+        adapter.notes += [note for note in other_base(adapter, base) if note not in adapter.notes]
 
     def _open(self, reference: Reference) -> Checkpoint:
         if isinstance(reference, Checkpoint):  # opened already, in another manner

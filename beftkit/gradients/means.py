@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from beftkit.accelerator import arithmetic, out_of_memory, sum_over_processes
+from beftkit.accelerator import arithmetic, out_of_memory, precision_of, sum_over_processes
 from beftkit.gradients.batch_mean import batch_mean_squares
 from beftkit.gradients.captured import Graphs, of_gpu
 from beftkit.gradients.exact import example_squares
@@ -135,7 +135,7 @@ def _widths(
     if encoded.by_length or rows_each(encoded) != 1:
         return None
     counts = Counter(widths_of(encoded, plans))
-    half = accelerator.mixed_precision != "no"
+    half = precision_of(accelerator) != "fp32"
     costs = costs_of(model, half=half)
     # Batches are gone over once: recordings pay late, and padding is all the cheaper for it.
     how: dict[str, Any] = {"everything": graphs == "on", "most": math.inf}

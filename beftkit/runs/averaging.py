@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from beftkit.checkpoints import BiasSet, base_digest, open_checkpoint
 from beftkit.checkpoints.digest import vectors_digest
 from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError, option
-from beftkit.files import headed, plain_of
+from beftkit.files import headed, path_or_name, plain_of
 from beftkit.runs.made_card import outputs_of
 from beftkit.runs.standing import Standing
 from beftkit.runs.summed import header_words, put_tokenizer, sum_card
@@ -23,7 +23,7 @@ from beftkit.runs.whole import MADE_ADAPTER, made_whole, make_place
 from beftkit.shown import Shown
 from beftkit.weights.adding import aligned, measure, tuned_sum
 from beftkit.weights.changes import Changes, read_changes
-from beftkit.weights.comparing import base_if_there, base_of
+from beftkit.weights.comparing import BASE_ADVICE, base_if_there, base_of
 from beftkit.weights.sums import combined
 
 
@@ -120,12 +120,12 @@ def average(
         BeftError: another base, role or width, a LoRA that changes weights; each by name.
         Refusal: something else lies in ``output``.
     """
-    given = [str(one) for one in adapters]
+    given = [path_or_name(one, "an adapter") for one in adapters]
     factors = _weights(given, weights, scale)
     inputs = dict.fromkeys(map(Path, given), "adapter")
     cleared = make_place(Path(output), MADE_ADAPTER, inputs, overwrite=overwrite)
     notes = [*cleared]
-    sides = Sides(None if base is None else str(base), None, BUILT_IN, False)
+    sides = Sides(None if base is None else str(base), None, BUILT_IN, False, advice=BASE_ADVICE)
     opened = [open_checkpoint(meant(one)) for one in given]
     bases = [base_of(one, sides)[0] for one in opened]
     changes = [read_changes(one, there) for one, there in zip(opened, bases, strict=True)]
@@ -197,17 +197,21 @@ def average(
 def _weights(given: Sequence[str], weights: Sequence[float] | None, scale: float) -> list[float]:
     if not given:
         raise UsageError("no adapter was given; expected two or more, or one and --scale")
-    if not np.isfinite(scale):
+    if not _finite(scale):
         raise UsageError(f"{option('scale', scale)}: expected a finite number")
     if weights is None:
         return [1 / len(given)] * len(given)
-    found = [float(one) for one in weights]
-    if len(found) != len(given) or not np.isfinite(found).all():
+    found = [*weights] if isinstance(weights, Iterable) and not isinstance(weights, str) else []
+    if len(found) != len(given) or not all(map(_finite, found)):
         raise UsageError(
-            f"{option('weights', list(weights))}: expected {len(given)} finite numbers, one for "
+            f"{option('weights', found or weights)}: expected {len(given)} finite numbers, one for "
             "each adapter"
         )
-    return found
+    return [float(one) for one in found]
+
+
+def _finite(number: object) -> bool:
+    return isinstance(number, (int, float, np.number)) and bool(np.isfinite(number))
 
 
 def _head_source(

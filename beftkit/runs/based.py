@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from beftkit.checkpoints import base_digest
+from beftkit.checkpoints.based import BASE_KEY
 from beftkit.errors import BeftError
-
-#: the entry of an adapter's header that says it
-BASE_KEY = "beftkit.base"
 
 
 @dataclass(frozen=True)

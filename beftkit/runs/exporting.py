@@ -10,7 +10,7 @@ from beftkit.adapters import meant
 from beftkit.errors import UsageError
 from beftkit.files import headed, plain_of
 from beftkit.runs.classified import classified
-from beftkit.runs.merging import merged
+from beftkit.runs.merging import check_revision, merged
 from beftkit.runs.whole import EXPORTED_MODEL, make_place
 from beftkit.settings.predict import ExportSettings
 from beftkit.settings.resolve import resolve
@@ -74,6 +74,7 @@ def export(
         Refusal: what lies there is not known as an export of ours.
     """
     s = resolve(ExportSettings, None, {**settings, "adapter": adapter})
+    check_revision(s)
     folder = Path(output)
     cleared = make_place(folder, EXPORTED_MODEL, {}, overwrite=overwrite)
     if isinstance(whole := meant(str(adapter)), str) and _is_model(Path(whole)):

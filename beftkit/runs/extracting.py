@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from beftkit.adapters import check_format, default_format, write_adapter
 from beftkit.adapters.heads import (
     MULTI_LABEL,
@@ -31,11 +29,12 @@ from beftkit.biases import (
 )
 from beftkit.checkpoints import BiasSet, load_config
 from beftkit.checkpoints.digest import vectors_digest
-from beftkit.diff.compare import check_finite, check_pairs, other_families
+from beftkit.diff.compare import ANOTHER, check_finite, check_pairs, other_families
 from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError, option
-from beftkit.files import headed, plain_of
+from beftkit.files import headed, path_or_name, plain_of
 from beftkit.runs.bases import bare, base_named, prefix_lacking
+from beftkit.runs.extract_notes import said_of
 from beftkit.runs.made_card import extract_card, outputs_of
 from beftkit.runs.whole import MADE_ADAPTER, made_whole, make_place
 from beftkit.shown import Shown
@@ -130,14 +129,15 @@ def extract(
         BeftError: unreadable or damaged, no such bias in POST, shapes that differ, NaN or infinity.
         Refusal: something else lies in ``output``.
     """
+    pre, post = path_or_name(pre, "PRE"), path_or_name(post, "POST")
     roles = _roles(bias)
     if adapter_format != "auto":
         check_format([], adapter_format)
     inputs = {Path(pre): "base", Path(post): "fine-tuned model"}
     cleared = make_place(Path(output), MADE_ADAPTER, inputs, overwrite=overwrite)
     given = load_config(model_config) if model_config else None
-    sides = Sides(str(pre), given, load_table(families), download)
-    left, right = sides.pair(str(post))
+    sides = Sides(pre, given, load_table(families), download)
+    left, right = sides.pair(post)
     for side, one in (("PRE", left), ("POST", right)):
         if one.checkpoint.adapter is not None:
             raise BeftError(
@@ -148,7 +148,7 @@ def extract(
     pairs, only_pre, only_post = match_sites(left.sites, right.sites)
     if pairs:
         check_pairs(pairs, left, right)
-    notes = [*cleared, *other_families(left, right), *check_finite(left, right, False)]
+    notes = [*cleared, *other_families(left, right), *check_finite(left, right, False, ANOTHER)]
     chosen, told = choose_tower([site.tower for site in right.sites], tower)
     notes += told
     wanted = roles or [*dict.fromkeys(site.role for site in right.sites)]
@@ -183,12 +183,13 @@ def extract(
     if format == "biases":  # values, not changes
         found = replace(found, unreached=0)
     _check_inputs(found, format)
-    base, revision = base_named(left.checkpoint, str(pre), notes)
-    metadata = _metadata(left, found, config, bias, str(pre), str(post))
-    said = _said(found, left, right, beside, config)
+    base, revision = base_named(left.checkpoint, pre, notes)
+    metadata = _metadata(left, found, config, bias, pre, post)
+    said = said_of(found, left, right, beside, config)
     card = extract_card(
-        [(str(pre), left.bias_sha256), (str(post), right.bias_sha256)], found.tuned, bias,
+        [(pre, left.bias_sha256), (post, right.bias_sha256)], found.tuned, bias,
         base=base, revision=revision, format=format, task_type=task, metadata=metadata,
+        scalars=found.scalars,
     )  # fmt: skip
     with made_whole(Path(output), MADE_ADAPTER, overwrite=overwrite) as (work, _):
         notes += write_adapter(
@@ -203,7 +204,7 @@ def extract(
         notes += said
         card.write(work, notes[len(cleared) :])
     return ExtractResult(
-        str(output), str(pre), str(post), bias, format, found.vectors, found.scalars, found.added,
+        str(output), pre, post, bias, format, found.vectors, found.scalars, found.added,
         found.norms, found.head, found.unreached, found.rounded, beside,
         tuple(dict.fromkeys(notes)),
     )  # fmt: skip
@@ -211,6 +212,8 @@ def extract(
 
 def _roles(bias: str) -> tuple[str, ...]:
     """The roles that are meant; none of them: all."""
+    if not isinstance(bias, str):
+        raise UsageError(f"{option('bias', bias)}: expected roles as one text, as 'q,v'")
     words = [word for word in bias.replace(" ", "").split(",") if word]
     if words == ["all"]:
         return ()
@@ -249,6 +252,8 @@ def _check(
         if role not in {site.role for site in there}:
             roles = ", ".join(dict.fromkeys(site.role for site in right.sites))
             said = f"it has {roles}" if roles else bias_free(right.recognition)
+            if roles and not {*ROLES} & {site.role for site in right.sites}:
+                said += ", which no role has; --families FILE gives them roles"
             raise BeftError(f"{option('bias', role)}: {post} has no such bias; {said}")
 
 
@@ -284,66 +289,3 @@ def _metadata(
         if problem_type(config) == MULTI_LABEL:
             said[PROBLEM_TYPE] = MULTI_LABEL
     return said
-
-
-def _said(
-    found: Taken,
-    left: BiasSet,
-    right: BiasSet,
-    beside: Beside,
-    config: Mapping[str, Any] | None,
-) -> list[str]:
-    """Sentences on what came along, what was lost, and what else changed."""
-    notes = []
-    if config is None:
-        notes.append(
-            "POST has no config.json, so whether it has a classification head is not known; "
-            "--model-config PATH says it"
-        )
-    if found.head:
-        fresh = ", ".join(found.fresh)
-        if set(found.fresh) >= set(found.head):
-            fresh = "it"
-        fresh = f"; PRE has {fresh} not, or otherwise" if fresh else ""
-        notes.append(f"POST's head came along: {', '.join(found.head)}{fresh}")
-    held = [[s for s in one.sites if s.name in one.checkpoint.tensors] for one in (left, right)]
-    kinds = [", ".join({site.dtype: 1 for site in sites}) for sites in held]  # zeros have none
-    if kinds[0] and kinds[0] != kinds[1]:
-        notes.append(f"PRE is in {kinds[0]}, POST in {kinds[1]}")
-    if found.rounded:
-        notes.append(
-            f"{found.rounded:,} of {found.scalars:,} scalars of POST are finer than the base's "
-            "dtype, which rounds them when the adapter is merged"
-        )
-    if found.unreached:
-        notes.append(
-            f"{found.unreached:,} of {found.scalars:,} scalars miss POST's value by a "
-            "rounding, as no float32 change reaches it; --adapter-format biases holds the values"
-        )
-    if not any(found.norms.values()) and not any(
-        not np.array_equal(one.pre, one.post) for one in found.tuned
-    ):
-        notes.append("none of these biases changed: the adapter changes nothing")
-    if beside.biases:
-        known = [f"{n} of {name}" if name in ROLES else name for name, n in beside.biases.items()]
-        some = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
-        notes.append(f"other biases changed as well and are not in it: {some}")
-    if beside.unread:
-        notes.append(
-            f"{beside.unread} other tensors were not looked at: whether they changed is not known; "
-            "--deep compares them"
-        )
-    if beside.changed:
-        share = "" if beside.relative is None else f", by {beside.relative:.2g} of their length"
-        notes.append(
-            f"{beside.changed} of {beside.compared} other tensors changed as well{share}: the "
-            "adapter is not the whole fine-tuning"
-        )
-    elif beside.compared is not None and not (beside.biases or beside.reshaped):
-        notes.append(f"none of the {beside.compared} other tensors changed")
-    lists = {"of another shape in POST": beside.reshaped, "in PRE alone": beside.only_pre}
-    for what, names in {**lists, "in POST alone and not in it": beside.only_post}.items():
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            notes.append(f"{names[0]}{more}: {what}")
-    return notes

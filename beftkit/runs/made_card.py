@@ -132,6 +132,7 @@ def extract_card(
     format: str,
     task_type: str | None,
     metadata: Mapping[str, str],
+    scalars: int,
 ) -> MadeCard:
     """The card of what `extract` made.
 
@@ -144,11 +145,11 @@ def extract_card(
         format: the adapter's.
         task_type: PEFT's.
         metadata: the header.
+        scalars: how many of the biases that were asked for.
     """
     given = [one for one, _ in sides]
     pre, post = map(bare, given)
     places = [a if is_far(a) else b for a, b in zip(given, ("BASE", "POST"), strict=True)]
-    scalars = sum(one.post.size for one in tuned if one.kind != "head")
     return MadeCard(
         title=f"{post}, its biases ({bias})",
         opening=f"What a fine-tuning of {pre} did to its biases (--bias {bias}), taken from {post} "

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beftkit.adapters import is_adapter, meant
+from beftkit.biases.names import WRAPPERS
 from beftkit.checkpoints import Checkpoint, open_checkpoint
 from beftkit.checkpoints.header import shorten
 from beftkit.checkpoints.hub import HubFolder, parse_reference
 from beftkit.checkpoints.local import LocalFile, LocalFolder
 from beftkit.checkpoints.pickles import PICKLES
-from beftkit.errors import BeftError, UsageError
+from beftkit.errors import BeftError, UsageError, option
 from beftkit.runs import manifest
 from beftkit.runs.based import BaseSaid, compared
 from beftkit.runs.companions import Companions, companions_of, take_along
@@ -70,7 +71,22 @@ def merge(
     s = resolve(MergeSettings, None, given)
     if not s.model:
         raise UsageError("no base was given; expected a model's folder, or owner/name")
+    check_revision(s)
     return merged(s, Path(output), link=link, overwrite=overwrite)
+
+
+def check_revision(settings: ExportSettings) -> None:
+    """Refuse the revision of a base that is a folder here, which has none.
+
+    Raises:
+        BeftError: so it is.
+    """
+    s = settings
+    if s.revision is not None and s.model and Path(s.model).exists():
+        raise BeftError(
+            f"{option('revision', s.revision)}: is of models on the hub, and {s.model} is here; "
+            "leave it out"
+        )
 
 
 def merged(
@@ -148,6 +164,12 @@ def _open_base(reference: str, revision: str | None) -> Checkpoint:
         raise BeftError(f"{reference}: is an adapter, and its base model is wanted here")
     if not isinstance(base.config, dict) or base.folder is None:
         raise BeftError(f"{reference}: has no config.json; expected a model folder")
+    wrapped = [n for n in base.tensors if n.startswith("module.") or {*n.split(".")} & WRAPPERS]
+    if wrapped:
+        raise BeftError(
+            f"{reference}: {shorten(wrapped[0])} is a name of a compiled, parallel or adapted "
+            "model, which transformers does not load; save the model within it"
+        )
     if base.twice:
         raise BeftError(
             f"{reference}: {shorten(base.twice[0])} lies in two files of weights, of which "

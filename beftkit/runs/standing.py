@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from beftkit.checkpoints import base_digest
+from beftkit.checkpoints.based import BASE_KEY
 from beftkit.errors import BeftError
 from beftkit.models import load_tokenizer, quiet
 from beftkit.objectives import has_head, kind_said
 from beftkit.registry import TASKS, Kind, Task
-from beftkit.runs.based import BASE_KEY, BaseSaid
+from beftkit.runs.based import BaseSaid
 from beftkit.runs.manifest import HALF, move_files
 from beftkit.runs.prepare import Prepared
 from beftkit.settings.train import TrainSettings

@@ -53,6 +53,11 @@ class RunTime:
 AT_MOST = (
     "steps were timed eagerly; replayed ones (--graphs) take less, so this is how long at most"
 )
+#: said where a stand-in would replay, which calls anew what it recorded
+AT_LEAST = (
+    "steps were timed eagerly; on a CPU --graphs has a stand-in, which is slower, so this is how "
+    "long at least"
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -186,6 +191,7 @@ def timing(
     on_gpu = ready.accelerator.device.type == "cuda"
     captures = settings.graphs == "on" or (settings.graphs == "auto" and on_gpu)
     captures = captures and getattr(settings, "variant", "exact") == "exact"
+    bound = AT_MOST if on_gpu else AT_LEAST
     return Timing(
         command=command,
         model=settings.model,
@@ -199,5 +205,5 @@ def timing(
         runs=tuple(runs),
         peak_bytes=peak,
         peak_of=whose,
-        notes=(AT_MOST,) if captures else (),
+        notes=(bound,) if captures else (),
     )

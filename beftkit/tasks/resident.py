@@ -123,7 +123,12 @@ def rows_each(encoded: Encoded) -> int | None:
 
 def widths_of(encoded: Encoded, batches: Sequence[Tensor]) -> list[int]:
     """How wide `Encoded.batch` makes each of these batches, int64 [B]."""
-    multiple = encoded.pad_to_multiple_of or 1
-    lengths = encoded.lengths
-    found = (int(lengths[batch].max()) for batch in batches)
-    return [width + -width % multiple for width in found]
+    if not batches:
+        return []
+    # Of MNLI's 24,500 batches an epoch, in one go: 16 epochs are looked at before the first update.
+    sizes = torch.tensor([len(batch) for batch in batches])
+    owners = torch.repeat_interleave(torch.arange(len(batches)), sizes)
+    lengths = encoded.lengths[torch.cat([*batches])]
+    widest = lengths.new_zeros(len(batches)).scatter_reduce(0, owners, lengths, "amax")
+    found: list[int] = (widest + -widest % (encoded.pad_to_multiple_of or 1)).tolist()
+    return found

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from beftkit.accelerator import precision_of
 from beftkit.files import from_plain
 from beftkit.graphs import (
     WARMUPS,
@@ -151,7 +152,7 @@ class CapturedStepper:
                 counts[width] = counts.get(width, 0.0) + epochs / looked_at
         everything = s.graphs == "on"
         rows = self.rows * self.resident.each
-        costs = costs_of(job.model, half=s.precision != "fp32")
+        costs = costs_of(job.model, half=precision_of(job.accelerator) != "fp32")
         return choose_widths(counts, rows, costs, everything=everything)
 
     @property
@@ -206,21 +207,11 @@ class CapturedStepper:
     def _record(self, name: str, width: int, work: Callable[[int], None]) -> None:
         """Record the work of a width, or note why that cannot be; the state is as before."""
         begun = time.perf_counter()
-        before = kept_tensors(self.job.model)
         detach_from_past([*self.values, *(unit.parameter for unit in self.job.tuner.units)])
         try:
             with self._scratch(), read_chance(self.job) as chance:
-                made = capture(
-                    lambda: work(width),
-                    device=self.device,
-                    warmups=1 if self.recording else WARMUPS,
-                    pool=self.pool,
-                )
+                made = self._steady(lambda: work(width))
             chance.check()
-            after = kept_tensors(self.job.model)
-            self.held += [*before.values(), *after.values()]
-            if {*map(id, after.values())} != {*map(id, before.values())}:
-                raise NotCaptured("its modules keep tensors from one call to the next")
         except NotCaptured as error:
             told = not self.eager
             self.eager.add(width)
@@ -230,6 +221,21 @@ class CapturedStepper:
             return
         self.graphs[name, width] = made
         self.recording.append(time.perf_counter() - begun)
+
+    def _steady(self, work: Callable[[], None]) -> Graph:
+        """A recording during which no module made a tensor that it keeps.
+
+        The first one may find some that a first call makes, and is then made once more.
+        """
+        for _ in range(1 if self.recording or self.eager else 2):
+            before = kept_tensors(self.job.model)
+            warmups = 1 if self.recording else WARMUPS
+            made = capture(work, device=self.device, warmups=warmups, pool=self.pool)
+            after = kept_tensors(self.job.model)
+            self.held += [*before.values(), *after.values()]
+            if {*map(id, after.values())} == {*map(id, before.values())}:
+                return made
+        raise NotCaptured("its modules keep tensors from one call to the next")
 
     @contextmanager
     def _scratch(self) -> Iterator[None]:

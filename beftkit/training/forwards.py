@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from beftkit.accelerator import precision_of
 from beftkit.graphs import Graph, NotCaptured, capture, kept_tensors, memory_pool
 from beftkit.tasks.costs import costs_of
 from beftkit.tasks.resident import Resident, rows_each, widths_of
@@ -98,13 +99,14 @@ class Forwards:
         counts: dict[int, float] = {}
         for width in self.own:
             counts[width] = counts.get(width, 0.0) + replays.times
-        half = str(accelerator.mixed_precision) != "no"
+        half = precision_of(accelerator) != "fp32"
         costs = costs_of(model, half=half, trains=False)
         each = rows_each(encoded) or 1
         everything = replays.graphs == "on"
         self.widths: Widths = choose_widths(counts, rows * each, costs, everything=everything)
         self.graphs: dict[int, Graph] = {}
         self.eager: set[int] = set()
+        self.held: list[Any] = []  # what graphs read stays where it is, whatever modules do later
         if not self.widths.chosen:
             return
         self.resident = Resident(encoded, self.device)
@@ -135,11 +137,16 @@ class Forwards:
             with self.accelerator.autocast():
                 return self.call(self.model, batch)
 
-        before = kept_tensors(self.model)
         try:
-            tries = 1 if self.graphs else 2  # a first call makes what others find
-            made = capture(work, device=self.device, warmups=tries, pool=self.pool)
-            if {*map(id, kept_tensors(self.model).values())} != {*map(id, before.values())}:
+            for _ in range(1 if self.graphs else 2):  # a first call makes what others find
+                before = kept_tensors(self.model)
+                tries = 1 if self.graphs else 2
+                made = capture(work, device=self.device, warmups=tries, pool=self.pool)
+                after = kept_tensors(self.model)
+                self.held += [*before.values(), *after.values()]
+                if {*map(id, after.values())} == {*map(id, before.values())}:
+                    break
+            else:
                 raise NotCaptured("its modules keep tensors from one call to the next")
         except NotCaptured as error:
             if not self.eager:

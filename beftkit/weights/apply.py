@@ -17,6 +17,7 @@ from beftkit.errors import BeftError
 from beftkit.scores.statistics import decode
 from beftkit.tuning import attach
 from beftkit.weights.opening import check_stored, open_adapter
+from beftkit.weights.tied import shared
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +71,7 @@ def apply_adapter(
     placed = sorted((_place(model, step, info) for step in steps), key=lambda one: one.step.turn())
     for one in placed:
         _check(one, model, checkpoint, info)
+    _check_tied(placed, model, info)
     raw = checkpoint.read(dict.fromkeys(name for one in placed for name in one.step.tensors))
     values = {name: decode(data, checkpoint.tensors[name].dtype) for name, data in raw.items()}
     for name, array in values.items():
@@ -156,6 +158,18 @@ def _place(model: Any, step: Step, info: AdapterInfo) -> _Placed:
         f"{info.reference}: {step.tensor} changes {step.parameter}, which this "
         f"{type(model).__name__} has not; {info.mismatch}"
     )
+
+
+def _check_tied(placed: Sequence[_Placed], model: Any, info: AdapterInfo) -> None:
+    """Refuse a change of one matrix of two that are tied: in place it would change both."""
+    names: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), set()).add(name)
+    for one in placed:
+        target = one.target
+        if one.step.kind != "add" and target is not None and target.dim() == 2:
+            if len(names.get(id(target), ())) > 1:
+                raise shared(one.step, info)
 
 
 def _check(one: _Placed, model: Any, checkpoint: Checkpoint, info: AdapterInfo) -> None:

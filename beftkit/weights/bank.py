@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from beftkit.accelerator import steady_attention
 from beftkit.adapters import Step, meant
 from beftkit.checkpoints import BiasSet, open_checkpoint, recognise_checkpoint
 from beftkit.errors import BeftError, UsageError
@@ -175,7 +176,8 @@ class BiasBank:
         """
         self._rows.begin(self._variants(names))
         try:
-            yield self.model
+            with steady_attention(self._device):
+                yield self.model
             self._check_ran()
         finally:
             self._rows.end()
@@ -192,9 +194,16 @@ class BiasBank:
         }
         self._rows.begin(self._variants(names[:1]), probing=True)
         try:
-            self.model(**one)
+            with steady_attention(self._device):
+                self.model(**one)
         finally:
             self._rows.end()
+
+    @property
+    def _device(self) -> torch.device:
+        """Of the model, or of the first of its tensors."""
+        found: torch.device = next(self.model.parameters()).device
+        return found
 
     def _variants(self, names: Sequence[str | None]) -> list[int]:
         if isinstance(names, str) or not len(names):

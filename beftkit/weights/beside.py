@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, isfinite, sqrt
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,8 @@ class Beside(Shown):
         scalars: how many scalars of those changed.
         relative: length of their change over the length of PRE's values, over all compared.
         largest: the tensors that moved most in that figure, with it.
+        nonfinite: of those that changed the tensors that hold NaN or infinity in POST; in the
+            figures they do not count.
     """
 
     biases: Mapping[str, int]
@@ -51,6 +53,7 @@ class Beside(Shown):
     scalars: int | None = None
     relative: float | None = None
     largest: tuple[tuple[str, float], ...] = ()
+    nonfinite: tuple[str, ...] = ()
 
     def in_short(self) -> dict[str, Any]:
         """What its line says."""
@@ -61,7 +64,12 @@ class Beside(Shown):
         """Plain values, for JSON."""
         names = "only_pre only_post reshaped unread compared changed scalars relative"
         largest = [{"name": name, "relative": one} for name, one in self.largest]
-        return {"biases": dict(self.biases), **plain_of(self, names), "largest": largest}
+        return {
+            "biases": dict(self.biases),
+            **plain_of(self, names),
+            "largest": largest,
+            "nonfinite": [*self.nonfinite],
+        }
 
 
 def look_beside(
@@ -94,16 +102,22 @@ def look_beside(
         return Beside(*what, len(left))
     changed, scalars, before, moved = 0, 0, 0.0, 0.0
     shares: list[tuple[str, float]] = []
+    nonfinite: list[str] = []
     for a, b in left.items():
         count, old, new = _differs(pre, post, a, b)
         changed, scalars = changed + bool(count), scalars + count
+        if not isfinite(new):
+            nonfinite.append(b)
+            continue
         before, moved = before + old, moved + new
         if count:
             shares.append((b, sqrt(new / old) if old else float(bool(new))))
     shares.sort(key=lambda pair: -pair[1])
     relative = sqrt(moved / before) if before else (0.0 if not moved else None)
+    relative = None if nonfinite and not moved else relative
     largest = tuple(shares[:_NAMED])
-    return Beside(*what, 0, len(left), changed, scalars, relative, largest)
+    unfit = tuple(nonfinite)
+    return Beside(*what, 0, len(left), changed, scalars, relative, largest, unfit)
 
 
 def _pairs(pre: Checkpoint, post: Checkpoint) -> Iterator[tuple[str, str]]:
@@ -124,7 +138,10 @@ def _pairs(pre: Checkpoint, post: Checkpoint) -> Iterator[tuple[str, str]]:
 
 
 def _differs(pre: Checkpoint, post: Checkpoint, a: str, b: str) -> tuple[int, float, float]:
-    """Of two tensors: scalars that differ, squares of PRE's values, squares of the change."""
+    """Of two tensors: scalars that differ, squares of PRE's values, squares of the change.
+
+    That is infinite where a scalar that moved is no finite number.
+    """
     mine, theirs = pre.tensors[a].dtype, post.tensors[b].dtype
     if mine not in PRECISION or theirs not in PRECISION:  # whole numbers, quantised: bytes tell
         same = mine == theirs and all(
@@ -142,6 +159,7 @@ def _differs(pre: Checkpoint, post: Checkpoint, a: str, b: str) -> tuple[int, fl
             count += int(moving.sum())
             before += float(np.square(one[np.isfinite(one)]).sum())
             moved += float(np.square(change[np.isfinite(change)]).sum())
+            moved += inf if not np.isfinite(other[moving]).all() else 0.0
     return count, before, moved
 
 

@@ -10,13 +10,23 @@ import numpy as np
 
 from beftkit.adapters import meant
 from beftkit.biases import ROLES, Site, choose_tower, in_tower, load_table, match_sites
-from beftkit.checkpoints import BiasSet, Checkpoint, load_config, open_checkpoint
-from beftkit.diff.compare import check_finite, check_pairs, other_families, refuse_empty
+from beftkit.checkpoints import BiasSet, Checkpoint, load_config, open_checkpoint, other_base
+from beftkit.diff.compare import (
+    ANOTHER,
+    check_finite,
+    check_pairs,
+    other_families,
+    refuse_empty,
+)
 from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError
+from beftkit.files import path_or_name
 from beftkit.weights.changes import Changes, read_changes, sites_of
 from beftkit.weights.cosines import Alike, CosineResult, Matrix
 from beftkit.weights.sums import Array, angle, cosine, norm
+
+#: what to do where an adapter does not lead to its base
+BASE_ADVICE = "--base names it"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +73,13 @@ def compare(
         >>> found.cosines[0][1]  # doctest: +SKIP
         0.18
     """
-    if len(references) < 2:
+    given_names = [path_or_name(one, "what is compared") for one in references]
+    if len(given_names) < 2:
         raise UsageError(f"{len(references)} given to compare; expected two adapters or more")
     given = load_config(model_config) if model_config else None
-    sides = Sides(None if base is None else str(base), given, load_table(families), download)
-    moved = [_moved(str(one), sides) for one in references]
+    named = None if base is None else str(base)
+    sides = Sides(named, given, load_table(families), download, advice=BASE_ADVICE)
+    moved = [_moved(one, sides) for one in given_names]
     names = tuple(one.reference for one in moved)
     keys, found = _aligned(moved)
     chosen, told = choose_tower([site.tower for site in keys], tower)
@@ -171,6 +183,8 @@ def _moved_adapter(
     given: bool,
 ) -> _Moved:
     there = base_if_there(base, notes, given=given)
+    if there is not None:
+        notes += other_base(changes.checkpoint, there.checkpoint)
     widths = {name: one.change.size for name, one in changes.biases.items()}
     sites = sites_of(widths, there)
     vectors = {}
@@ -187,7 +201,7 @@ def _moved_adapter(
                 vectors[site] = part  # of a fused bias no parts that nothing trained
     beside = [name for name in changes.biases if name not in sites]
     if beside:
-        notes.append(f"biases outside the layers are not compared (e.g. {beside[0]})")
+        notes.append(f"biases that no role has are not compared (e.g. {beside[0]})")
     if changes.head or changes.pooler:
         notes.append("heads and a pooler's bias belong to each task, and are not compared")
     if changes.products:
@@ -207,7 +221,11 @@ def _moved_checkpoint(checkpoint: Checkpoint, sides: Sides) -> _Moved:
     refuse_empty(left, right)
     pairs, only_pre, only_post = match_sites(left.sites, right.sites)
     check_pairs(pairs, left, right)
-    notes = [*left.recognition.notes, *right.recognition.notes, *check_finite(left, right, False)]
+    notes = [
+        *left.recognition.notes,
+        *right.recognition.notes,
+        *check_finite(left, right, False, ANOTHER),
+    ]
     notes += other_families(left, right)
     for lacking, where in ((only_pre, sides.pre), (only_post, reference)):
         if lacking:

@@ -33,6 +33,7 @@ from beftkit.weights.opening import read_values
 from beftkit.weights.places import Places
 from beftkit.weights.plan import HeadFrame, Plan
 from beftkit.weights.products import fill_product
+from beftkit.weights.tied import check_tied
 from beftkit.weights.values import Array, Ledger, encode
 
 #: model types whose projections are transformers' Conv1D, with weights [in, out]
@@ -153,6 +154,7 @@ class _Merge:
 
     def _do(self, step: Step, given: Sequence[Array]) -> None:
         name = self.places.find(step.parameter)
+        check_tied(step, name, self.base.tensors, self.config, self.info)
         if name is None:
             self._make(step, given)
             return

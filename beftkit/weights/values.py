@@ -46,8 +46,9 @@ class Rounding:
         """In a sentence."""
         share = f"{self.lost:.2%}" if self.lost >= 1e-4 else f"{self.lost:.1e}"
         stay = f"; {self.unchanged:,} of {self.elements:,} elements stay where they were"
+        kept = f"{self.biases} biases are kept" if self.biases != 1 else "1 bias is kept"
         return (
-            f"{self.biases} biases are kept in {self.dtype}, the base's dtype: rounding lost "
+            f"{kept} in {self.dtype}, the base's dtype: rounding lost "
             f"{share} of the change (by length){stay if self.unchanged else ''}"
         )
 
