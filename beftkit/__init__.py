@@ -159,7 +159,6 @@ def _train(
         >>> result.runs[0].best.metrics["accuracy"]  # doctest: +SKIP
     """
     from beftkit.progress import displayed
-    from beftkit.runs import train_with
     from beftkit.runs.folders import resolve_run
     from beftkit.settings.train import TrainSettings
     from beftkit.watching import Unwatched, never
@@ -167,6 +166,8 @@ def _train(
     find = settings.get("lr") == "find"
     given: dict[str, Any] = {**settings, "model": model} | ({"lr": None} if find else {})
     s = model if isinstance(model, TrainSettings) else resolve_run(config, given, resume=resume)
+    from beftkit.runs import train_with  # imports torch: what was mistyped is told before
+
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
     how["asked_to_stop"] = asked_to_stop or never
     with displayed(progress, watcher) as looking:

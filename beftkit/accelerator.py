@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import ReferenceType
 
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.spelling import meant
@@ -229,6 +230,23 @@ def out_of_memory(advice: str) -> Iterator[None]:
         if not cpu and not isinstance(error, torch.OutOfMemoryError):
             raise
         raise BeftError(f"out of memory {advice}") from None
+
+
+def released(accelerator: Accelerator, model: ReferenceType[Any], *, last: bool) -> None:
+    """Give back the memory of a run that is over.
+
+    Args:
+        accelerator: which keeps what it prepared.
+        model: of the run.
+        last: of the accelerator's. Rings of objects are then looked for only where they hold the
+            model, as captured updates do: a look at everything there is takes .2 s.
+    """
+    from accelerate.utils.memory import clear_device_cache
+
+    if last and model() is None:
+        clear_device_cache()
+    else:
+        accelerator.free_memory()
 
 
 def sum_over_processes(accelerator: Accelerator, tensors: list[Any]) -> None:

@@ -49,7 +49,8 @@ def measure(row: Any, place: Place, seconds: float, limit: float, forked: bool) 
         return {"failed": f"killed after {limit:.0f} s"}
     if status or not result.exists():
         lines = log.read_text("utf-8", errors="replace").strip().splitlines() or ["no word"]
-        return {"failed": lines[-1][:300]}
+        ended = f"ended by signal {os.WTERMSIG(status)}: " if os.WIFSIGNALED(status) else ""
+        return {"failed": ended + lines[-1][:300]}
     found: Figures = json.loads(result.read_text())
     return found
 

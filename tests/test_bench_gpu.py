@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -148,6 +149,9 @@ def test_a_row_that_takes_too_long_is_ended_with_all_it_began(tmp_path: Path) ->
     broken = gpu.Row("broken", "", lambda *_: {"a": 1 / 0}, 1)
     found = gpu_process.measure(broken, place, 1, 60, True)
     assert found == {"failed": "ZeroDivisionError: division by zero"}
+    killed = gpu.Row("killed", "", lambda *_: {"a": os.kill(os.getpid(), signal.SIGKILL)}, 1)
+    found = gpu_process.measure(killed, place, 1, 60, True)
+    assert found == {"failed": "ended by signal 9: no word"}
 
 
 def test_a_row_begun_anew_is_told_the_same(tmp_path: Path) -> None:

@@ -88,3 +88,18 @@ def test_a_heavy_import_is_seen(tmp_path: Path) -> None:
     """The check itself can fail: a command that loads torch late, inside a function, is caught."""
     code = "def command():\n    import torch\n\ncommand()"
     assert "torch" in heavy_after(code, tmp_path=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        ["train", "m", "--task", "sst2"],
+        ["train", "m", "--task", "sst2", "--lr=-1", "-o", "out"],
+        ["train", "m", "--tsk", "sst2", "-o", "out"],
+        ["select", "m", "--task", "sst2"],
+    ],
+    ids=" ".join,
+)
+def test_mistakes_are_told_at_once(mistake: list[str], tmp_path: Path) -> None:
+    code = "from beftkit.app import main\ntry: main()\nexcept SystemExit as end: assert end.code"
+    assert "torch" not in heavy_after(code, *mistake, tmp_path=tmp_path)

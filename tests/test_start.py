@@ -1,5 +1,6 @@
 """What goes before a run's first update: no more than has to, and no safeguard less."""
 
+import gc
 import hashlib
 import os
 import random
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import warnings
+import weakref
 import zlib
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ import torch
 from torch import nn
 
 from beftkit import models
+from beftkit.runs import training
 from beftkit.training import digests
 from beftkit.training.stepper import share_of_rate
 
@@ -147,17 +150,52 @@ def test_counted_metrics_are_those_of_sklearn(classes: int) -> None:
         assert found == wanted
 
 
+@pytest.mark.parametrize("graphs", ["off", "on"])
+def test_a_model_is_let_go_of(
+    graphs: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its run; everything there is, is looked at where its updates were captured alone."""
+    import beftkit
+
+    looked: list[int] = []
+    made: list[Any] = []
+    collect, prepare = gc.collect, training.prepare
+
+    def watched(*given: Any, **how: Any) -> Any:
+        ready = prepare(*given, **how)
+        made.append(weakref.ref(ready.model))
+        return ready
+
+    monkeypatch.setattr(training, "prepare", watched)
+    monkeypatch.setattr(gc, "collect", lambda *given: looked.append(1) or collect(*given))
+    monkeypatch.chdir(tiny)
+    files: Any = {"train_file": "train.jsonl", "validation_file": "dev.jsonl"}
+    how: Any = {"bias": "v", "max_steps": 1, "device": "cpu", "new_head": True, "graphs": graphs}
+    gc.disable()
+    try:
+        beftkit.train("base", output=tmp_path / "run", **files, **how)
+    finally:
+        gc.enable()
+    assert [one() for one in made] == [None]
+    assert bool(looked) == (graphs == "on")
+
+
 @pytest.mark.slow
 def test_training_imports_no_more_than_it_needs(tiny: Path, tmp_path: Path) -> None:
-    """PEFT is for LoRA alone, scikit-learn for errors of values: a second together."""
+    """PEFT is for LoRA alone, scikit-learn for errors of values: a second together. As long takes
+    what the garbage collector does with imports.
+    """
     code = (
-        "import sys, beftkit\n"
-        "beftkit.train('base', train_file='train.jsonl', validation_file='dev.jsonl', bias='v',"
-        " max_steps=1, device='cpu', new_head=True, output=sys.argv[1])\n"
+        "import gc, sys\n"
+        "from beftkit.app import main\n"
+        "main()\n"
+        "print(gc.get_stats()[2]['collections'])\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     )
+    flags = "--train-file train.jsonl --validation-file dev.jsonl --bias v --max-steps 1 --new-head"
+    command = ["train", "base", *flags.split(), "--device", "cpu", "-o", str(tmp_path / "out")]
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "out")],
+        [sys.executable, "-c", code, *command],
         cwd=tiny,
         env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "kernels")))},
         capture_output=True,
@@ -165,4 +203,6 @@ def test_training_imports_no_more_than_it_needs(tiny: Path, tmp_path: Path) -> N
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert not {"peft", "sklearn", "pandas", "matplotlib"} & {*done.stdout.split()}
+    *_, looks, modules = done.stdout.splitlines()
+    assert not {"peft", "sklearn", "pandas", "matplotlib"} & {*modules.split()}
+    assert int(looks) <= 1  # at all there is, by the garbage collector

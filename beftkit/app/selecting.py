@@ -53,13 +53,16 @@ def select(
     regimes, learning rates, epochs or seeds every combination is a cell, a resumable run in its own
     folder. --verify trains each candidate alone, and the controls none and all.
     """
+    given: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
+    check_asked(dry_run, time)
+    if not (dry_run or time) and output is None:
+        raise UsageError("no --output was given; expected the folder that the selection shall make")
+    # Not before: these import torch.
     from beftkit.present.planned import select_plan_document
     from beftkit.present.selection import selection_document
     from beftkit.selection import plan_select, settings_of, time_select
     from beftkit.selection import select as run
 
-    given: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
-    check_asked(dry_run, time)
     if dry_run or time:
         settings = settings_of(model, output, config, resume, flags)
     if time:
@@ -70,8 +73,6 @@ def select(
         if IS_MAIN:
             show(select_plan_document(planned), format)
         return
-    if output is None:
-        raise UsageError("no --output was given; expected the folder that the selection shall make")
     given |= {"output": output, "config": config}
     stopped = f"stopped; what is done is kept, --output {output} --resume takes it up"
     found = watched(partial(run, model, **given, **flags), quiet, stopped)

@@ -77,12 +77,7 @@ def train(
     Everything else is frozen. The classifier and the pooler's bias train along unless
     --freeze-head; --bias none trains those alone, which is the control to compare with.
     """
-    from beftkit import train as run
-    from beftkit.present.planned import run_plan_document
-    from beftkit.present.training import train_document
-    from beftkit.runs import plan_run, time_run
     from beftkit.runs.folders import resolve_run
-    from beftkit.selection import plan_auto, time_auto
 
     lacking = UsageError("no --output was given; expected the folder that the run shall make")
     check_asked(dry_run, time)
@@ -94,16 +89,27 @@ def train(
     flags |= {"lr": None} if find else {}
     settings = resolve_run(config, {**flags, "model": model}, resume=resume)
     auto = settings.bias == "auto"
+    # Not before: these import torch, and what was mistyped is told at once.
     if dry_run:
+        from beftkit.present.planned import run_plan_document
+        from beftkit.runs import plan_run
+        from beftkit.selection import plan_auto
+
         planned = (plan_auto if auto else plan_run)(settings, resume=resume, overwrite=overwrite)
         if IS_MAIN:
             show(run_plan_document(planned), format)
         return
     if time:
+        from beftkit.runs import time_run
+        from beftkit.selection import time_auto
+
         show_time((time_auto if auto else time_run)(settings), format)
         return
     if settings.output is None:
         raise lacking
+    from beftkit import train as run
+    from beftkit.present.training import train_document
+
     stopped = f"stopped; its state is saved, --output {settings.output} --resume takes it up"
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, **find}
     result = watched(partial(run, settings, **how), quiet, stopped)

@@ -9,8 +9,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
-from beftkit.accelerator import make_accelerator, out_of_memory, told_by_main
+from beftkit.accelerator import make_accelerator, out_of_memory, released, told_by_main
 from beftkit.objectives import Objective
 from beftkit.runs import folders
 from beftkit.runs.artifacts import check_output, write_output
@@ -122,8 +123,9 @@ class _Journey:
                 behind, steps = updates * number, updates * len(s.seeds)
                 self.watcher.reached(number + 1, len(s.seeds), behind, steps)
             runs.append(self.one(ready, resume))
+            model = ref(ready.model)
             del ready  # before the next model is loaded
-            self.accelerator.free_memory()
+            released(self.accelerator, model, last=number + 1 == len(s.seeds))
         result = self.result(data, choice, runs)
         if self.folder is not None and self.accelerator.is_main_process:
             folders.write_results(self.folder, result)
