@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,7 +113,8 @@ class Predictor:
                 trained on.
         """
         one = isinstance(texts, (str, tuple))
-        if not one and not isinstance(texts, Iterable):
+        keyed = isinstance(texts, Mapping)  # iterated it would be its keys
+        if keyed or (not one and not isinstance(texts, Iterable)):
             raise BeftError(f"expected a text, a tuple of two, or a list of them; given {texts!r}")
         examples: Any = [texts] if one else list(texts)
         rows = [(example,) if isinstance(example, str) else example for example in examples]
