@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import headed
 from beftkit.runs import manifest
+from beftkit.runs.whole import clear_leftovers, folder_beside
 from beftkit.settings.topics import LAST_SEED
 
 if TYPE_CHECKING:
@@ -148,25 +148,28 @@ def make_demo_pair(
     started = time.perf_counter()
     try:
         output.absolute().parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=output.absolute().parent, prefix=f".{output.name}."))
     except OSError as error:
         raise BeftError(f"{output}: cannot be made ({error.strerror}); give --output") from None
-    try:
-        with _calm(seed):
-            before, after, majority, found = _train_and_save(work, output, seed, size, say)
-        counts, seconds = (size.train_examples, size.eval_examples), time.perf_counter() - started
-        both = output / "pre", output / "post"
-        result = DemoResult(*both, before, after, majority, *counts, round(seconds, 1), found)
-        versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-        record = {"seed": seed, "size": asdict(size), "versions": versions, "data": "synthetic"}
-        record |= {"accuracy_before": before, "accuracy_after": after, "majority": majority}
-        (work / MARKER).write_text(json.dumps(headed(record), indent=2) + "\n")
-        _move_in(work, output)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise BeftError(f"{output}: cannot be written ({reason}); give another --output") from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    clear_leftovers(output.absolute())
+    with folder_beside(output.absolute()) as beside:
+        try:
+            (work := beside / "made").mkdir()
+            with _calm(seed):
+                before, after, majority, found = _train_and_save(work, output, seed, size, say)
+            counts = size.train_examples, size.eval_examples
+            seconds = round(time.perf_counter() - started, 1)
+            both = output / "pre", output / "post"
+            result = DemoResult(*both, before, after, majority, *counts, seconds, found)
+            versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+            record = {"seed": seed, "size": asdict(size), "versions": versions, "data": "synthetic"}
+            record |= {"accuracy_before": before, "accuracy_after": after, "majority": majority}
+            (work / MARKER).write_text(json.dumps(headed(record), indent=2) + "\n")
+            _move_in(work, output)
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise BeftError(
+                f"{output}: cannot be written ({reason}); give another --output"
+            ) from None
     return result
 
 

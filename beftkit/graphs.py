@@ -146,18 +146,24 @@ def detach_from_past(leaves: Iterable[torch.Tensor]) -> None:
 
 
 def kept_tensors(model: Any) -> dict[str, torch.Tensor]:
-    """Tensors that modules hold beside their parameters, by place.
+    """Tensors that modules hold beside their parameters, also in lists and dicts, by place.
 
     Those that a forward pass makes anew would lie in a graph's memory, or leave it behind.
     """
     import torch
 
-    found = {}
-    for name, module in model.named_modules():
-        for key, value in {**vars(module), **module._buffers}.items():
-            if isinstance(value, torch.Tensor):
-                found[f"{name}.{key}"] = value
-    return found
+    def within(place: str, value: Any) -> dict[str, torch.Tensor]:
+        if isinstance(value, torch.Tensor):
+            return {place: value}
+        parts: Any = enumerate(value) if isinstance(value, list | tuple) else ()
+        parts = value.items() if isinstance(value, dict) else parts
+        found = (within(f"{place}.{key}", one) for key, one in parts)
+        return {name: one for part in found for name, one in part.items()}
+
+    owned = ("_parameters", "_modules")
+    modules = model.named_modules()
+    held = {n: {k: v for k, v in vars(one).items() if k not in owned} for n, one in modules}
+    return within("", held)
 
 
 def _on_cuda(function: Callable[[], Any], device: torch.device, warmups: int, pool: Any) -> Graph:
@@ -167,27 +173,31 @@ def _on_cuda(function: Callable[[], Any], device: torch.device, warmups: int, po
         # One stream for all: what warm-ups leave in its memory the next ones find.
         side = _SIDES.setdefault(torch.cuda.current_device(), torch.cuda.Stream())
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(warmups - 1):
-                function()
-            # A recording that fails leaves traces, so what would fail is looked for before.
-            for _ in range(min(warmups, 1)):
-                _tried(function)
-        torch.cuda.current_stream().wait_stream(side)
+        try:
+            with torch.cuda.stream(side):
+                for _ in range(warmups - 1):
+                    function()
+                # A recording that fails leaves traces, so what would fail is looked for before.
+                for _ in range(min(warmups, 1)):
+                    _tried(function)
+        finally:  # what a caller puts back comes after what was begun
+            torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
+        # A recording cannot take what is cached elsewhere, so where less is free, that goes back.
+        cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        if torch.cuda.mem_get_info()[0] < cached:
+            torch.cuda.empty_cache()
         graph = torch.cuda.CUDAGraph()
         # Not `torch.cuda.graph`: it gives all cached memory back first, for every width.
         with torch.cuda.stream(side), _uncollected():
             graph.capture_begin(pool, capture_error_mode="thread_local")
             try:
                 result = function()
-            except Exception as error:
-                _give_up(graph, device, pool)
-                raise NotCaptured(_line(error)) from error
-            try:
                 graph.capture_end()
-            except Exception as error:
+            except BaseException as error:
                 _give_up(graph, device, pool)
+                if not isinstance(error, Exception):  # Ctrl-C: the process goes on, in a notebook
+                    raise
                 raise NotCaptured(_line(error)) from error
         torch.cuda.current_stream().wait_stream(side)
     return Graph(graph.replay, result)

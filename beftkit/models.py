@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ def load_model(
         commit = cached_commit(reference, revision)
         revision = commit or revision
         architecture.configure(config)
-        transformers.set_seed(seed)
+        _seeded(seed)
         model, info = getattr(transformers, architecture.auto).from_pretrained(
             reference,
             config=config,
@@ -163,15 +164,24 @@ def head_names(model: Any) -> list[str]:
 def _drawn_anew(model: Any, names: Sequence[str], seed: int) -> set[str]:
     """Draw these parameters as a new model has them; their names."""
     import torch
-    import transformers
 
-    transformers.set_seed(seed)
+    _seeded(seed)
     for name in names:
         model.get_parameter(name)._is_hf_initialized = False
     with torch.no_grad():
         for owner in dict.fromkeys(name.rpartition(".")[0] for name in names):
             model._init_weights(model.get_submodule(owner))
     return {*names}
+
+
+def _seeded(seed: int) -> None:
+    """As transformers' `set_seed`, whose module imports all of PEFT, where that is installed."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)  # of all devices
 
 
 def _config(reference: str, revision: str | None, trust_remote_code: bool) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -56,18 +57,62 @@ class Passes:
         return (self.ended - self.begun) / (ROUNDS - 1)
 
 
+def whole(call: Callable[[], Any], device: Any) -> float:
+    """Seconds of a call, from rest to rest; nothing within it is waited for."""
+    wait(device)
+    begin = time.perf_counter()
+    call()
+    wait(device)
+    return time.perf_counter() - begin
+
+
+def parts(call: Callable[[], Any], device: Any) -> Figures:
+    """Where the time of a call goes, of another one than is timed as a whole.
+
+    Recordings, the trial of two examples, and batches that go on eagerly: each from rest to rest,
+    or it would hold what passes before it left to do.
+    """
+    from beftkit.gradients import captured, exact
+
+    spent: dict[str, list[float]] = {"recordings": [], "trials": [], "eager batches": []}
+    within = list[str]()
+
+    def timed(owner: Any, name: str, what: str) -> Any:
+        real = getattr(owner, name)
+
+        def run(*given: Any, **how: Any) -> Any:
+            if within:  # the trial makes passes, too
+                return real(*given, **how)
+            within.append(what)
+            try:
+                found = list[Any]()
+                spent[what].append(whole(lambda: found.append(real(*given, **how)), device))
+                return found[0]
+            finally:
+                within.clear()
+
+        return patch.object(owner, name, run)
+
+    with (
+        timed(captured, "capture", "recordings"),
+        timed(exact, "_drop_unfit", "trials"),
+        timed(exact._Measure, "tapped", "eager batches"),
+    ):
+        call()
+    counted: Figures = {what: len(some) for what, some in spent.items() if what != "trials"}
+    return counted | {f"{what} s": sum(some) for what, some in spent.items()}
+
+
 def fisher(place: Place, seconds: float) -> Figures:
     """Seconds for all examples: ours as the command does it, the loop on some of them, floors.
 
     A *pass* is one over all examples in a call that has recorded all widths before (`Passes`),
     batches made and copied included. The floor: forward and backward of the same biases for the
-    same batches, one graph for each of the same widths, replayed.
+    same batches, one graph for each of the same widths, replayed where ours are.
     """
     import torch
 
-    from beftkit import graphs as captured
     from beftkit.accelerator import make_accelerator
-    from beftkit.gradients import captured as steps
     from beftkit.gradients import means, sites_of
     from beftkit.objectives import make_objective
     from beftkit.tasks import encode, load_task
@@ -82,30 +127,18 @@ def fisher(place: Place, seconds: float) -> Figures:
     accelerator = make_accelerator(str(device))
     names, objective = sites_of(model).names, make_objective("classes", data.labels)
 
-    recorded = list[float]()
-
-    def timed(*what: Any, **how: Any) -> Any:
-        wait(device)  # or passes that were asked for before would count as recording
-        begin = time.perf_counter()
-        made = captured.capture(*what, **how)
-        recorded.append(time.perf_counter() - begin)
-        return made
+    def call(examples: Any, **how: Any) -> None:
+        what = model, names, examples, objective, accelerator
+        means.example_means(*what, batch_size=BATCH, **how)
 
     def measured(examples: Any, **how: Any) -> float:
-        wait(device)
-        recorded.clear()
-        begin = time.perf_counter()
-        what = model, names, examples, objective, accelerator
-        with patch.object(steps, "capture", timed):
-            means.example_means(*what, batch_size=BATCH, **how)
-        wait(device)
-        return time.perf_counter() - begin
+        return whole(lambda: call(examples, **how), device)
 
     capturing: dict[str, Any] = {"graphs": "on" if place.dry else "auto"}
     measured(encoded.take(torch.arange(2 * BATCH)), graphs="off")  # first calls
     found: Figures = {"examples": len(encoded)}
     found["ours s"] = measured(encoded, **capturing)
-    found["recordings"], found["recordings s"] = len(recorded), sum(recorded)
+    found |= parts(lambda: call(encoded, **capturing), device)
     passes = Passes(device, means.plan_evaluation)
     with patch.object(means, "plan_evaluation", passes.plan):
         measured(encoded, watcher=passes, **capturing)
@@ -167,15 +200,16 @@ def _captured_losses(model: Any, encoded: Any, accelerator: Any, device: Any) ->
     try:
         for batch, captured in batches:
             shape = tuple(batch["input_ids"].shape)
-            if captured and shape not in made:
+            # Nor is the last batch of ours captured, where it is a smaller one.
+            if captured and shape not in made and shape[0] == BATCH:
                 held = {key: value.clone() for key, value in batch.items()}
                 made[shape] = held, capture(partial(work, held), device=device, pool=pool)
     except NotCaptured as error:
         return {"floor": f"not captured: {error}", "floor, pass s": float("nan")}
     wait(device)
     begin = time.perf_counter()
-    for batch, captured in batches * (ROUNDS - 1):
-        if not captured:
+    for batch, _ in batches * (ROUNDS - 1):
+        if tuple(batch["input_ids"].shape) not in made:
             work(batch)
             continue
         held, graph = made[tuple(batch["input_ids"].shape)]

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import re
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from bench.material import BATCH, SEED
 
-ROOT = Path(__file__).parents[1]
 LR = 4e-4
 #: what a row found: name -> number; or a word, where there is none
 Figures = dict[str, Any]
@@ -98,8 +92,10 @@ class Laps:
         print("note:", text, flush=True)
 
 
-def ours(precision: str, captured: bool, place: Place, seconds: float) -> Figures:
-    """`beftkit.train` as a user calls it, files written."""
+def ours(
+    precision: str, captured: bool, place: Place, seconds: float, epochs: int | None = None
+) -> Figures:
+    """`beftkit.train` as a user calls it, files written; ``epochs``: of the run, or the task's."""
     import beftkit
 
     more: dict[str, Any] = {}
@@ -109,13 +105,15 @@ def ours(precision: str, captured: bool, place: Place, seconds: float) -> Figure
     try:
         beftkit.train(
             str(place.folder / "model"), task="sst2", data_dir=str(place.folder / "data"), bias="v",
-            lr=LR, batch_size=BATCH, epochs=place.epochs, seeds=(SEED,), device=place.device,
-            precision=precision, output=str(place.folder / "run"), overwrite=True, watcher=laps,
-            **more,
+            lr=LR, batch_size=BATCH, eval_batch_size=BATCH, epochs=epochs or place.epochs,
+            seeds=(SEED,), device=place.device, precision=precision, overwrite=True, watcher=laps,
+            output=str(place.folder / "run"), **more,
         )  # fmt: skip
     except Enough:
         pass
     found = course(laps.each, place, laps.before)
+    if epochs:  # a run by itself: nothing is said of the task's epochs
+        return {key: found[key] for key in ("before s", "first epoch s")}
     # The run's own clock leaves out what an epoch writes.
     if paces := [one for one in laps.paces[1:] if one]:
         updates = -(-examples(place) // BATCH)
@@ -124,15 +122,57 @@ def ours(precision: str, captured: bool, place: Place, seconds: float) -> Figure
     return found
 
 
-def trainer(name: str, options: Mapping[str, Any], place: Place, seconds: float) -> Figures:
-    """transformers' Trainer: biases alone, or PEFT's methods."""
+def trainer(
+    name: str, options: Mapping[str, Any], place: Place, seconds: float, steady: bool = False
+) -> Figures:
+    """transformers' Trainer: biases alone, or PEFT's methods.
+
+    Its batches are of like lengths as ours are, and as large in evaluation, too; nothing is saved.
+    The rest is as it comes: no workers, pinned memory, AdamW fused. ``steady``: attention without
+    cuDNN's backend, as ours has it and Trainer has not.
+    """
+    import torch
+
+    from beftkit.accelerator import steady_attention
     from bench import train_baselines as baselines
 
     way: Callable[..., Any] = getattr(baselines, name)
     how = {"device": place.device, "epochs": place.epochs, "seconds": seconds, **options}
     called = time.perf_counter()
-    made = way(place.folder, **how)
+    with steady_attention(torch.device(place.device)) if steady else nullcontext():
+        made = way(place.folder, **how, **grouped())
     return course(made.epochs, place, made.began - called)
+
+
+def grouped() -> dict[str, Any]:
+    """What this version of TrainingArguments calls batches of like lengths."""
+    from transformers import TrainingArguments
+
+    if "train_sampling_strategy" in TrainingArguments.__dataclass_fields__:
+        return {"train_sampling_strategy": "group_by_length"}
+    return {"group_by_length": True}
+
+
+def warm(device: Any) -> None:
+    """Use the device once for what a run does.
+
+    What a machine does but once, reading libraries from its disk above all, would be in the first
+    epoch of whichever row is first; what each process does anew stays in every row's.
+    """
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    size = {"hidden_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = BertForSequenceClassification(BertConfig(intermediate_size=128, **size)).to(device)
+    adam = torch.optim.AdamW(model.parameters(), fused=True)
+    ids = torch.ones((BATCH, 24), dtype=torch.int64, device=device)
+    for half in (False, True):
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            loss = model(input_ids=ids, labels=ids[:, 0]).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        adam.step()
+    wait(device)
 
 
 def _now() -> float:
@@ -147,19 +187,20 @@ def _now() -> float:
 def course(each: Sequence[tuple[float, float]], place: Place, before: float) -> Figures:
     """What epochs come to: those that were not run take as long as the later half of the others.
 
+    The first one holds what is done but once, so from it alone nothing follows for later ones.
+
     ``before``: seconds from the call to the first update (weights read, texts tokenised, all of it
     brought to the device); imports went before where rows are forked.
     """
     walls = [wall for wall, _ in each]
-    later = walls[1:] or walls
+    found: Figures = {"before s": before, "first epoch s": walls[0], "epochs run": len(walls)}
+    if not (later := walls[1:]):
+        return found
     usual = statistics.median(later[len(later) // 2 :])
-    evaluation = statistics.median([one for _, one in each[1:]] or [each[0][1]])
+    evaluation = statistics.median([one for _, one in each[1:]])
     updates = -(-examples(place) // BATCH)
-    return {
-        "before s": before,
-        "first epoch s": walls[0],
+    return found | {
         "later epoch s": usual,
-        "epochs run": len(walls),
         "all epochs s": sum(walls) + usual * (place.epochs - len(walls)),
         "evaluation s": evaluation,
         "step ms": 1e3 * (usual - evaluation) / updates,
@@ -270,69 +311,3 @@ def wait(device: Any) -> None:
 
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-# --- what other programs do
-
-
-def tests(place: Place, seconds: float) -> Figures:
-    """``pytest -m gpu``; red ones by name. What is told holds for a run that is cut off, too."""
-    files = ["tests/test_graphs.py"] if place.dry else gpu_tests()
-    beside = ["-n", "8", "--dist", "worksteal"] if find_spec("xdist") and not place.dry else []
-    command = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider",
-               "--durations=6", *beside, *files]  # fmt: skip
-    said = output(command, seconds, place.out / "gpu-tests.txt")
-    # Lines are other ones with several processes.
-    ends = dict(re.findall(ALONE, said, re.MULTILINE))
-    ends |= {one: word for word, one in re.findall(SHARED, said, re.MULTILINE)}
-    of = {word: [one for one in ends if ends[one] == word] for word in ends.values()}
-    found: Figures = {word.lower(): len(names) for word, names in of.items()}
-    if not found:
-        found["failed"] = (said.strip().splitlines() or ["no word"])[-1][:300]
-    if "stopped after" in said.rstrip().rpartition("\n")[2]:
-        found["cut off"] = f"after {seconds:.0f} s"
-    red = dict.fromkeys([*of.get("FAILED", ()), *of.get("ERROR", ())])
-    return found | {f"red {number}": name for number, name in enumerate(red, 1)}
-
-
-#: a line of ``pytest -v`` that tells of a test, and one with several processes
-ALONE = r"^(tests/\S+::.*?) (PASSED|FAILED|SKIPPED|ERROR)"
-SHARED = r"^\[gw\d+\][^A-Z]*(PASSED|FAILED|SKIPPED|ERROR) (tests/\S+::.*?) *$"
-
-
-def gpu_tests() -> list[str]:
-    """Files with tests for a GPU: marked, or of kernels, whose fixture is."""
-    found = []
-    for file in sorted((ROOT / "tests").glob("test_*.py")):
-        if re.search(r"mark\.gpu\b|\bengine: ", file.read_text("utf-8")):
-            found.append(f"tests/{file.name}")
-    return found
-
-
-def kernels(place: Place, seconds: float) -> Figures:
-    """`bench/gpu_kernels.py`, the short way, with configurations; it writes rows of its own."""
-    script = ROOT / "bench" / "gpu_kernels.py"
-    texts = [one.read_text("utf-8") for one in (script, script.with_name("kernel_configs.py"))]
-    more = ["--configs", "--short"] if any("--short" in text for text in texts) else []
-    results = ROOT / "bench" / "results"
-    before = {path: path.stat().st_mtime_ns for path in results.glob("*")}
-    said = output([sys.executable, str(script), *more], seconds, place.out / "gpu-kernels.txt")
-    made = [one for one in results.glob("*") if before.get(one) != one.stat().st_mtime_ns]
-    for path in made:
-        if path.parent != place.out and path.is_file() and "kernel" in path.name:
-            (place.out / path.name).write_bytes(path.read_bytes())
-    return {"lines": len(said.splitlines()), "file": "gpu-kernels.txt"}
-
-
-def output(command: Sequence[str], seconds: float, file: Path) -> str:
-    """What a program prints until it ends or has had its time; kept in a file."""
-    paths = os.pathsep.join((str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")))
-    with file.open("w", encoding="utf-8") as held:
-        try:
-            subprocess.run(
-                command, cwd=ROOT, stdout=held, stderr=subprocess.STDOUT, timeout=seconds,
-                stdin=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": paths},
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            held.write(f"\nstopped after {seconds:.0f} s\n")
-    return file.read_text("utf-8", errors="replace")

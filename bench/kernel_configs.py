@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, TextIO
 
 import torch
 from gpu_kernels import DTYPES, loop_squares, rows, same, squares, terms
+from kernel_streams import stream
 from torch import Tensor
 
 from beftkit_kernels import Pairs, example_square_sums, layout
@@ -107,7 +108,12 @@ def label(tiles: P | S) -> str:
 
 
 def pair_case(
-    name: str, widths: list[int], dtype: str, tiles: Sequence[P], chunks: Sequence[int] = CHUNKS
+    name: str,
+    widths: list[int],
+    dtype: str,
+    tiles: Sequence[P],
+    chunks: Sequence[int] = CHUNKS,
+    programs: Sequence[int] = (),
 ) -> Case:
     """`projection_stats`; of vectors in no order where the name says "anywhere"."""
     generator = torch.Generator("cuda").manual_seed(0)
@@ -144,6 +150,7 @@ def pair_case(
     configs = [("chosen", way(None)), *((label(one), way(one)) for one in some)]
     if first.split:
         configs += [(f"chunk {chunk}", way(None, chunk)) for chunk in chunks]
+    configs += [(f"stream, {many} programs", stream(first, out, many)) for many in programs]
     equal = len(set(widths)) == 1
     matrices = [x.view(-1, widths[0]) for x in flat] if equal else [rows(pre), rows(post)]
     pieces = zip(*(x.split(4096) for x in matrices), strict=True)

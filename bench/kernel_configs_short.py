@@ -3,8 +3,9 @@
     python bench/gpu_kernels.py --configs --short
 
 Short vectors that lie at equal distances (addresses counted, not looked up) and anywhere, loads
-asked for ahead, fewer lanes to a vector; gradients in bfloat16 with float64 throughout; chunks of
-few long vectors. Afterwards the best of each case is printed beside torch.compile.
+asked for ahead, fewer lanes to a vector, few programs that never stop (kernel_streams.py);
+gradients in bfloat16 with float64 throughout; chunks of few long vectors. Afterwards the best of
+each case is printed beside torch.compile.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from kernel_configs import BERT, Case, P, S, gradient_case, pair_case
+from kernel_streams import PROGRAMS
 
 from beftkit_kernels.layout import CHOICES
 
@@ -58,12 +60,16 @@ def cases() -> Iterator[Callable[[], Case]]:
     """From the most valuable on."""
     both = "bfloat16", "float32"
     for dtype in both:
-        yield lambda dtype=dtype: pair_case("4096 x 36 x 768", MANY, dtype, even(SHORT[dtype]))
+        yield lambda dtype=dtype: pair_case(
+            "4096 x 36 x 768", MANY, dtype, even(SHORT[dtype]), programs=PROGRAMS
+        )
     for shape in ((32, 128), (128, 128)):
         yield lambda shape=shape: gradient_case(*shape, "bfloat16", GRADIENT["bfloat16"])
     for dtype in both:
         name = "4096 x 36 x 768, anywhere"
-        yield lambda dtype=dtype, name=name: pair_case(name, MANY, dtype, ANYWHERE[dtype])
+        yield lambda dtype=dtype, name=name: pair_case(
+            name, MANY, dtype, ANYWHERE[dtype], programs=PROGRAMS
+        )
     yield lambda: gradient_case(32, 128, "float32", GRADIENT["float32"])
     long = [*LONG, *even((CHOICES[2][-1], *LONG))]
     yield lambda: pair_case("8192 x 8192", [8192] * 8192, "bfloat16", long)

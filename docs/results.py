@@ -219,7 +219,7 @@ def missing(runs: Runs, folder: Path) -> Iterator[str]:
     lacks = missing_added(folder) if (folder / "added.csv").is_file() else "everything"
     yield prose(f"""
         Added biases of SmolLM2 (rates .001, .005, .01, .02, seed 0): {lacks or "none"}. Nothing of
-        RTE, COPA and BoolQ, nor of other seeds but v at .001 on SST-2.""")
+        RTE, COPA and BoolQ, nor of other seeds than the table has.""")
 
 
 def _cells(some: Iterable[Any]) -> str:

@@ -88,6 +88,22 @@ def _answer(task: str, rows: Sequence[dict[str, str]]) -> Iterator[str]:
     ]
     if both:
         yield f"  v - q at one common rate: {', '.join(both)}."
+    yield from _again(rows, best)
+
+
+def _again(rows: Sequence[dict[str, str]], best: dict[str, tuple[float, str]]) -> Iterator[str]:
+    """What other seeds got at the rate that seed 0 chose: no best of several tries."""
+    told = []
+    for role in (role for role in ROLES if role in best):
+        others = [
+            (int(row["seed"]), float(row["accuracy_2"]))
+            for row in rows
+            if (row["bias"], row["rate"]) == (role, best[role][1]) and row["seed"] not in ("", "0")
+        ]
+        if others:
+            told.append(f"{role} " + ", ".join(f"{value:.3f}" for _, value in sorted(others)))
+    if told:
+        yield f"  Other seeds (1, 2) at these rates, which seed 0 chose: {'; '.join(told)}."
 
 
 def missing_added(folder: Path) -> str:

@@ -20,6 +20,7 @@ from tests.hub_fixtures import hub as hub
 from tests.hub_fixtures import uploads as uploads
 from tests.merge_bases import bases as bases
 from tests.merge_bases import mine as mine
+from tests.run_fixtures import here as here
 from tests.run_fixtures import no_hub as no_hub
 from tests.run_fixtures import place as place
 from tests.run_fixtures import tiny as tiny

@@ -61,6 +61,7 @@ SQUARES = {
     "table": "*i64", "order": "*i64", "firsts": "*i64", "sums": "*fp64", "single": "*fp64",
     "N": "i32", "C": "i32", "group": "i32", "blocks": "i32", "indexed": "i32", "keep": "i32",
 }  # fmt: skip
+STREAMS = {"items": "*i64", "out": "*fp64", "P": "i32", "turns": "i32"}
 TOTALS = {"sums": "*fp64", "total": "*fp64", "S": "i32", "C": "i32"}
 
 
@@ -124,6 +125,7 @@ def configurations() -> Iterator[Variant]:
     """What bench/kernel_configs.py and bench/kernel_configs_short.py compare."""
     import kernel_configs as every
     import kernel_configs_short as short
+    import kernel_streams as streams
 
     for name, dtype in (("float32", layout.DTYPES[0]), ("bfloat16", layout.DTYPES[1])):
         long = short.LONG if name == "bfloat16" else ()
@@ -135,6 +137,8 @@ def configurations() -> Iterator[Variant]:
                 yield pairs(dtype, True, tiles, True)
         both = [*every.GRADIENT[name], *short.GRADIENT[name]]
         yield from (grads(dtype, True, one) for one in dict.fromkeys(both))
+        built = streams.constants(dtype)
+        yield Variant(streams.stream_sums_kernel, STREAMS, built, str(dtype), True, warps=1)
 
 
 def build(variant: Variant, name: str, target: GPUTarget) -> dict[str, Any]:

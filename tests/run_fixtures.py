@@ -42,6 +42,14 @@ def workplace(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 @pytest.fixture
+def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same of what a module's own fixture ``made`` has made."""
+    tiny_run.link(made, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def no_hub(monkeypatch: pytest.MonkeyPatch) -> str:
     """No task's data are to be had; what is said of that."""
     from beftkit.errors import Unreachable

@@ -168,13 +168,14 @@ def test_layers_are_compared_stack_by_stack() -> None:
 
 
 def test_biases_that_belong_nowhere_are_noted(tmp_path: Path) -> None:
-    """LN-tuning keeps whole tensors under names of its own: scored, they changed nothing."""
-    base = build("bert")
-    base.save_pretrained(tmp_path / "base")
-    adapted = peft.get_peft_model(base, peft.LNTuningConfig(target_modules=["LayerNorm"]))
-    adapted.save_pretrained(tmp_path / "adapter")
+    """A whole tensor under a name that the base has not: scored, it changed nothing."""
+    trained("bert", tmp_path / "adapter")
+    build("bert").save_pretrained(tmp_path / "base")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    name = "base_model.model.bert.encoder.layer.0.output.gate.bias"
+    save_file({**load_file(file), name: torch.ones(4)}, file)
     notes = beftkit.score(tmp_path / "base", tmp_path / "adapter").notes
-    assert any("biases of the adapter are none of the base's" in note for note in notes)
+    assert any("1 biases of the adapter are none of the base's" in note for note in notes)
 
 
 def test_a_sum_beyond_float16_is_no_figure(tmp_path: Path) -> None:

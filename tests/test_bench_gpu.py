@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402  (before a fork, which then begins at once)
 
 from beftkit.watching import told  # noqa: E402
-from bench import gpu, gpu_fisher, gpu_process, gpu_rows  # noqa: E402
+from bench import gpu, gpu_fisher, gpu_goals, gpu_process, gpu_programs, gpu_rows  # noqa: E402
 
 
 @pytest.mark.slow
@@ -106,7 +106,7 @@ def test_goals_of_what_there_is() -> None:
 
 def test_what_tests_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one process or several, whole or cut off; and the files are those with GPU tests."""
-    files = gpu_rows.gpu_tests()
+    files = gpu_programs.gpu_tests()
     assert {"tests/test_graphs_gpu.py", "tests/test_kernels_squares.py"} <= {*files}
     assert "tests/test_widths.py" not in files and len(files) < 30
     shared = """
@@ -121,12 +121,12 @@ tests/test_a.py::test_one[a b] PASSED                  [ 50%]
 tests/test_a.py::test_two SKIPPED (needs a device)     [100%]
 """
     place = gpu_rows.Place(tmp_path, "cpu", tmp_path, 16, False)
-    monkeypatch.setattr(gpu_rows, "output", lambda *_: shared)
-    assert gpu_rows.tests(place, 60.0) == {
+    monkeypatch.setattr(gpu_programs, "output", lambda *_: (shared, 1))
+    assert gpu_programs.tests(place, 60.0) == {
         "passed": 1, "failed": 1, "cut off": "after 60 s", "red 1": "tests/test_a.py::test_two",
     }  # fmt: skip
-    monkeypatch.setattr(gpu_rows, "output", lambda *_: alone)
-    assert gpu_rows.tests(place, 60.0) == {"passed": 1, "skipped": 1}
+    monkeypatch.setattr(gpu_programs, "output", lambda *_: (alone, 0))
+    assert gpu_programs.tests(place, 60.0) == {"passed": 1, "skipped": 1}
 
 
 def sleeps(place: gpu_rows.Place, seconds: float) -> dict[str, Any]:
@@ -153,3 +153,28 @@ def test_a_row_that_takes_too_long_is_ended_with_all_it_began(tmp_path: Path) ->
 def test_a_row_begun_anew_is_told_the_same(tmp_path: Path) -> None:
     place = gpu_rows.Place(tmp_path, "cpu", tmp_path / "out", 16, True)
     assert gpu_process.place_of(json.dumps(vars(place), default=str)) == place
+
+
+def test_open_is_what_goals_need() -> None:
+    """Nothing that was asked of training and Fisher is left open by ``--only open``."""
+    there = gpu.all_rows(True)
+    rows = gpu.chosen_rows(there, "open")
+    names = {row.name for row in rows}
+    assert {name for goal in gpu_goals.GOALS for name in goal[2:4]} | {"floor", "fisher"} == names
+    assert sum(row.seconds for row in rows) < 150
+    assert [row.name for row in gpu.chosen_rows(there, "tests,ours-bf16")] == ["ours-bf16", "tests"]
+    assert "ours-tf32" not in {row.name for row in gpu.all_rows(True, tf32=False)}
+    with pytest.raises(SystemExit, match="no row nothing; there are open, "):
+        gpu.chosen_rows(there, "open,nothing")
+
+
+def test_a_program_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = gpu_rows.Place(tmp_path, "cpu", tmp_path, 16, True)
+    late = [sys.executable, "-c", "import time; print('row', flush=True); time.sleep(99)"]
+    said, status = gpu_programs.output(late, 2.0, tmp_path / "late.txt")
+    assert (said.split("\n")[-2], status) == ("stopped after 2 s", 0)
+    command = [sys.executable, "-c", "print('first'); raise SystemExit('needs a device')"]
+    found = gpu_programs.output(command, 60, tmp_path / "said.txt")
+    assert found == ("first\nneeds a device\n", 1)
+    monkeypatch.setattr(gpu_programs, "output", lambda *_: found)
+    assert gpu_programs.kernels(place, 60)["failed"] == "needs a device"

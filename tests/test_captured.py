@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +11,16 @@ import torch
 from beftkit.errors import Refusal
 from beftkit.tasks import Encoded, plan
 from beftkit.tasks.resident import Resident, rows_each
+from beftkit.tasks.widths import Widths
+from beftkit.training import captured
 from beftkit.training.captured import CapturedStepper
 from beftkit.training.stepper import EagerStepper
 from beftkit.training.trainer import Trainer
 from beftkit.tuning import checkpoint_activations
-from beftkit.watching import Unwatched
+from tests.graphs_run import Told
 from tests.test_trainer import encoded, job, model, values
 
 HARD = {"schedule": "linear", "warmup": 3, "max_grad_norm": 0.5, "weight_decay": 0.1}
-
-
-class Told(Unwatched):
-    """Keeps notes and lines of the log."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.records: list[Mapping[str, Any]] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def logged(self, record: Mapping[str, Any]) -> None:
-        self.records.append(record)
 
 
 def ran(graphs: str, net: Any = None, **more: Any) -> tuple[Trainer, Told]:
@@ -117,9 +104,10 @@ def test_same_seed_same_bits_with_dropout() -> None:
     assert not torch.equal(found[0], eager)
 
 
-def test_recording_leaves_no_trace() -> None:
+@pytest.mark.parametrize("bias", ["v", "rand:40"])
+def test_recording_leaves_no_trace(bias: str) -> None:
     """Warm-up and recording move values, moments, sums and generators; all is put back."""
-    trainer = Trainer(job(model(dropout=0.2), graphs="on"))
+    trainer = Trainer(job(model(dropout=0.2), bias, graphs="on"))
     stepper = trainer.stepper
     assert isinstance(stepper, CapturedStepper)
     net = trainer.job.model.train()
@@ -213,6 +201,20 @@ def test_a_run_taken_up_gives_the_same_bits(tmp_path: Path) -> None:
     torch.randn(5)
     parts = resumed(tmp_path / "parts", "on", None, before="on")
     assert parts.progress.step == whole.progress.step == 14
+    assert torch.equal(values(whole.job.tuner), values(parts.job.tuner))
+
+
+def test_a_run_taken_up_keeps_its_widths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU `--graphs on` chooses others than auto did, which would round otherwise."""
+    few = Widths((5, 9), (False, True), 0.01)
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(captured, "choose_widths", lambda *_, **__: few)
+        whole = resumed(tmp_path / "whole", "on", None)
+        resumed(tmp_path / "parts", "on", 4)
+    parts = resumed(tmp_path / "parts", "on", None, before="on")
+    assert parts.stepper.widths == few  # type: ignore[attr-defined]
     assert torch.equal(values(whole.job.tuner), values(parts.job.tuner))
 
 

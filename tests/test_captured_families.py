@@ -4,7 +4,9 @@ nothing, and what goes on eagerly says why.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,3 +132,15 @@ def test_every_family(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = compare(kind, monkeypatch)
     print(f"{kind}: {found or 'captured'}")
     assert bool(found) == (kind in EAGER) and EAGER.get(kind, "") in found
+
+
+def test_the_page_says_the_same() -> None:
+    """Each family of the table in docs/training.md as these tests find it, and none left out."""
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| ([a-z0-9_ .-]+) \| (captured[a-z -]*|eager) \| (.*)\|$", page, re.M)
+    found = [(kind, way, why) for kinds, way, why in lines for kind in kinds.split()]
+    assert sorted(kind for kind, *_ in found) == sorted(FAMILIES)
+    assert {kind for kind, way, _ in found if way == "eager"} == {*EAGER}
+    for kind, way, why in found:
+        assert (why.strip() != "") == (way != "captured"), kind
+        assert ("they read padding" in why) == (EAGER.get(kind) == "reads padding"), kind

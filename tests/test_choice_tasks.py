@@ -71,14 +71,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for path in made.iterdir():
-        (tmp_path / path.name).symlink_to(path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def told() -> Encoded:
     """Examples whose right answers have 2, 3, 4 and 1 tokens."""
     found = replace(examples(), targets=torch.tensor([2, 2, 1, 0]))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 import beftkit
@@ -190,3 +191,20 @@ def test_names_are_shown_as_text() -> None:
     assert "0,1:None" in repr(found) and cosines_document(found).json["whole"]["norms"] == [1, 0]
     assert "<table" in str(dataclasses.replace(found, names=("<b>", "c"))._repr_html_())
     assert "<b>" not in str(dataclasses.replace(found, names=("<b>", "c"))._repr_html_())
+
+
+def test_parts_that_nothing_trained_are_not_compared(tmp_path: Path) -> None:
+    """An adapter of values holds a fused bias over its full width, with zeros for q and k."""
+    base = build("gpt2")
+    base.save_pretrained(tmp_path / "base")
+    for name in ("one", "two"):
+        for module in base.modules():
+            if type(module).__name__ == "Conv1D" and module.nf == 3 * module.nx:
+                module.bias.data[2 * module.nx :] += torch.randn(module.nx)
+        base.save_pretrained(tmp_path / f"post-{name}")
+        posts = tmp_path / "base", tmp_path / f"post-{name}"
+        beftkit.extract(*posts, "v", output=tmp_path / name)
+    found = beftkit.compare(tmp_path / "one", tmp_path / "two")
+    assert [one.role for one in found.roles] == ["v"]
+    assert found.whole.width == sum(one.width for one in found.sites) == found.roles[0].width
+    assert not any("no change of" in note for note in found.notes)

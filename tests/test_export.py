@@ -143,7 +143,7 @@ def test_whose_folder_it_is(whole: Path, answering: Path, tmp_path: Path) -> Non
     with pytest.raises(BeftError, match="holds a model that was exported; overwrite=True replaces"):
         beftkit.export(run, out)
     (out / "mine.txt").write_text("precious")
-    with pytest.raises(Refusal, match=r"mine\.txt: would go with the former export"):
+    with pytest.raises(Refusal, match=r"mine\.txt: would go with the former model"):
         beftkit.export(run, out, overwrite=True)
     (out / "mine.txt").unlink()
     (out / "old").mkdir()
@@ -161,7 +161,7 @@ def test_whose_folder_it_is(whole: Path, answering: Path, tmp_path: Path) -> Non
     copied = shutil.copytree(run, tmp_path / "run")
     for place, message in {
         tmp_path / "link": "is a symbolic link", tmp_path / "file": "is a file",
-        other: "is no export of ours", copied: "is no export of ours",
+        other: "that lists a model of ours", copied: "that lists a model of ours",
         tmp_path / "absent" / "x": "the folder above does not exist",
     }.items():  # fmt: skip
         held = tree(tmp_path)

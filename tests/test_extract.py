@@ -271,9 +271,13 @@ def test_what_cannot_be_extracted(tmp_path: Path) -> None:
         assert tree(tmp_path) == before
 
     against("bias='m2': .* has no such bias; ", bias="m2")
-    against("expected roles such as v or q,v, or all", UsageError, bias="full")
+    against(
+        "expected roles out of q, k, v, .* \\(several with commas\\), or all",
+        UsageError,
+        bias="full",
+    )
     against("did you mean v", UsageError, bias="value")
-    against("is, holds or lies in", Refusal, output=post)
+    against("is the fine-tuned model itself", Refusal, output=post)
     against("no such file or folder", BeftError, pre, tmp_path / "none")
     build("llama", attention_bias=False).save_pretrained(tmp_path / "free")
     build("qwen2", hidden_size=48).save_pretrained(tmp_path / "wide")

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from beftkit.biases import Site, Tensor, load_table, recognise
+from beftkit.biases import Tensor, load_table, recognise
 from beftkit.biases.layouts import LAYOUTS, ROLES, parameter
 from beftkit.biases.renames import RENAMES
 from beftkit.biases.splits import SPLIT_RULES, SPLITS, cut
 from beftkit.biases.table import BUILT_IN
 from beftkit.errors import BeftError
-
-BERT = {"model_type": "bert", "num_attention_heads": 2}
-
-
-def tensors(names: Iterable[str], width: int = 6, dtype: str = "F32") -> list[Tensor]:
-    return [Tensor(name, dtype, (width,)) for name in names]
-
-
-def bert(prefix: str = "bert.", layers: int = 2) -> list[Tensor]:
-    parts = (
-        "attention.self.query attention.self.key attention.self.value attention.output.dense "
-        "attention.output.LayerNorm intermediate.dense output.dense output.LayerNorm"
-    ).split()
-    return tensors(f"{prefix}encoder.layer.{i}.{p}.bias" for i in range(layers) for p in parts)
-
-
-def roles(found: Iterable[Site]) -> dict[str, str]:
-    return {f"{site.name}{site.cut or ''}": site.role for site in found}
+from tests.test_biases import bert, tensors
 
 
 def test_no_two_general_rows_disagree() -> None:

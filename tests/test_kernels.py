@@ -97,7 +97,7 @@ def test_interpreted_kernels(tmp_path: Path) -> None:
     A process of its own: TRITON_INTERPRET is read when a kernel is defined.
     """
     files = sorted(map(str, (ROOT / "tests").glob("test_kernels_[p-t]*.py")))
-    assert len(files) == 4
+    assert len(files) == 6
     quiet = ["-q", "--tb=short", "--maxfail=5", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *quiet, *files],

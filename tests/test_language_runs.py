@@ -42,14 +42,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for path in made.iterdir():
-        (tmp_path / path.name).symlink_to(path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def evaluated(beftkit: Beftkit, *arguments: str) -> Any:
     ran = beftkit("evaluate", *arguments, "--device", "cpu", "--format", "json")
     assert ran.code == 0, ran

@@ -212,7 +212,7 @@ def test_names_of_older_files(tmp_path: Path) -> None:
     }  # fmt: skip
     save_file({**renamed, "cls.predictions.bias": torch.zeros(64)}, path, {"format": "pt"})
     found = beftkit.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "out")
-    assert any("left out 1 tensors of the base's own head" in note for note in found.notes)
+    assert any("left out 1 tensor of the base's own head" in note for note in found.notes)
     assert torch.equal(logits(loaded(tmp_path / "out", CLASSIFIER)),
                        logits(model.merge_and_unload()))  # fmt: skip
 

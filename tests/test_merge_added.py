@@ -236,6 +236,14 @@ def test_where_nothing_computes_the_same(tmp_path: Path) -> None:
     adapter = write_beft(tmp_path / "adapter", phi, modules(phi, "qkv_proj"))
     with pytest.raises(BeftError, match=r"no plain model with a bias in self_attn\.qkv_proj"):
         beftkit.merge(tmp_path / "phi3", adapter, tmp_path / "out")
+    mpt = write_base(tmp_path / "mpt", transformers.MptConfig(
+        d_model=32, n_heads=4, n_layers=2, vocab_size=64, max_seq_len=64))  # fmt: skip
+    fused = write_beft(tmp_path / "fused", mpt, modules(mpt, "Wqkv"))
+    with pytest.raises(BeftError, match=r"no plain model with a bias in attn\.Wqkv, nor .* keep"):
+        beftkit.merge(tmp_path / "mpt", fused, tmp_path / "out")
+    # No configuration of theirs would give these a bias, nor any other module.
+    for one in (phi, mpt):
+        assert not [name for name in one.state_dict() if name.endswith("bias")]
     cohere = write_base(tmp_path / "cohere", small("cohere"))
     both = write_beft(tmp_path / "both", cohere, modules(cohere, "v_proj", "up_proj"))
     with pytest.raises(BeftError, match=r"bias in mlp\.up_proj, nor another"):
@@ -258,6 +266,36 @@ def test_where_nothing_computes_the_same(tmp_path: Path) -> None:
     with pytest.raises(BeftError, match="a model of several towers"):
         beftkit.merge(tmp_path / "llama", values, tmp_path / "out")
     assert not (tmp_path / "out").exists() and draw(llama) is llama
+
+
+def test_the_text_tower_of_several(tmp_path: Path) -> None:
+    """Gemma 3 with pictures: its text configuration has the switch, its files other names."""
+    config = transformers.Gemma3Config(
+        text_config={**SMALL, "sliding_window": 8}, mm_tokens_per_image=4, image_token_index=60,
+        boi_token_index=61, eoi_token_index=62,
+        vision_config={"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1,
+                       "num_attention_heads": 2, "image_size": 28, "patch_size": 14},
+    )  # fmt: skip
+    auto = "AutoModelForImageTextToText"
+    model = write_base(tmp_path / "base", config, auto)
+    names = [name for name in modules(model, "v_proj") if "vision" not in name]
+    assert any(name.startswith("language_model.model.") for name in tensors_of(tmp_path / "base"))
+    adapter = write_beft(tmp_path / "adapter", model, names)
+    found = beftkit.merge(tmp_path / "base", adapter, tmp_path / "out")
+    assert (found.added, found.zeros, found.switches) == (2, 6, ("attention_bias",))
+    former, said = (json.loads((tmp_path / one / "config.json").read_text())
+                    for one in ("base", "out"))  # fmt: skip
+    assert said["text_config"].pop("attention_bias") is True
+    assert former["text_config"].pop("attention_bias") is False and said == former
+    # The biases that a switch brings are compared with zeros, where it is off in PRE.
+    assert {*beftkit.score(tmp_path / "base", tmp_path / "out").roles} >= {"q", "k", "v"}
+    whole, plain = loaded(tmp_path / "out", auto), logits(model)
+    assert torch.equal(logits(whole), logits(hooked(model, adapter)))
+    assert not torch.allclose(logits(whole), plain)
+    outside = write_beft(tmp_path / "outside", model, ["lm_head", *names])
+    with pytest.raises(BeftError):
+        beftkit.merge(tmp_path / "base", outside, tmp_path / "no")
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize("form", ["lora", "biases"])

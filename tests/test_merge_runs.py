@@ -81,7 +81,7 @@ def test_a_language_model_s_own_head_gives_way(tmp_path: Path) -> None:
     found = beftkit.merge(tmp_path / "base", adapter, tmp_path / "out", link=True)
     held = tensors_of(tmp_path / "out")
     assert "lm_head.weight" not in held and torch.equal(held["score.weight"], head["score.weight"])
-    assert found.linked and "left out 1 tensors of the base's own head" in str(found.notes)
+    assert found.linked and "left out 1 tensor of the base's own head" in str(found.notes)
     whole = loaded(tmp_path / "out", "AutoModelForSequenceClassification")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["architectures"] == ["Qwen2ForSequenceClassification"]

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import beftkit
@@ -17,60 +14,24 @@ from beftkit.runs import manifest
 from tests.command import tree
 from tests.hub_fixtures import outside
 from tests.hub_server import Hub
+from tests.killing import killed_at
 from tests.merging import loaded
 
 
-def test_killed_at_any_moment_it_is_absent_or_whole(
-    mine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The process is forked at twenty steps of the work and killed there: SIGKILL runs nothing."""
+def test_killed_at_any_moment_it_is_absent_or_whole(mine: Path) -> None:
     beftkit.merge(mine / "llama", mine / "added", mine / "out")
     wanted = tree(mine / "out")
     inputs = {name: tree(mine / name) for name in ("llama", "added")}
-    shutil.rmtree(mine / "out")
-    steps = {"open": 0}
-    left = 0
 
-    def run(stop: int, overwrite: bool) -> int:
-        child = os.fork()
-        if child == 0:
-            count = 0
+    def make(overwrite: bool) -> None:
+        beftkit.merge(mine / "llama", mine / "added", mine / "out", overwrite=overwrite)
 
-            def step(event: str, _: object) -> None:
-                nonlocal count
-                if event in ("open", "os.rename", "os.mkdir", "os.chmod", "os.remove", "os.rmdir"):
-                    count += 1
-                    if count == stop:
-                        os.kill(os.getpid(), signal.SIGKILL)
-
-            try:
-                sys.addaudithook(step)
-                beftkit.merge(mine / "llama", mine / "added", mine / "out", overwrite=overwrite)
-                os._exit(count % 200 if count < 200 else 199)
-            except BaseException:
-                os._exit(255)
-        _, status = os.waitpid(child, 0)
-        return status
-
-    status = run(10**9, False)
-    assert os.WIFEXITED(status) and os.WEXITSTATUS(status) != 255
-    steps["open"] = os.WEXITSTATUS(status)
-    assert steps["open"] > 25
-    shutil.rmtree(mine / "out")
-    for moment in np.linspace(2, steps["open"] + 4, 20).astype(int):
-        overwrite = (mine / "out").exists()
-        status = run(int(moment), overwrite)
-        killed = os.WIFSIGNALED(status)
-        assert killed or os.WEXITSTATUS(status) != 255, moment
-        if (mine / "out").exists():
-            assert tree(mine / "out") == wanted, moment
-        left += bool([*mine.glob("out.tmp-*")])
+    left = killed_at(make, mine / "out", wanted, 20)
     assert left >= 8, "most of them left something"
     # The last one ended, or the next does; what the others left is named and cleared.
-    found = beftkit.merge(mine / "llama", mine / "added", mine / "out", overwrite=True)
+    make(True)
     assert tree(mine / "out") == wanted and not [*mine.glob("out.tmp-*")]
     assert {name: tree(mine / name) for name in inputs} == inputs
-    del found
 
 
 def test_what_a_kill_left_is_named_and_cleared(mine: Path) -> None:

@@ -185,3 +185,97 @@ def test_doubles_are_left_to_the_host(device: str, counted: Counts) -> None:
     found = beftkit.score(pre.to(device), post.to(device))
     assert counted.back == 0 and found.pre.bias_sha256
     assert found.to_dict() == on_host(pre, post)
+
+
+def floats(change: Callable[[torch.Tensor, int], torch.Tensor]) -> Callable[[Any], Any]:
+    """A state dict whose vectors of floats are others, by their number."""
+
+    def run(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        vectors = [k for k, v in state.items() if v.is_floating_point() and v.dim() == 1]
+        return state | {key: change(state[key], at) for at, key in enumerate(vectors)}
+
+    return run
+
+
+def beside(dtype: torch.dtype, value: float) -> Callable[[Any], Any]:
+    """One that no role has."""
+
+    def run(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        name = next(key for key in state if "pooler.dense.bias" in key)
+        return state | {name: torch.full_like(state[name], value, dtype=dtype)}
+
+    return run
+
+
+def tied(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """One tensor for the value biases of all layers."""
+    names = [key for key in state if key.endswith("value.bias")]
+    return state | dict.fromkeys(names, state[names[0]])
+
+
+#: what the device path takes, however the tensors lie; applied to PRE, to POST
+LAID: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "strided": (floats(lambda x, _: torch.stack([x, x], -1)[:, 0]),) * 2,
+    "odd addresses": (floats(lambda x, _: torch.cat([x[:1], x])[1:]), dict),
+    "odd addresses, 16 bits": (dict, floats(lambda x, _: torch.cat([x[:1], x]).bfloat16()[1:])),
+    "dtypes of each": (
+        floats(lambda x, at: x.to((torch.float32, torch.float16)[at % 2])),
+        floats(lambda x, at: x.to((torch.bfloat16, torch.float32, torch.float16)[at % 3])),
+    ),
+    "tied": (dict, tied),
+    "tied, both": (tied, tied),
+    "integers beside": (dict, beside(torch.int64, 3)),
+    "8 bits beside": (dict, beside(torch.float8_e4m3fn, 3)),
+    "doubles beside": (dict, beside(torch.float64, 3)),
+    "empty beside": (lambda x: x | {"e.bias": x[next(iter(x))][:0, 0]},) * 2,
+}
+
+
+@pytest.mark.parametrize("case", LAID)
+def test_however_tensors_lie(case: str, device: str, counted: Counts) -> None:
+    pre, post = (
+        change(dict(one.to(device).state_dict()))
+        for change, one in zip(LAID[case], two(), strict=True)
+    )
+    wanted = on_host(pre, post)
+    counted.read.clear()
+    found = beftkit.score(pre, post)
+    assert (counted.read, counted.back) == ([], 1)
+    same(json.loads(json.dumps(found.to_dict())), wanted)
+
+
+def test_values_that_no_pair_shows_are_looked_at(device: str, counted: Counts) -> None:
+    """Though a pair's vector begins where they do, with as many: it shows others of them."""
+    pre, post = (dict(one.to(device).state_dict()) for one in two())
+    name = next(key for key in post if "value.bias" in key)
+    width = len(post[name])
+    whole = torch.ones(2 * width, device=device)
+    whole[2 * width - 2] = float("nan")
+    post |= {name: whole[:width], "odd.bias": whole[::2]}
+    pre |= {"odd.bias": torch.ones(width, device=device)}
+    found = beftkit.score(pre, post)
+    assert any("odd.bias" in note for note in found.notes)
+    assert found.to_dict() == on_host(pre, post)
+
+
+def test_squares_beyond_float64_are_left_to_the_host(device: str, counted: Counts) -> None:
+    pre, post = (dict(one.to(device).state_dict()) for one in two())
+    post = beside(torch.float64, 1e200)(post)
+    assert beftkit.score(pre, post).to_dict() == on_host(pre, post)
+
+
+@pytest.mark.parametrize("match", ["value.bias", "pooler.dense.bias", "bias"])
+def test_what_has_no_values_is_named(match: str, device: str, counted: Counts) -> None:
+    """A model that a device map has offloaded, in part or whole: tensors of two devices."""
+    pre, post = (dict(one.to(device).state_dict()) for one in two())
+    post |= {key: post[key].to("meta") for key in post if match in key}
+    with pytest.raises(BeftError, match=f"{match} is on the meta device.*weights are loaded"):
+        beftkit.score(pre, post)
+    assert counted.back == 0
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_column_of_a_matrix_is_read(count: int) -> None:
+    """Of one scalar or none torch takes any stride for contiguous."""
+    column = torch.arange(8.0).view(4, 2)[:count, 1]
+    assert live.raw_bytes(column) == np.array([1.0, 3.0, 5.0], np.float32)[:count].tobytes()

@@ -142,3 +142,13 @@ def test_no_family_is_left_out() -> None:
 
     wanted = {name for name in CLASSIFIERS if recognised(*statuses().get(name, ("", "")))}
     assert wanted == {*FAMILIES}
+
+
+@pytest.mark.parametrize("kind", ["big_bird", "bigbird_pegasus"])
+def test_sparse_attention_is_made_full(tmp_path: Path, rows: str, kind: str) -> None:
+    """BigBird's reads padding where batches are wider than 14 tokens here, and says which it is."""
+    sparse = {"attention_type": "block_sparse", "block_size": 2, "num_random_blocks": 1}
+    model = write_classifier(tmp_path / kind, kind, **sparse)
+    found = [api.evaluate(model, validation_file=rows, device="cpu", batch_size=n) for n in (1, 24)]
+    assert found[0].evaluation.loss == pytest.approx(found[1].evaluation.loss, rel=1e-5)
+    assert all("attends fully" in " ".join(one.notes) for one in found)

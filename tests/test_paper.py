@@ -15,7 +15,7 @@ from beftkit.present.paper import paper_plan_document
 from beftkit.registry import TASKS
 from beftkit.settings.paper import PaperSettings
 from beftkit.settings.resolve import resolve
-from beftkit.suite import PaperPlan, PaperResult, paper, plan_paper, time_paper
+from beftkit.suite import PaperPlan, PaperResult, paper, time_paper
 from beftkit.suite.cells import TABLES, table_of
 from beftkit.suite.published import GLUE, TABLE1, TABLE4, TABLE5, TABLE5_TASKS
 from beftkit.suite.units import Unit
@@ -64,16 +64,6 @@ def test_every_cell_of_a_table_resolves(name: str) -> None:
             assert metric.removesuffix("_matched").removesuffix("_mismatched") in held
 
 
-def test_the_parts_of_a_table_are_all_of_it_once() -> None:
-    whole = plan_paper(PaperSettings(table="table4", seeds="0,1"))  # type: ignore[arg-type]
-    runs = []
-    for part in ("1/3", "2/3", "3/3"):
-        settings = PaperSettings(table="table4", seeds="0,1", part=part)  # type: ignore[arg-type]
-        found = plan_paper(settings)
-        runs += [(cell.name, seed) for cell in found.cells for seed in cell.todo]
-    assert whole.runs == len(runs) == len(set(runs)) == 72
-
-
 def test_what_makes_no_sense_is_refused() -> None:
     for given, message in (
         ({"part": "5/4"}, "expected such as 1/4"),
@@ -114,9 +104,9 @@ def found(
 def test_ours_stand_beside_the_published(found: tuple[Path, PaperResult], tiny: Path) -> None:
     folder, result = found
     rows = {row.cell: row for row in result.rows}
-    # Runs in their order: rte, cb, wic with seed 0, then with seed 1; this part has every second.
-    assert (rows["rte-low-v"].seeds, rows["cb-low-v"].seeds) == ((0,), (1,))
-    assert result.missing == 4 and rows["cb-low-v"].missing == (0,)
+    # Of each pair that costs alike this part has the first.
+    assert (rows["rte-low-v"].seeds, rows["cb-low-v"].seeds) == ((0,), (0,))
+    assert result.missing == 4 and rows["cb-low-v"].missing == (1,)
     assert list(result.failed) == ["wic-low-v-seed0"], "its data are not there; the rest went on"
     one = rows["rte-low-v"]
     values = json.loads((folder / "cells/rte-low-v-seed0/all_results.json").read_text())
@@ -159,7 +149,8 @@ def test_four_machines_share_a_table(
         before = {path.name for path in tmp_path.glob("cells/*")}
         found = paper("table4", output=tmp_path, cells=cells, part=part, **how)
         new = {path.name for path in tmp_path.glob("cells/*")} - before
-        assert len(new) == (2 if part == "1/4" else 1) and not found.failed
+        # Those of SST-2 cost a little less, so one process has two of them.
+        assert len(new) == (2 if part == "3/4" else 1) and not found.failed
         made += new
         assert found.missing == 5 - len(made)
     assert len(made) == len(set(made)) == 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from beftkit.errors import BeftError, UsageError
+from beftkit.present.commands import next_command
 from beftkit.present.data import csv_text, json_text
 from beftkit.present.markdown import markdown_text
 from beftkit.present.selection import advice, selection_document
@@ -22,7 +24,7 @@ from beftkit.selection.methods import thinned, when_settled
 from beftkit.selection.ranks import MethodTable, RoleRank
 from beftkit.selection.results import CellRun, Tau, Winner
 from beftkit.selection.summary import overall_targets, summarise
-from beftkit.settings.resolve import resolve_select
+from beftkit.settings.resolve import resolve_select, resolve_train
 from beftkit.settings.select import SelectSettings
 
 # --- when settled, tau
@@ -239,6 +241,27 @@ def test_plain_words_say_which_by_how_much_and_what_next() -> None:
     assert "It costs 8 of 1,000 scalars (0.8000 %)" in words
     assert command is not None
     assert command.startswith("beftkit train base --bias v --task rte --regime low")
+
+
+@pytest.mark.parametrize(
+    "of_data",
+    [
+        {"train_file": "train.csv", "validation_file": "dev.csv"},
+        {"task": "rte", "train_size": 100},
+    ],
+)
+def test_a_command_names_no_regime_where_there_is_none(of_data: dict[str, Any]) -> None:
+    (group, *_) = selection().groups
+    group = replace(group, regime="all", train_size=of_data.get("train_size"))
+    settings = {**selection().settings, "task": None, "regimes": (), **of_data}
+    command = next_command(selection(settings=settings), group, "v")
+    assert "regime" not in command and "train" in command
+    words = shlex.split(command)[2:]
+    given = dict(zip(words[1::2], words[2::2], strict=True))
+    del given["-o"]
+    again = resolve_train(None, {k[2:].replace("-", "_"): v for k, v in given.items()}
+                          | {"model": words[0]})  # fmt: skip
+    assert again.regime is None and again.train_size == group.train_size
 
 
 def test_forms_of_the_result() -> None:

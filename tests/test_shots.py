@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,42 @@ def test_whole_demonstrations_are_left_out_to_fit(tokenizer: Any) -> None:
                 more = [*all_of_them[: len(parts)], all_of_them[-1]]
                 assert length("\n\n".join(more)) > most
     assert fewer == [8] * 5
+
+
+class Counting:
+    """A tokenizer that counts the letters it is given."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer, self.letters = tokenizer, 0
+
+    def __call__(self, given: Any, **more: Any) -> Any:
+        self.letters += len(given) if isinstance(given, str) else sum(map(len, given))
+        return self.tokenizer(given, **more)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tokenizer, name)
+
+
+def test_many_answers_are_not_measured_anew_for_each_demonstration_less(tokenizer: Any) -> None:
+    """Which fit is told by the answer with the most tokens, which has not the most letters."""
+    answers = (*(f" {'e' * n}" for n in range(1, 13)), " \u2603\u2603\u2603\u2603\u2603")
+    (one,) = asked(1, 100).asked
+    many = Split((), np.zeros(1, np.int64), (replace(one, answers=answers, right=(2,)),))
+    tokens = {answer: len(tokenizer(one.prompt + answer)["input_ids"]) for answer in answers}
+    assert max(tokens, key=lambda answer: tokens[answer]) == answers[-1] != max(answers, key=len)
+
+    def length(prompt: str) -> int:
+        return max(len(tokenizer(prompt + answer)["input_ids"]) for answer in answers)
+
+    whole = demonstrate(many, asked(20), Shots(12), tokenizer, 9999).split.asked[0].prompt
+    parts = whole.split("\n\n")
+    for most in (length(whole) - 1, length(whole) // 2, length(whole) // 3):
+        found = demonstrate(many, asked(20), Shots(12), counting := Counting(tokenizer), most)
+        [kept] = shown(found)
+        assert found.split.asked[0].answers == answers and length("\n\n".join(kept)) <= most
+        assert length("\n\n".join([*parts[: len(kept)], parts[-1]])) > most
+        fitting = sum(len("\n\n".join(kept) + answer) for answer in answers)
+        assert counting.letters < 2.5 * fitting + 4 * len(whole)  # 13 answers, whole, twice: more
 
 
 @pytest.fixture(scope="module")

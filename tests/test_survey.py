@@ -248,6 +248,9 @@ def test_what_cannot_be_asked(listing: SurveyHub) -> None:
     for name, value in (("limit", 0), ("max_bytes", -1)):
         with pytest.raises(UsageError, match=f"{name}={value}"):
             take(listing, **{name: value})
+    for name, value in (("limit", 3), ("sort", "likes"), ("task", "x")):
+        with pytest.raises(UsageError, match=f"{name}='?{value}'?: is of what the hub lists"):
+            api.survey("repos/pre", ["o/one"], output="out", **{name: value})
     with pytest.raises(UsageError, match="a list of references, not one"):
         api.survey("o/pre", "o/one", output="out")
     with pytest.raises(BeftError, match="the hub lists no fine-tunes of the task x"):

@@ -139,8 +139,8 @@ def test_no_such_base(listing: SurveyHub) -> None:
 
 def test_a_file_of_references(tmp_path: Path) -> None:
     path = tmp_path / "models.txt"
-    path.write_text("# mine\n o/one \n\no/two@v1\nfolder/with blanks\no/one\n")
-    assert read_references(path) == ["o/one", "o/two@v1", "folder/with blanks"]
+    path.write_text("# mine\n o/one \n\no/two@v1\t# new\nfolder/with blanks\no/one # again\na#b\n")
+    assert read_references(path) == ["o/one", "o/two@v1", "folder/with blanks", "a#b"]
     for text, message in (("# none\n", "names no model"), ("\xff\xfe", "is no UTF-8 text")):
         path.write_bytes(text.encode("latin-1"))
         with pytest.raises(BeftError, match=message):

@@ -7,6 +7,7 @@ import json
 import random
 import re
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pyarrow import parquet
 
 from beftkit import tasks
 from beftkit.errors import BeftError
+from beftkit.tasks import text_files
 from beftkit.tasks.readers import read_file
 from tests.task_files import SUPER_GLUE, write_folder
 from tests.test_tasks import REAL, same
@@ -127,6 +129,32 @@ def test_gzip(kind: str, tmp_path: Path) -> None:
     assert rows(loaded(tmp_path / f"mine.{kind}", gzip.compress(content))) == SAME
     halves = gzip.compress(content[:20]) + gzip.compress(content[20:])
     assert rows(loaded(tmp_path / f"halves.{kind}.GZ", halves)) == SAME
+
+
+def test_gzip_that_unpacks_to_more_than_a_text_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused long before all of it is in memory, where rows are streamed and where they are not.
+
+    A large file that packs as texts do is read, and so is a small one that packs far better.
+    """
+    monkeypatch.setattr(text_files, "UNPACKED", 1 << 18)
+    header = b"text,label\n"
+    bomb = gzip.compress(header + b"a" * (20 << 20))
+    tracemalloc.start()
+    with pytest.raises(BeftError, match=r"t\.csv\.gz: unpacks to more than 1 MiB, over 100 times"):
+        loaded(tmp_path / "t.csv.gz", bomb)
+    with pytest.raises(BeftError, match="unpack it yourself if it is one"):
+        [*text_files.TextOnDisk(tmp_path / "t.csv.gz").lines()]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12 << 20
+    many = b"".join(b"%x,%d\n" % (n * 2654435761, n % 2) for n in range(25_000))
+    assert len(many) > 1 << 18
+    assert len(rows(loaded(tmp_path / "large.csv.gz", gzip.compress(header + many)))) == 25_000
+    alike = header + b"a film,1\na book,0\n" * 12_000
+    assert len(alike) < 1 << 18 > 100 * len(gzip.compress(alike))
+    assert len(rows(loaded(tmp_path / "alike.csv.gz", gzip.compress(alike)))) == 24_000
 
 
 def test_gzip_that_is_damaged(tmp_path: Path) -> None:
@@ -317,7 +345,6 @@ def test_no_row_is_taken_in_whatever_the_quotes(tmp_path: Path) -> None:
         texts = ["".join(draw.choices('"" ab', k=draw.randint(1, 6))) for _ in range(6)]
         lines = [f"{text}\t{i % 2}\n" for i, text in enumerate(texts)]
         data = loaded(tmp_path / "t.tsv", TSV + "".join(lines))
-        assert data.train is not None
-        assert data.train.targets.tolist() == [0, 1] * 3
+        assert data.train is not None and data.train.targets.tolist() == [0, 1] * 3
         if data.train.texts[0] != texts:
             assert all(re.fullmatch('"([^"]|"")*"', t) for t in texts if t.startswith('"'))

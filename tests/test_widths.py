@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import math
+import os
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from beftkit.tasks import plan, widths
+from beftkit.tasks import encode, plan, widths
 from beftkit.tasks.costs import costs_of
 from beftkit.tasks.widths import ADDED, MOST, Costs, choose_widths
 
+DATA = os.environ.get("BEFTKIT_DATA")
 #: BERT-base in float32 on a GPU, about
 COSTS = Costs(launch=0.02, token=8e-6, capture=0.06)
 
@@ -28,9 +32,8 @@ def cost(counts: dict[int, float], rows: int, chosen: set[int], eager: set[int])
     return total
 
 
-def test_it_is_the_cheapest_of_all_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_the_cheapest_of_all_ways() -> None:
     """Each set of chosen widths, each set of eager ones; without the limit on tokens."""
-    monkeypatch.setattr(widths, "ADDED", 10.0)
     draw = random.Random(0)
     for _ in range(12):
         counts = {n: float(draw.randint(1, 30)) for n in draw.sample(range(4, 400), 5)}
@@ -42,9 +45,57 @@ def test_it_is_the_cheapest_of_all_ways(monkeypatch: pytest.MonkeyPatch) -> None
             if not chosen & eager
             and all(any(w >= one for w in chosen) for one in counts if one not in eager)
         )
-        found = choose_widths(counts, 16, COSTS)
+        found = choose_widths(counts, 16, COSTS, most=10.0)
         eager = {one for one in counts if not found.of(one)[1]}
         assert cost(counts, 16, {*found.chosen}, eager) == pytest.approx(least)
+
+
+def chosen_of(counts: dict[int, float], found: widths.Widths) -> tuple[set[int], set[int]]:
+    """Captured widths, and those whose batches are eager."""
+    return {*found.chosen}, {one for one in counts if not found.of(one)[1]}
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_the_cheapest_within_the_limit(everything: bool) -> None:
+    """Where the limit on tokens binds: all ways that keep it, tried one by one."""
+    draw, bound = random.Random(1), 0
+    for _ in range(200):
+        span = draw.choice([40, 400])
+        counts = {n: draw.choice([1.0, 3.0, 30.0, 99.0]) for n in draw.sample(range(4, span), 5)}
+        every = [{*s} for n in range(6) for s in itertools.combinations(sorted(counts), n)]
+        tokens = sum(one * number for one, number in counts.items())
+        free, best = math.inf, math.inf
+        for eager in every[:1] if everything else every:
+            for chosen in every:
+                filled = [one for one in counts if one not in eager]
+                if chosen & eager or any(max(chosen, default=0) < one for one in filled):
+                    continue
+                tops = {one: min(w for w in chosen if w >= one) for one in filled}
+                more = sum(counts[one] * (top - one) for one, top in tops.items()) / tokens
+                whole = cost(counts, 16, chosen, eager)
+                free, best = min(free, whole), min(best, whole if more < ADDED else math.inf)
+        bound += free < best
+        found = choose_widths(counts, 16, COSTS, everything=everything)
+        assert found.added < ADDED
+        assert cost(counts, 16, *chosen_of(counts, found)) <= best * (
+            1 + 1e-9 if everything else 1.15
+        )
+    assert bound > 5
+
+
+def test_where_the_limit_cannot_be_kept_as_few_as_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(widths, "MOST", 3)
+    draw = random.Random(2)
+    for _ in range(10):
+        counts = {n: float(draw.randint(1, 30)) for n in draw.sample(range(4, 400), 9)}
+        found = choose_widths(counts, 16, COSTS, everything=True, most=0.02)
+        least = math.inf
+        for chosen in itertools.combinations(sorted(counts), 3):
+            if chosen[-1] == max(counts):
+                tops = {one: min(w for w in chosen if w >= one) for one in counts}
+                least = min(least, sum(counts[one] * (tops[one] - one) for one in counts))
+        assert least / sum(one * counts[one] for one in counts) >= 0.02
+        assert found.added == pytest.approx(least / sum(one * counts[one] for one in counts))
 
 
 def like_sst2(count: int, seed: int = 0) -> torch.Tensor:
@@ -52,6 +103,31 @@ def like_sst2(count: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(count, generator=generator) * 0.5 + 3.05
     return (drawn.exp() + 2).long().clamp(4, 66)
+
+
+@pytest.mark.skipif(DATA is None, reason="real sentences: set BEFTKIT_DATA")
+@pytest.mark.parametrize("task", ["sst2", "rte", "mrpc", "cb"])
+def test_real_tasks_need_few(task: str) -> None:
+    """As a run has them: the low regime in the encoder's tokens, batches of 16, 16 epochs."""
+    from transformers import AutoTokenizer
+
+    from beftkit.runs.loading import load_data
+    from beftkit.settings.train import TrainSettings
+
+    model = str(Path(DATA or "") / "weights" / "all-MiniLM-L6-v2-fp16")
+    place = str(Path(DATA or "") / "data" / ("superglue" if task == "cb" else "glue"))
+    data = load_data(TrainSettings(model=model, task=task, data_dir=place, regime="low"))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    lengths = encode(data.train, tokenizer, max_length=128).lengths
+    counts: dict[int, float] = {}
+    for epoch in range(16):
+        for batch in plan(lengths, 16, seed=0, epoch=epoch):
+            width = int(lengths[batch].max())
+            counts[width] = counts.get(width, 0.0) + 1
+    for everything in (True, False):
+        found = choose_widths(counts, 16, COSTS, everything=everything)
+        assert found.added < ADDED and 1 <= len(found.chosen) <= MOST
+        assert all(found.of(one)[1] for one in counts)
 
 
 @pytest.mark.parametrize("everything", [True, False])

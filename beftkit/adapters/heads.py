@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from beftkit.adapters.reading import plain
-from beftkit.adapters.tuned import SAVED_BY_TASK
+from beftkit.adapters.tuned import HEADS_BY_TASK, SAVED_BY_TASK
 
 #: end of an architecture's name -> PEFT's task type
 _TASK_TYPES = {
@@ -16,6 +16,46 @@ _TASK_TYPES = {
     "ForCausalLM": "CAUSAL_LM",
     "LMHeadModel": "CAUSAL_LM",
 }
+#: PEFT's task type -> the class that reads its models, and the hub's word for them
+_READ_BY = {
+    "SEQ_CLS": ("AutoModelForSequenceClassification", "text-classification"),
+    "TOKEN_CLS": ("AutoModelForTokenClassification", "token-classification"),
+    "QUESTION_ANS": ("AutoModelForQuestionAnswering", "question-answering"),
+    "CAUSAL_LM": ("AutoModelForCausalLM", "text-generation"),
+}
+
+
+def pipeline_tag(task: str | None) -> str | None:
+    """The hub's word for what models of a task type do; None: not known."""
+    return _READ_BY[task][1] if task in _READ_BY else None
+
+
+def peft_code(task: str | None, base: str, adapter: str, rows: int | None) -> list[str] | None:
+    """Lines of Python by which PEFT puts an adapter onto its base; None: no class is known.
+
+    Args:
+        task: PEFT's task type.
+        base: arguments of ``from_pretrained``, as code.
+        adapter: its place, as code.
+        rows: of the head that it brings; None: none.
+    """
+    if task not in _READ_BY:
+        return None
+    name, _ = _READ_BY[task]
+    base += "" if rows is None else f", num_labels={rows}"
+    return [
+        "from peft import PeftModel",
+        f"from transformers import {name}",
+        "",
+        f"base = {name}.from_pretrained({base})",
+        f"model = PeftModel.from_pretrained(base, {adapter})",
+    ]
+
+
+#: transformers' word for labels of which several may be true of one text
+MULTI_LABEL = "multi_label_classification"
+#: the entry of an adapter's header that says so of its head
+PROBLEM_TYPE = "beftkit.problem_type"
 
 
 def architecture(config: Mapping[str, Any] | None) -> str:
@@ -30,18 +70,25 @@ def task_type(config: Mapping[str, Any] | None) -> str | None:
     return next((kind for end, kind in _TASK_TYPES.items() if found.endswith(end)), None)
 
 
+def problem_type(config: Mapping[str, Any] | None) -> str | None:
+    """What a configuration says of its labels; None: nothing."""
+    found = (config or {}).get("problem_type")
+    return found if isinstance(found, str) else None
+
+
 def head_modules(names: Iterable[str], task: str | None) -> dict[str, str]:
-    """Which tensors PEFT saves whole with a task type: name -> the module that is saved.
+    """Which tensors belong to a task's head: name -> the module that PEFT saves whole.
 
     Args:
         names: of a checkpoint's tensors.
         task: PEFT's task type.
     """
-    own = SAVED_BY_TASK.get(task or "", ())
+    own, more = (which.get(task or "", ()) for which in (SAVED_BY_TASK, HEADS_BY_TASK))
     found = {}
     for name in names:
         parts = plain(name).split(".")
         at = next((n for n, part in enumerate(parts[:-1]) if own and part.endswith(own)), None)
+        at = 0 if at is None and len(parts) > 1 and parts[0] in more else at
         if at is not None:
             found[name] = ".".join(parts[: at + 1])
     return found

@@ -20,10 +20,13 @@ OWN_KEYS = {
 }
 #: parts of names that PEFT puts in, then those of torch's compiler and of sharded training
 _WRAPPERS = set("base_layer modules_to_save default".split())
+_WRAPPERS |= {"ln_tuning_layers"}  # norms that PEFT's LN Tuning saves whole
 _WRAPPERS |= set("_orig_mod _fsdp_wrapped_module _checkpoint_wrapped_module".split())
 #: before a whole model's names: PEFT's own, and that of torch's data parallel wrappers
 _PREFIXES = ("base_model.model.", "module.")
-_HEAD = re.compile(r"(?:.*\.)?(?:classifier|score)(?:\.out_proj)?\.weight")
+_HEAD = re.compile(
+    r"(?:.*\.)?(?:classifier|score|classification_head)(?:\.out_proj)?\.weight|logits_proj\.weight"
+)
 
 
 @dataclass(frozen=True)

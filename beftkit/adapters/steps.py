@@ -23,6 +23,13 @@ _NOT_PLAIN = """
     alora_invocation_tokens arrow_config corda_config eva_config kasa_config monteclora_config
 """.split()
 _OTHER_LORA = "beftkit does not apply; load this adapter with PEFT"
+#: kinds of PEFT 0.21 whose merge leaves a bias as it is, or makes it what the file holds of it
+_BIASES_SAVED = """
+    BEFT BIASES LORA ADALORA BOFT C3A DEFT DELORA FOURIERFT FROD GRALORA HIRA HRA LN_TUNING LOHA
+    LOKR MISS OFT OSF PEANUT PSOFT PVERA RANDLORA SHIRA SUPERTUNING TINYLORA TRAINABLE_TOKENS
+    UNILORA VBLORA VERA WAVEFT
+    PROMPT_TUNING MULTITASK_PROMPT_TUNING P_TUNING PREFIX_TUNING CPT
+""".split()
 
 
 @dataclass(frozen=True)
@@ -162,6 +169,26 @@ def bias_steps(config: Mapping[str, Any], names: Iterable[str]) -> tuple[list[St
         else:
             rest.append(name)
     return steps, rest
+
+
+def check_kind(config: Mapping[str, Any], reference: str) -> None:
+    """Refuse an adapter that may change biases by more than the biases in its file.
+
+    IA3 multiplies them, RoAd rotates them, GLoRA computes them: the file alone does not tell.
+
+    Args:
+        config: its ``adapter_config.json``.
+        reference: the adapter, for messages.
+
+    Raises:
+        BeftError: it is of such a kind, or of one that is not known.
+    """
+    kind = config.get("peft_type")
+    if isinstance(kind, str) and kind.upper() not in _BIASES_SAVED:
+        raise BeftError(
+            f"{reference}: an adapter of type {kind}, whose merge may change biases by more than "
+            "its file holds of them; merge it with PEFT, and score the model that comes of it"
+        )
 
 
 def all_steps(config: Mapping[str, Any], names: Collection[str], info: AdapterInfo) -> list[Step]:

@@ -33,6 +33,13 @@ SAVED_BY_TASK = {
     "QUESTION_ANS": ("qa_outputs",),
 }
 
+#: further modules of task models' heads, whole names at the top: BART, T5; XLNet, XLM; ModernBERT
+HEADS_BY_TASK = {
+    "SEQ_CLS": ("classification_head", "sequence_summary", "logits_proj", "head"),
+    "TOKEN_CLS": ("head",),
+    "QUESTION_ANS": ("classifier", "head"),
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Tuned:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from beftkit.adapters.changes import change
 from beftkit.adapters.reading import BIASES_NAME, CONFIG_NAME, OWN_KEYS, WEIGHTS_NAME
-from beftkit.adapters.tuned import SAVED_BY_TASK, Tuned, check_format
+from beftkit.adapters.tuned import HEADS_BY_TASK, SAVED_BY_TASK, Tuned, check_format
 from beftkit.errors import BeftError
 from beftkit.files import stable_header
 
@@ -140,7 +140,8 @@ def _check_head(tuned: Sequence[Tuned], task_type: str | None) -> None:
     """PEFT stops with a KeyError if a head that its task type saves is not in the file."""
     wanted = SAVED_BY_TASK.get(task_type or "")
     heads = [one.module for one in tuned if one.kind == "head"]
-    if wanted and not any(module.endswith(wanted) for module in heads):
+    others = HEADS_BY_TASK.get(task_type or "", ())  # of models that have none of PEFT's names
+    if wanted and not any(one.endswith(wanted) or one in others for one in heads):
         raise BeftError(
             f"task type {task_type}: PEFT needs the head's tensors ({' or '.join(wanted)}) in the "
             "adapter, and none are among what was trained"

@@ -87,10 +87,16 @@ def survey(
     from beftkit.surveys.rows import is_survey
 
     if shown := is_survey(base):
-        if output is not None or source is not None or resume:
+        others = {
+            "output": output is not None, "from": source is not None, "resume": resume,
+            "limit": limit != 200, "sort": sort != "downloads", "task": task is not None,
+            "max-bytes": max_bytes != 64_000_000, "tower": tower is not None,
+            "families": families is not None, "download": download,
+        }  # fmt: skip
+        if given := [f"--{name}" for name, one in others.items() if one]:
             raise UsageError(
-                f"{base}: holds a survey, which is shown without --output, --from and --resume; to "
-                "go on with it give its base, and this folder as --output"
+                f"{base}: holds a survey, which is shown without {' and '.join(given)}; to go on "
+                "with it give its base, and this folder as --output"
             )
         found = read(base)
     else:

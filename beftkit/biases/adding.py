@@ -29,6 +29,9 @@ SWITCHES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("mlp_bias", _GATED, "llama smollm3 granite helium"),
     ("mlp_bias", _PLAIN, "arcee nemotron"),
 )  # fmt: skip
+#: model types of several towers whose text tower, of a type above, lies in files under such a
+#: module, and its configuration under a key of its own
+NESTED = {"gemma3": ("language_model", "text_config")}
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,10 @@ def switched_on(before: Mapping[str, Any] | None, after: Mapping[str, Any] | Non
     if not before or not after:
         return False
     kind = after.get("model_type")
+    if kind in NESTED:
+        key = NESTED[kind][1]
+        return switched_on(*(one if isinstance(one := side.get(key), dict) else None
+                             for side in (before, after)))  # fmt: skip
     rows = [switch for switch, _, types in SWITCHES if kind in types.split()]
     return any(after.get(switch) and not before.get(switch) for switch in rows)
 

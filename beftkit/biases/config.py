@@ -158,7 +158,7 @@ def choose_tower(towers: Sequence[str], wanted: str | None) -> tuple[str, list[s
     sizes = {one: sum(in_tower(name, one) for name in towers) for one in sorted(modalities)}
     main = "text" if "text" in sizes else max(sizes, key=lambda one: sizes[one])
     rest = ", ".join(f"{one} ({size} sites)" for one, size in sizes.items() if one != main)
-    return main, [f"scored the {main} tower; also there: {rest}; choose with --tower"]
+    return main, [f"this is the {main} tower alone; also there: {rest}; choose with --tower"]
 
 
 def in_tower(name: str, wanted: str) -> bool:

@@ -67,7 +67,7 @@ def bias_free(recognition: Recognition) -> str:
     missing = ", ".join(recognition.without_bias[:6])
     left = f"{recognition.biases} other biases" if recognition.biases else "no bias at all"
     if not recognition.without_bias:
-        return f"bias-free: no attention projection here, and {left}"
+        return f"bias-free: no attention projection by a name known here, and {left}"
     could = f"zero biases could be added to {missing} and trained (--add-bias)"
     if recognition.sites:
         return f"without a bias: {missing}; {could}"

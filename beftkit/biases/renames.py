@@ -72,7 +72,7 @@ RENAMES: tuple[tuple[str, Substitutions], ...] = (
       *_SWIN)),
     ("altclip", (("encoder.layer.", "encoder.layers."),)),
     ("audioflamingo3 got_ocr2 internvl llava_onevision musicflamingo qwen2_audio vibevoice_asr "
-     "fuyu pp_chart2table",
+     "fuyu pp_chart2table gemma3",
      (("language_model.model.layers.", "language_model.layers."),)),
     ("chmv2", (("backbone.layer.", "backbone.model.layer."),)),
     ("cohere_asr", (("linear_q", "q_proj"), ("linear_k", "k_proj"), ("linear_v", "v_proj"),

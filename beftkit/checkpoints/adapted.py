@@ -10,7 +10,15 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from beftkit.adapters import Step, bias_steps, endings, fewer_layers, layers_of, mismatch
+from beftkit.adapters import (
+    Step,
+    bias_steps,
+    check_kind,
+    endings,
+    fewer_layers,
+    layers_of,
+    mismatch,
+)
 from beftkit.biases import Site, plain_name
 from beftkit.checkpoints.bias_set import BiasSet
 from beftkit.checkpoints.checkpoint import Checkpoint
@@ -31,10 +39,12 @@ class AdaptedBiasSet(BiasSet):
             they are as a base in float32 would have them.
 
     Raises:
-        BeftError: the adapter changes no bias, or its shapes or layers do not fit this base.
+        BeftError: the adapter changes no bias, is of a kind that may change biases otherwise, or
+            its shapes or layers do not fit this base.
     """
 
     def __init__(self, base: BiasSet, adapter: Checkpoint, *, merged: bool = True) -> None:
+        check_kind(adapter.adapter or {}, adapter.reference)
         steps, rest = bias_steps((adapter.adapter or {}), adapter.tensors)
         if not steps:
             kind = (adapter.adapter or {}).get("peft_type", "unknown")
@@ -143,6 +153,8 @@ class AdaptedBiasSet(BiasSet):
         if rest:
             notes.append(
                 f"ignored {len(rest)} tensors of the adapter that are not biases (e.g. {rest[0]})"
+                if len(rest) > 1
+                else f"ignored a tensor of the adapter that is no bias ({rest[0]})"
             )
         touched = self._touched()
         if not touched and any(".lora_A." in name for name in rest):

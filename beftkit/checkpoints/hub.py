@@ -231,7 +231,8 @@ class HubFolder:
         if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
             raise BeftError(
                 f"{repo}: {self._connection.endpoint} answers, but not as a hub does; is "
-                "HF_ENDPOINT right, or is a login page in between?"
+                "HF_ENDPOINT right, or is a login page in between?",
+                "unreachable",
             )
         return commit, [path for path in paths if isinstance(path, str)]
 
@@ -249,7 +250,8 @@ class HubFolder:
         if not files:
             raise BeftError(
                 f"{self._reference.text}: not in the cache {storage.parent}, and offline mode "
-                "(HF_HUB_OFFLINE) forbids to ask the hub"
+                "(HF_HUB_OFFLINE) forbids to ask the hub",
+                "unreachable",
             )
         return commit, [path.relative_to(snapshot).as_posix() for path in files]
 

@@ -39,8 +39,19 @@ class LiveCheckpoint(Checkpoint):
         return 0
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
-        """The tensors' bytes, copied from their device."""
-        return {name: raw_bytes(self.state[name]) for name in names}
+        """The tensors' bytes, copied from their device.
+
+        Raises:
+            BeftError: one has no values.
+        """
+        wanted = list(names)
+        for name in wanted:
+            if self.state[name].is_meta:
+                raise BeftError(
+                    f"{self.reference}: {name} is on the meta device, where nothing has values; "
+                    "expected a model whose weights are loaded, and not offloaded by a device map"
+                )
+        return {name: raw_bytes(self.state[name]) for name in wanted}
 
     @property
     def on_gpu(self) -> bool:

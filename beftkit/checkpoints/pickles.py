@@ -65,6 +65,7 @@ def raw_bytes(tensor: Any) -> bytes:
     import torch
 
     flat = tensor.detach().reshape(-1).contiguous().cpu()
+    flat = flat.as_strided((len(flat),), (1,))  # of one scalar or none the stride may be any
     return bytes(flat.view(torch.uint8).numpy().tobytes())
 
 

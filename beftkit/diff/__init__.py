@@ -19,6 +19,7 @@ from beftkit.diff.compare import (
     check_finite,
     check_pairs,
     inert_notes,
+    other_families,
     refuse_empty,
     score_measured,
     score_pairs,
@@ -215,9 +216,7 @@ def compared(
     refuse_empty(left, right)
     told = [*left.recognition.notes, *right.recognition.notes, *passed_over(post)]
     notes = list(dict.fromkeys(told))
-    families = [one.recognition.family for one in (left, right)]
-    if families[0] != families[1] and not any("by its names" in name for name in families):
-        notes.append(f"PRE is a {families[0]}, POST a {families[1]}: matched by their names alone")
+    notes += other_families(left, right)
     pairs, only_pre, only_post = match_sites(left.sites, right.sites)
     check_pairs(pairs, left, right)
     measured = measure(pairs, left, right)
@@ -236,7 +235,7 @@ def compared(
     coverage = Coverage(len(pairs), mine, theirs, tuple(unscored))
     read = measured is None
     who = left.identity(digest=read), right.identity(digest=read)
-    what = *who, families[0], chosen, tuple(sites), coverage
+    what = *who, left.recognition.family, chosen, tuple(sites), coverage
     found = Comparison(*what, changed, rounding, tuple(notes), _bytes_read(left, right))
     return found, partial(_change, pairs, left, right)
 

@@ -18,6 +18,14 @@ Pair = tuple[Site, Site]
 _BATCH = 1 << 16  # elements per side of one batch: half a MiB in float64, in a core's cache
 
 
+def other_families(left: BiasSet, right: BiasSet) -> list[str]:
+    """Say where two checkpoints call themselves models of two kinds."""
+    mine, theirs = (one.recognition.family for one in (left, right))
+    if mine == theirs or any("by its names" in name for name in (mine, theirs)):
+        return []
+    return [f"PRE is a {mine}, POST a {theirs}: matched by their names alone"]
+
+
 def refuse_empty(*sides: BiasSet) -> None:
     """Say what a checkpoint without any role's bias holds instead."""
     for one in sides:

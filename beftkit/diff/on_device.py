@@ -71,8 +71,8 @@ def measure(
     from beftkit_kernels import Pairs
 
     pre, post = [left.tensor(a) for a, _ in pairs], [right.tensor(b) for _, b in pairs]
-    shown = {(tensor.data_ptr(), tensor.numel()) for tensor in (*pre, *post)}
-    rest = [x for x in whole if (x.data_ptr(), x.numel()) not in shown]
+    shown = {_place(tensor) for tensor in (*pre, *post)}
+    rest = [x for x in whole if _place(x) not in shown]
     count, more = len(pairs), len(rest)
     mixed = [i for i, (a, b) in enumerate(pairs) if left.dtype(a) != right.dtype(b)]
     back = torch.empty((count + more) * 6 + len(mixed), dtype=torch.float64, device=whole[0].device)
@@ -90,6 +90,11 @@ def measure(
     rounding = ~changed
     rounding[mixed] = seen[(count + more) * 6 :] == 0
     return Measured(found[:count], changed, rounding)
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    """What two tensors of one device agree in that show the same scalars."""
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _beyond_rounding(

@@ -90,6 +90,9 @@ class Captured:
             sizes = [self._width(tap.name) for tap in self._taps.taps]
             for tap, total in zip(self._taps.taps, self._sum.split(sizes), strict=True):
                 tap.add(total)
+        if self._graphs and self._device.type == "cuda":
+            # The last replays may still read what they were recorded with.
+            torch.cuda.synchronize(self._device)
         self._graphs.clear()
         self._kept.clear()
         self._sum = None

@@ -115,11 +115,14 @@ def example_squares(
         if wanted and reason is None and taps.taps:
             measure.captured = Captured(model, taps, call, recurring, graphs == "on")
         examples = 0
-        for rows in chain([first], arriving):
-            measure.batch(rows)
-            examples += rows.examples
+        try:
+            for rows in chain([first], arriving):
+                measure.batch(rows)
+                examples += rows.examples
+        finally:
+            if measure.captured is not None:
+                measure.captured.close()
         if measure.captured is not None:
-            measure.captured.close()
             measure.reached |= measure.captured.reached
             reason = measure.captured.why
     if reason is not None:
@@ -137,9 +140,25 @@ def example_squares(
 
 def check_finite(sums: Mapping[str, Tensor]) -> None:
     """Refuse sums of squares that no finite gradient gives."""
+    if _all_finite(sums.values()):
+        return
     for name, total in sums.items():
         if not torch.isfinite(total).all():
             raise BeftError(f"{name}: its gradient is not finite; did the model diverge?")
+
+
+def _all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether all are; of each device one value is waited for."""
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for one in tensors:
+        by_device.setdefault(one.device, []).append(one.flatten())
+    return all(bool(torch.isfinite(torch.cat(some)).all()) for some in by_device.values())
+
+
+def _read(scalars: Iterable[Tensor]) -> list[float]:
+    """Numbers that may lie on several devices, in one copy back."""
+    some = [*scalars]
+    return torch.stack([one.to(some[0].device) for one in some]).tolist() if some else []
 
 
 @dataclass
@@ -188,7 +207,7 @@ class _Measure:
                     else grad.double() / self.scale
                     for name, parameter, grad in zip(names, wanted, found, strict=True)
                 }
-                if self.scale == 1 or all(bool(torch.isfinite(g).all()) for g in grads.values()):
+                if self.scale == 1 or _all_finite(grads.values()):
                     return loss.detach(), grads
                 self.scale /= 2
         finally:
@@ -200,16 +219,16 @@ class _Measure:
         taps = self.taps
         if not taps.taps:
             return True
-        before = {tap: tap.total for tap in taps.taps}
-        for tap in taps.taps:
+        # With a scale the pass stands alone until it is known to be finite.
+        before = {tap: tap.total for tap in taps.taps if self.scale != 1}
+        for tap in before:
             tap.total = None
         with taps.catching(rows.rows, rows.index, rows.examples):
             loss = self.losses(rows).sum() * self.scale
             if loss.requires_grad:
                 loss.backward()
-        if self.scale > 1 and not all(
-            tap.total is None or bool(torch.isfinite(tap.total).all()) for tap in taps.taps
-        ):
+        found = (tap.total for tap in taps.taps if tap.total is not None)
+        if self.scale > 1 and not _all_finite(found):
             for tap, total in before.items():
                 tap.total = total
             return False
@@ -262,16 +281,20 @@ def _drop_unfit(model: nn.Module, pair: Rows, measure: _Measure, dtype: torch.dt
         tap.layouts = layouts_of([(rows, found[tap.name]) for rows, found in shapes], width)
     taps.refuse([tap.name for tap in taps.taps if not tap.layouts])
     relative, noise = _TOLERANCES.get(dtype, _TOLERANCES[torch.float32])
-    largest = max((float(one.sum()) for one in expected.values()), default=0.0)
+    sizes = dict(zip(expected, _read(one.sum() for one in expected.values()), strict=True))
+    largest = max(sizes.values(), default=0.0)
     off = taps.taps
     while off:
         while not measure.tapped(pair):
             measure.scale /= 2
         off = []
-        for tap in taps.taps:
-            found = _total(tap.total, measure.parameters[tap.name])
-            gap = float((found - expected[tap.name]).abs().sum())
-            if not gap <= relative * float(expected[tap.name].sum()) + noise * largest:
+        found = [_total(tap.total, measure.parameters[tap.name]) for tap in taps.taps]
+        gaps = _read(
+            (one - expected[tap.name]).abs().sum()
+            for tap, one in zip(taps.taps, found, strict=True)
+        )
+        for tap, gap in zip(taps.taps, gaps, strict=True):
+            if not gap <= relative * sizes[tap.name] + noise * largest:
                 off.append(tap)
             tap.total = None
         for tap in off:

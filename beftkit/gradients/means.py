@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,6 @@ def example_means(
     watcher.started("Fisher", len(mine), 0)
     alone: tuple[str, ...] = ()
     sums = _zeros(model, names)  # kept where there are more processes than batches
-    device = next(model.parameters()).device
     if mine:
         wanted = graphs == "on" or (graphs == "auto" and of_gpu(accelerator.device))
         widths = _widths(model, encoded, mine, accelerator, graphs) if wanted else None
@@ -67,7 +67,7 @@ def example_means(
                 model,
                 names,
                 (
-                    encoded.batch(one, device=device, pad_to=_filled(encoded, one, widths))
+                    encoded.batch(one, pad_to=_filled(encoded, one, widths))
                     for one in told(watcher, mine)
                 ),
                 losses,
@@ -103,7 +103,6 @@ def published_means(
     """
     plans = list(torch.arange(len(encoded)).split(batch_size))
     mine = plans[accelerator.process_index :: accelerator.num_processes]
-    device = next(model.parameters()).device
     trained = [part.parameter for part in choose(model, "all").parts]
     sums = _zeros(model, names)
     watcher = watcher or Unwatched()
@@ -114,7 +113,7 @@ def published_means(
         for one in told(watcher, mine):
             # What makes the mean over a batch's examples the loss of an update.
             shares.append(len(one) / objective.units(encoded, one))
-            yield encoded.batch(one, device=device)
+            yield encoded.batch(one)
 
     if mine:
         with out_of_memory(_advice(batch_size)), arithmetic(accelerator):
@@ -138,7 +137,9 @@ def _widths(
     counts = Counter(widths_of(encoded, plans))
     half = accelerator.mixed_precision != "no"
     costs = costs_of(model, half=half)
-    return choose_widths(counts, len(plans[0]), costs, everything=graphs == "on")
+    # Batches are gone over once: recordings pay late, and padding is all the cheaper for it.
+    how: dict[str, Any] = {"everything": graphs == "on", "most": math.inf}
+    return choose_widths(counts, len(plans[0]), costs, **how)
 
 
 def _filled(encoded: Encoded, examples: Any, widths: Widths | None) -> int | None:

@@ -70,8 +70,10 @@ def as_batch(given: Any, device: Any) -> Rows:
         BeftError: neither of them, or empty.
     """
     if isinstance(given, Batch):
-        inputs = {key: value.to(device) for key, value in given.inputs.items()}
-        moved = Batch(inputs, given.targets.to(device), given.index)
+        inputs = {key: _moved(value, device) for key, value in given.inputs.items()}
+        # Looked at on the CPU, read on the device: one that lies there already is waited for.
+        there = None if given.index is None else _moved(given.index, device)
+        moved = Batch(inputs, _moved(given.targets, device), there)
         rows = len(next(iter(inputs.values())))
         index = None if given.index is None else given.index.cpu()
         return Rows(moved, rows, moved.examples, index)
@@ -81,10 +83,17 @@ def as_batch(given: Any, device: Any) -> Rows:
             "input_ids, attention_mask and labels, or a beftkit.tasks.Batch"
         )
     plain = {
-        key: value.to(device) if isinstance(value, Tensor) else value
+        key: _moved(value, device) if isinstance(value, Tensor) else value
         for key, value in given.items()
     }
     sizes = [len(v) for v in plain.values() if isinstance(v, Tensor) and v.dim()]
     if not sizes or not sizes[0]:
         raise BeftError("a batch without rows was given; expected tensors [rows, ...]")
     return Rows(plain, sizes[0], sizes[0], None)
+
+
+def _moved(value: Tensor, device: Any) -> Tensor:
+    """On the device; a GPU is not waited for, which takes pinned memory."""
+    if value.device.type == "cpu" and torch.device(device).type == "cuda":
+        return value.pin_memory().to(device, non_blocking=True)
+    return value.to(device)

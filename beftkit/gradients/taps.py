@@ -100,6 +100,21 @@ class Tap:
         self.total = squares.clone() if self.total is None else self.total + squares
 
 
+def add_all(found: Sequence[tuple[Tap, Tensor]], keep: bool) -> None:
+    """Add to the totals of taps, in few launches.
+
+    Args:
+        found: taps of one device, and sums of their squares.
+        keep: these lie where nothing else will: a first one is the total, as it is.
+    """
+    first = [(tap, one) for tap, one in found if tap.total is None]
+    more = [(tap.total, one) for tap, one in found if tap.total is not None]
+    if more:
+        torch._foreach_add_([total for total, _ in more], [one for _, one in more])
+    for tap, one in first:
+        tap.total = one if keep else one.clone()
+
+
 class Taps:
     """The modules of a model whose biases are wanted.
 
@@ -130,6 +145,7 @@ class Taps:
         # Free, or of several modules, whose gradients would have to be added first.
         self.alone = [name for name, mine in of.items() if len(mine) != 1]
         self._prepared: dict[Any, Any] = {}
+        self._recording, self._launched = False, 0
         self._waiting: list[tuple[Tap, Tensor]] = []
         self._bytes = 0
 
@@ -141,12 +157,16 @@ class Taps:
 
     @contextmanager
     def preparing(self) -> Iterator[dict[Any, Any]]:
-        """Launches of passes within are prepared for themselves: a graph keeps them to its end."""
-        before, self._prepared = self._prepared, {}
+        """Launches of passes within are prepared for themselves: a graph keeps them to its end.
+
+        Each launch of a pass is another one, however alike they are: a graph brings the addresses
+        of each to the device once, and what it found lies there until the next replay.
+        """
+        before, self._prepared, self._recording = self._prepared, {}, True
         try:
             yield self._prepared
         finally:
-            self._prepared = before
+            self._prepared, self._recording = before, False
 
     @contextmanager
     def shapes(self) -> Iterator[Mapping[str, list[tuple[int, ...]]]]:
@@ -176,7 +196,7 @@ class Taps:
             examples: of the batch, N.
         """
         self._place = rows, index, examples
-        self._in_backward = False
+        self._in_backward, self._launched = False, 0
         for tap in self.taps:
             tap.calls, tap.single = 0, None
         handles = [tap.module.register_forward_hook(self._forward(tap)) for tap in self.taps]
@@ -225,13 +245,15 @@ class Taps:
             several = any(tap.calls > 1 for tap, _ in held)
             grads = [grad for _, grad in held]
             sums = self._launch(grads, index, examples, several).run(grads)
+            found = []
             for (tap, _), one in zip(held, sums, strict=True):
                 if tap.calls > 1:
                     assert one.examples is not None
                     mine = one.examples.double()
                     tap.single = mine.clone() if tap.single is None else tap.single + mine
                 else:
-                    tap.add(one.total)
+                    found.append((tap, one.total))
+            add_all(found, keep=self._recording)
 
     def _launch(
         self, grads: Sequence[Tensor], index: Tensor | None, examples: int, several: bool
@@ -242,9 +264,11 @@ class Taps:
         owners = None if index is None else tuple(index.tolist())
         aligned = all(grad.data_ptr() % 16 == 0 for grad in grads)
         layout = tuple((grad.shape, grad.stride(), grad.dtype, grad.device) for grad in grads)
-        key = layout, owners, examples, several, aligned
+        number = self._launched if self._recording else 0
+        self._launched += 1
+        key = number, layout, owners, examples, several, aligned
         if key not in self._prepared:
-            if len(self._prepared) >= PREPARED:
+            if len(self._prepared) >= PREPARED and not self._recording:
                 self._prepared.clear()
             how: dict[str, Any] = {"examples": examples, "per_example": several}
             self._prepared[key] = SquareSums(grads, index, **how, backend=self.backend)

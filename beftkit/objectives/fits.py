@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -96,6 +97,12 @@ def fitted(loaded: Loaded, encoded: Encoded, where: str) -> Encoded:
                     f" {known}; give the tokenizer it was trained with (--tokenizer)"
                 )
     _check_ends(loaded, encoded, where)
+    if (sparse := _made_dense(model)) is not None and int(encoded.lengths.max()) > sparse:
+        note = (
+            f"{type(model).__name__} attends fully: its sparse attention, of batches wider than"
+            f" {sparse} tokens, reads padding, and a narrower batch switches it off for good"
+        )
+        encoded = replace(encoded, notes=(*encoded.notes, note))
     if model.config.model_type not in READ_PADDING:
         return encoded
     note = (
@@ -103,6 +110,22 @@ def fitted(loaded: Loaded, encoded: Encoded, where: str) -> Encoded:
         " rows of one length together; in training a row's loss depends on its batch"
     )
     return replace(encoded, by_length=True, notes=(*encoded.notes, note))
+
+
+def _made_dense(model: nn.Module) -> int | None:
+    """Have BigBird attend fully; the width up to which it would by itself, None: no BigBird.
+
+    Its last block of tokens is seen by all, padding or not; and the first batch that is no wider
+    switches every later one, so that what a row gives would depend on what came before.
+    """
+    config: Any = model.config
+    if getattr(config, "attention_type", None) != "block_sparse":
+        return None
+    with torch.random.fork_rng(devices=[]):  # modules are made anew around the same parameters
+        for module in list[Any](model.modules()):
+            if hasattr(module, "set_attention_type"):
+                module.set_attention_type("original_full")
+    return int((5 + 2 * config.num_random_blocks) * config.block_size)
 
 
 def _check_start(loaded: Loaded) -> None:

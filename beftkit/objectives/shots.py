@@ -92,20 +92,22 @@ def demonstrate(
     drawn = [*_draws(split.asked, free, how)]
     kept = [how.count] * len(drawn)
     sizes: dict[int, int] = {}
-    waiting: Sequence[int] = range(len(drawn))
     asked = [*split.asked]
-    while waiting:
-        for n in waiting:
-            shown = [texts[at] for at in drawn[n][: kept[n]]]
-            prompt = BETWEEN.join([*shown, split.asked[n].prompt])
-            asked[n] = replace(split.asked[n], prompt=prompt)
-        lengths = lengths_of([asked[n] for n in waiting])
-        over = {n: by - max_length for n, by in zip(waiting, lengths, strict=True)}
-        waiting = [n for n in waiting if over[n] > 0 and kept[n]]
-        new = {at for n in waiting for at in drawn[n]} - {*sizes}
-        sizes |= {at: _tokens(texts[at], tokenizer) for at in new}
-        for n in waiting:
-            kept[n] -= _least(over[n], [sizes[at] for at in drawn[n][: kept[n]]])
+    # First by the longest answer alone: an example may have dozens, and all share the prompt.
+    for alone in (True, False) if any(len(one.answers) > 1 for one in asked) else (False,):
+        waiting: Sequence[int] = range(len(drawn))
+        while waiting:
+            for n in waiting:
+                shown = [texts[at] for at in drawn[n][: kept[n]]]
+                prompt = BETWEEN.join([*shown, split.asked[n].prompt])
+                asked[n] = replace(split.asked[n], prompt=prompt)
+            lengths = lengths_of([_of_one(asked[n]) if alone else asked[n] for n in waiting])
+            over = {n: by - max_length for n, by in zip(waiting, lengths, strict=True)}
+            waiting = [n for n in waiting if over[n] > 0 and kept[n]]
+            new = {at for n in waiting for at in drawn[n]} - {*sizes}
+            sizes |= {at: _tokens(texts[at], tokenizer) for at in new}
+            for n in waiting:
+                kept[n] -= _least(over[n], [sizes[at] for at in drawn[n][: kept[n]]])
     fewer = [how.count - one for one in kept]
     counts = sum(fewer), sum(map(bool, fewer)), sum(free), len(free) - sum(free)
     return Demonstrated(replace(split, asked=tuple(asked)), *counts)
@@ -113,6 +115,12 @@ def demonstrate(
 
 def _solved(one: Prompted) -> str:
     return (one.prompt + one.answers[one.right[0]]).strip()
+
+
+def _of_one(one: Prompted) -> Prompted:
+    """With its longest answer alone, which takes no more tokens than all of them."""
+    longest = max(range(len(one.answers)), key=lambda at: len(one.answers[at]), default=None)
+    return one if longest is None else replace(one, answers=(one.answers[longest],), right=(0,))
 
 
 def _draws(asked: Sequence[Prompted], free: Sequence[bool], how: Shots) -> Iterator[list[int]]:

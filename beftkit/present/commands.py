@@ -80,5 +80,8 @@ def after_training(result: TrainResult) -> list[str]:
 
 
 def _train(settings: TrainSettings, names: Iterable[str], *more: str) -> str:
-    flags = flags_of(settings, (name for name in names if name != "model"))
+    # Where the examples are counted or the user's own, a regime can only say "all".
+    sized = settings.train_size is not None or settings.train_file is not None
+    left_out = ("model", "regime") if sized else ("model",)
+    flags = flags_of(settings, (name for name in names if name not in left_out))
     return shlex.join(["beftkit", "train", settings.model, *flags, *more])

@@ -23,7 +23,10 @@ def merge_document(found: MergeResult) -> Document:
     weights = [_files(found.copied, "copied"), _files(found.linked, "linked")]
     rest = ", ".join(filter(None, weights))
     lines.append(f"wrote {size(found.bytes_written)}" + (f"; {rest}" if rest else ""))
-    blocks: list[Block] = [Lines([one for one in lines if one]), Only("table", Lines(found.notes))]
+    blocks: list[Block] = [
+        Lines([one for one in lines if one], bullets=True),  # in Markdown a line each
+        Only("table", Lines(found.notes)),
+    ]
     row = {name: one for name, one in vars(found).items() if not isinstance(one, tuple)}
     return Document(found.to_dict(), [row], blocks, found.notes)
 

@@ -26,7 +26,8 @@ def predictions_document(found: PredictionResult) -> Document:
             [
                 f"{found.model}{over}",
                 f"{found.source}, {found.examples} row{'s' * (found.examples != 1)}",
-            ]
+            ],
+            bullets=True,
         ),
         Table(columns, body),
         Only("table", Lines(found.notes)),
@@ -39,7 +40,7 @@ def export_document(found: ExportResult) -> Document:
     labels = ", ".join(found.labels) or "values"
     size = f"{found.parameters:,} parameters, {found.dtype}"
     blocks: list[Block] = [
-        Lines([f"{found.output}: {found.model} with {found.adapter}", f"{size}; {labels}"]),
+        Lines([f"{found.output}: {found.model} with {found.adapter}", f"{size}; {labels}"], True),
         Only("table", Lines(found.notes)),
     ]
     row = {name: one for name, one in vars(found).items() if not isinstance(one, tuple)}

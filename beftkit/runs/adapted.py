@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from beftkit.adapters import base_elsewhere, is_adapter, meant
-from beftkit.checkpoints import open_checkpoint
+from beftkit.adapters import SAVED_BY_TASK, base_elsewhere, is_adapter, meant
+from beftkit.adapters.heads import MULTI_LABEL, PROBLEM_TYPE, labels_of, problem_type
+from beftkit.checkpoints import model_reference, open_checkpoint
 from beftkit.errors import BeftError, UsageError
 from beftkit.models import Loaded
 from beftkit.runs.based import BaseSaid, compared
@@ -16,6 +18,9 @@ from beftkit.runs.standing import Standing
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.predict import ExportSettings, PredictSettings
 from beftkit.weights import AdapterInfo, adapter_info, apply_adapter
+
+#: PEFT's word for adapters whose head is one over a whole text
+_TASK_TYPES = (None, "SEQ_CLS")
 
 Settings = TypeVar("Settings", EvaluateSettings, PredictSettings, ExportSettings)
 
@@ -32,6 +37,7 @@ class Named(Generic[Settings]):
         had: how the run evaluated, as far as the adapter says so.
         labels: of its head, in id order, where it brings one; empty: values.
         notes: where the adapter led us, and whether its base is the one it was trained on.
+        several: whether each of the labels is true or not by itself.
     """
 
     settings: Settings
@@ -40,6 +46,20 @@ class Named(Generic[Settings]):
     had: EvaluateSettings
     labels: tuple[str, ...] | None
     notes: tuple[str, ...]
+    several: bool = False
+
+    def refuse_several(self) -> None:
+        """Refuse labels of which several may be true.
+
+        Raises:
+            BeftError: they are such.
+        """
+        if self.several:
+            raise BeftError(
+                f"{self.settings.adapter}: each of its labels is true or not by itself "
+                f"({MULTI_LABEL}), which is not predicted here; `beftkit merge` makes a model of "
+                "it, and transformers' own pipeline answers"
+            )
 
 
 def named(settings: Settings) -> Named[Settings]:
@@ -68,6 +88,7 @@ def named(settings: Settings) -> Named[Settings]:
             raise UsageError("neither a model nor --adapter was given; expected one of them")
         return Named(s, None, Standing(), EvaluateSettings(), None, ())
     info = adapter_info(s.adapter)
+    _check_head(info)
     standing = Standing.of(info)
     notes: list[str] = []
     own = not s.model  # the base is the adapter's word alone
@@ -94,7 +115,34 @@ def named(settings: Settings) -> Named[Settings]:
                 "it; the base's is used unless --tokenizer is given"
             )
     labels = info.head_labels if said.labels is None else said.labels
-    return Named(s, info, standing, said.evaluation, labels, tuple(notes))
+    several = info.metadata.get(PROBLEM_TYPE) == MULTI_LABEL
+    if said.labels is None and labels:  # PEFT writes no names: the base has them
+        config = _config(s.model, s.revision)
+        called = labels_of(config, len(labels))
+        several = several or (called is not None and problem_type(config) == MULTI_LABEL)
+        if called is not None and called != labels:
+            labels = called
+            notes.append(f"{s.adapter}: names no labels, so they are called as in {s.model}")
+    return Named(s, info, standing, said.evaluation, labels, tuple(notes), several)
+
+
+def _check_head(info: AdapterInfo) -> None:
+    """Refuse a head over tokens or spans, whose rows would be taken for classes of a text."""
+    if info.task_type in _TASK_TYPES:
+        return
+    if info.task_type in SAVED_BY_TASK or info.head_labels is not None:
+        raise BeftError(
+            f"{info.reference}: brings a head for PEFT's task type {info.task_type}; expected "
+            "SEQ_CLS, a head over a whole text; load or merge this one with PEFT"
+        )
+
+
+def _config(reference: str, revision: str | None) -> Mapping[str, Any] | None:
+    """A base's configuration as it is written; None: it has none, or a form not read here."""
+    try:
+        return open_checkpoint(model_reference(reference, revision)).config
+    except BeftError:
+        return None
 
 
 def put_on(loaded: Loaded, found: Named[Any]) -> tuple[str, ...]:

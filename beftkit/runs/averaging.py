@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from beftkit.checkpoints.digest import vectors_digest
 from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import headed, plain_of
-from beftkit.runs.adapter_folder import adapter_folder, check_place
+from beftkit.runs.made_card import outputs_of
 from beftkit.runs.standing import Standing
-from beftkit.runs.summed import header_words, put_tokenizer
+from beftkit.runs.summed import header_words, put_tokenizer, sum_card
+from beftkit.runs.whole import MADE_ADAPTER, made_whole, make_place
 from beftkit.shown import Shown
 from beftkit.weights.adding import aligned, measure, tuned_sum
 from beftkit.weights.changes import Changes, read_changes
@@ -121,14 +122,15 @@ def average(
     """
     given = [str(one) for one in adapters]
     factors = _weights(given, weights, scale)
-    check_place(Path(output), overwrite=overwrite, inputs=given)
+    inputs = dict.fromkeys(map(Path, given), "adapter")
+    cleared = make_place(Path(output), MADE_ADAPTER, inputs, overwrite=overwrite)
+    notes = [*cleared]
     sides = Sides(None if base is None else str(base), None, BUILT_IN, False)
     opened = [open_checkpoint(meant(one)) for one in given]
     bases = [base_of(one, sides)[0] for one in opened]
     changes = [read_changes(one, there) for one, there in zip(opened, bases, strict=True)]
     source = _head_source(given, changes, head)
     _check_base(changes, base)
-    notes: list[str] = []
     there = base_if_there(bases[0], notes, given=base is not None)
     notes += _check_values(changes[0], there, base)
     names = aligned(changes, there)
@@ -151,7 +153,16 @@ def average(
     model = info.base if base is None else _named(str(base))
     if model is None:
         raise BeftError(f"{given[0]}: does not name its base; give it by --base=BASE")
-    with adapter_folder(output, overwrite=overwrite, inputs=given) as work:
+    lengths_of = measure(total, there)
+    length, lengths = lengths_of(total)
+    if total and not length:
+        notes.append("the sum is zero: with it the base is as it was")
+    card = sum_card(given, changes, factors, scale, model, metadata)
+    revision = info.revision if base is None else None
+    card = replace(
+        card, format=format, task_type=task_type, outputs=outputs_of(tuned), revision=revision
+    )
+    with made_whole(Path(output), MADE_ADAPTER, overwrite=overwrite) as (work, _):
         metadata, told = put_tokenizer(work, kept or (None if several else changes[0]), metadata)
         notes += told
         notes += write_adapter(
@@ -161,16 +172,13 @@ def average(
             base=model,
             task_type=task_type,
             metadata=metadata,
-            revision=info.revision if base is None else None,
+            revision=revision,
         )
-    lengths_of = measure(total, there)
+        card.write(work, notes[len(cleared) :])
     summands = [
         Summand(one, factor, *lengths_of({n: c.biases[own[n]].change for n in total}))
         for one, factor, c, own in zip(given, factors, changes, names, strict=True)
     ]
-    length, lengths = lengths_of(total)
-    if total and not length:
-        notes.append("the sum is zero: with it the base is as it was")
     return AverageResult(
         output=str(output),
         adapters=tuple(summands),

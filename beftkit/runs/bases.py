@@ -69,4 +69,11 @@ def base_named(checkpoint: Checkpoint, given: str, notes: list[str]) -> tuple[st
 
 def bare(reference: str) -> str:
     """A model's name without the path of this machine."""
-    return reference if hub_id(reference) else Path(reference).name
+    return reference if is_far(reference) else Path(reference).name
+
+
+def is_far(reference: str) -> bool:
+    """Whether a name is one of a hub's, perhaps with a revision, and nothing here."""
+    if hub_id(reference):
+        return True
+    return not Path(reference).exists() and parse_reference(reference) is not None

@@ -14,6 +14,7 @@ from beftkit.objectives import Objective
 from beftkit.registry import TASKS, Task
 from beftkit.runs.card_use import PEFT_FORMATS, CardUse, bare
 from beftkit.runs.folders import FREE
+from beftkit.runs.merged_card import without_paths
 from beftkit.runs.results import Run, TrainResult, run_evaluated, run_metrics
 from beftkit.runs.said import hub_id
 from beftkit.settings.train import TrainSettings
@@ -115,7 +116,9 @@ class _Card:
         if made := list(self.made()):
             sections["## Made with"] = made
         if self.run.notes:
-            notes = (_without_paths(note, self.settings) for note in self.run.notes)
+            s = self.settings
+            given = (s.output, s.model, s.tokenizer, s.data_dir, s.train_file, s.validation_file)
+            notes = (without_paths(note, given) for note in self.run.notes)
             sections["## Notes"] = [f"- {markdown(note)}" for note in notes]
         lines = [line for title, body in sections.items() for line in (title, "", *body, "")]
         return "\n".join(["---", self.front_matter(), "---", "", *lines]).rstrip() + "\n"
@@ -284,14 +287,3 @@ def _wrapped(words: Sequence[str]) -> list[str]:
             lines.append("   ")
         lines[-1] += f" {word}" if lines[-1] else word
     return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
-
-
-def _without_paths(text: str, s: TrainSettings) -> str:
-    """A note without the folders of what the run was given."""
-    given = (s.output, s.model, s.tokenizer, s.data_dir, s.train_file, s.validation_file)
-    for value in filter(None, given):
-        path = Path(value)
-        if path.is_absolute() or path.exists():
-            for form in (str(path.resolve()), str(path)):
-                text = text.replace(form, path.name or ".")
-    return text.replace(str(Path.home()), "~") if len(Path.home().parts) > 1 else text

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from beftkit.adapters.heads import MULTI_LABEL
 from beftkit.edges import markdown
-from beftkit.errors import BeftError
 from beftkit.models import Loaded, load_tokenizer
 from beftkit.objectives import Objective, objective_told
 from beftkit.registry import MAX_LENGTH
@@ -19,9 +19,6 @@ from beftkit.runs.merged_card import card_head, card_name, hub_id
 from beftkit.runs.said import Said
 from beftkit.settings.predict import ExportSettings
 from beftkit.weights.plan import HeadFrame
-
-#: PEFT's word for adapters whose head is one over a whole text
-_TASK_TYPES = (None, "SEQ_CLS")
 
 
 @dataclass(frozen=True)
@@ -62,12 +59,6 @@ def classified(settings: ExportSettings) -> Classified:
 
     found = named(settings)
     s = found.settings
-    if found.info is not None and found.labels is not None:
-        if found.info.task_type not in _TASK_TYPES and found.info.head_labels is not None:
-            raise BeftError(
-                f"{s.adapter}: brings a head for PEFT's task type {found.info.task_type}; expected "
-                "SEQ_CLS, a head over a whole text; merge this one with PEFT"
-            )
     objective = objective_told(s, found.standing.kind, found.labels)
     model = objective.skeleton(s)
     tokenizer = load_tokenizer(
@@ -91,7 +82,10 @@ def frame_of(known: Classified, config: Mapping[str, Any]) -> HeadFrame:
     parts = frozenset(
         name for name, _ in getattr(known.model, prefix, known.model).named_children()
     )
-    return HeadFrame(names, f"{prefix}.", parts, with_head(config, known.model))
+    said = with_head(config, known.model)
+    if known.found.several:
+        said["problem_type"] = MULTI_LABEL
+    return HeadFrame(names, f"{prefix}.", parts, said)
 
 
 def card_of(known: Classified) -> str:

@@ -158,10 +158,9 @@ def evaluate_with(settings: EvaluateSettings, watcher: Watcher | None = None) ->
     s = settings
     what = named(s)
     again = repeated(what.settings, what.info, given=s.model_fields_set)
-    s, info, said = again.settings, what.info, again.said
+    s, said = again.settings, again.said
     what = replace(what, settings=s)
-    brought = None if info is None else info.head_labels
-    labels = brought if said.labels is None else said.labels
+    labels = what.labels if said.labels is None else said.labels
     data = load_data(s, train=wants_train(s), labels=labels)
     metrics = load_metrics(s.metric or data.metrics, s.trust_remote_code)
     ready = prepare(s, 0, data=data)

@@ -11,7 +11,7 @@ from beftkit.errors import UsageError
 from beftkit.files import headed, plain_of
 from beftkit.runs.classified import classified
 from beftkit.runs.merging import merged
-from beftkit.runs.whole import check_place
+from beftkit.runs.whole import EXPORTED_MODEL, make_place
 from beftkit.settings.predict import ExportSettings
 from beftkit.settings.resolve import resolve
 from beftkit.settings.signatures import documented
@@ -75,11 +75,13 @@ def export(
     """
     s = resolve(ExportSettings, None, {**settings, "adapter": adapter})
     folder = Path(output)
-    check_place(folder, overwrite)
+    cleared = make_place(folder, EXPORTED_MODEL, {}, overwrite=overwrite)
     if isinstance(whole := meant(str(adapter)), str) and _is_model(Path(whole)):
         raise UsageError(f"{whole}: is a whole model already, with nothing to merge; copy it")
     known = classified(s)
-    found = merged(known.found.settings, folder, overwrite=overwrite, known=known, what="exported")
+    found = merged(
+        known.found.settings, folder, overwrite=overwrite, known=known, kind=EXPORTED_MODEL
+    )
     return ExportResult(
         output=found.output,
         adapter=found.adapter,
@@ -88,7 +90,7 @@ def export(
         dtype=found.dtype,
         parameters=found.parameters,
         files=found.files,
-        notes=found.notes,
+        notes=(*cleared, *found.notes),
     )
 
 

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from beftkit.adapters import check_format, default_format, write_adapter
-from beftkit.adapters.heads import head_modules, labels_of, task_type
+from beftkit.adapters.heads import (
+    MULTI_LABEL,
+    PROBLEM_TYPE,
+    architecture,
+    head_modules,
+    labels_of,
+    problem_type,
+    task_type,
+)
 from beftkit.biases import (
     ROLES,
     Site,
@@ -23,16 +31,17 @@ from beftkit.biases import (
 )
 from beftkit.checkpoints import BiasSet, load_config
 from beftkit.checkpoints.digest import vectors_digest
-from beftkit.diff.compare import check_finite, check_pairs
+from beftkit.diff.compare import check_finite, check_pairs, other_families
 from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.files import headed, plain_of
-from beftkit.runs.adapter_folder import adapter_folder, check_place
 from beftkit.runs.bases import bare, base_named, prefix_lacking
+from beftkit.runs.made_card import extract_card, outputs_of
+from beftkit.runs.whole import MADE_ADAPTER, made_whole, make_place
 from beftkit.shown import Shown
-from beftkit.tuning.choice import parse_bias
+from beftkit.spelling import OF_ROLES, meant
 from beftkit.weights.beside import Beside, look_beside
-from beftkit.weights.extracting import Taken, changed_beside, loose_pairs, taken
+from beftkit.weights.extracting import Taken, changed_beside, loose_pairs, of_tower, taken
 
 
 @dataclass(frozen=True, repr=False)
@@ -124,7 +133,8 @@ def extract(
     roles = _roles(bias)
     if adapter_format != "auto":
         check_format([], adapter_format)
-    check_place(Path(output), overwrite=overwrite, inputs=[str(pre), str(post)])
+    inputs = {Path(pre): "base", Path(post): "fine-tuned model"}
+    cleared = make_place(Path(output), MADE_ADAPTER, inputs, overwrite=overwrite)
     given = load_config(model_config) if model_config else None
     sides = Sides(str(pre), given, load_table(families), download)
     left, right = sides.pair(str(post))
@@ -138,22 +148,28 @@ def extract(
     pairs, only_pre, only_post = match_sites(left.sites, right.sites)
     if pairs:
         check_pairs(pairs, left, right)
-    notes = [*check_finite(left, right, False)]
+    notes = [*cleared, *other_families(left, right), *check_finite(left, right, False)]
     chosen, told = choose_tower([site.tower for site in right.sites], tower)
     notes += told
     wanted = roles or [*dict.fromkeys(site.role for site in right.sites)]
     mine = [(a, b) for a, b in pairs if b.role in wanted and in_tower(b.tower, chosen)]
     added = [b for b in only_post if b.role in wanted and in_tower(b.tower, chosen)]
-    _check(wanted, [b for _, b in mine] + added, only_pre, left, right, bias)
+    lost = [a for a in only_pre if in_tower(a.tower, chosen)]
+    _check(wanted, [b for _, b in mine] + added, lost, left, right, bias)
     config = given or right.checkpoint.config
     task = task_type(config)
-    others = [] if roles else [p for p in loose_pairs(left, right) if not _of_head(p[1], task)]
+    loose = [] if roles else loose_pairs(left, right)
+    others = [p for p in loose if not _of_head(p[1], task) and of_tower(p[1], right.sites, chosen)]
     found = taken(
         left, right, [*_added(left, mine), *((None, site) for site in added)], others,
         task=task, prefix=prefix_lacking(left, right, notes),
     )  # fmt: skip
-    if task is not None and not found.head:
-        task = task if task == "CAUSAL_LM" else None
+    if task not in (None, "CAUSAL_LM") and not found.head:
+        notes.append(
+            f"the head of POST, a {architecture(config)}, is not known by its names, so it is not "
+            "in the adapter"
+        )
+        task = None
     rest = [(a, b) for a, b in pairs if (a, b) not in mine]
     compared = {b.name for _, b in pairs} | {b for _, b in loose_pairs(left, right)}
     beside = look_beside(
@@ -168,17 +184,24 @@ def extract(
         found = replace(found, unreached=0)
     _check_inputs(found, format)
     base, revision = base_named(left.checkpoint, str(pre), notes)
-    with adapter_folder(output, overwrite=overwrite, inputs=[str(pre), str(post)]) as work:
+    metadata = _metadata(left, found, config, bias, str(pre), str(post))
+    said = _said(found, left, right, beside, config)
+    card = extract_card(
+        [(str(pre), left.bias_sha256), (str(post), right.bias_sha256)], found.tuned, bias,
+        base=base, revision=revision, format=format, task_type=task, metadata=metadata,
+    )  # fmt: skip
+    with made_whole(Path(output), MADE_ADAPTER, overwrite=overwrite) as (work, _):
         notes += write_adapter(
             work,
             found.tuned,
             format=format,
             base=base,
             task_type=task,
-            metadata=_metadata(left, found, config, bias, str(pre), str(post)),
+            metadata=metadata,
             revision=revision,
         )
-    notes += _said(found, left, right, beside, config)
+        notes += said
+        card.write(work, notes[len(cleared) :])
     return ExtractResult(
         str(output), str(pre), str(post), bias, format, found.vectors, found.scalars, found.added,
         found.norms, found.head, found.unreached, found.rounded, beside,
@@ -188,10 +211,16 @@ def extract(
 
 def _roles(bias: str) -> tuple[str, ...]:
     """The roles that are meant; none of them: all."""
-    wanted = parse_bias(bias)
-    if wanted.whole not in ("", "all"):
-        raise UsageError(f"{option('bias', bias)}: expected roles such as v or q,v, or all")
-    return wanted.roles
+    words = [word for word in bias.replace(" ", "").split(",") if word]
+    if words == ["all"]:
+        return ()
+    if not words or (unknown := [word for word in words if word not in ROLES]):
+        likely = meant(unknown[0], (*ROLES, "all"), OF_ROLES) if words else ""
+        raise UsageError(
+            f"{option('bias', bias)}: expected roles out of {', '.join(ROLES)} (several with "
+            f"commas), or all{likely}"
+        )
+    return tuple(role for role in ROLES if role in words)
 
 
 def _added(left: BiasSet, pairs: Sequence[tuple[Site, Site]]) -> list[tuple[Site | None, Site]]:
@@ -248,10 +277,12 @@ def _metadata(
     base["is"] = f"{left.recognition.family}, {len(left.checkpoint.tensors)} tensors"
     said = {"beftkit.bias": bias, "beftkit.base": json.dumps(base)}
     said["beftkit.extract"] = json.dumps({"pre": bare(pre), "post": bare(post)})
-    heads = [one.post for one in found.tuned if one.kind == "head" and one.post.ndim == 2]
-    labels = labels_of(config, heads[-1].shape[0]) if heads else None
+    rows = outputs_of(found.tuned)
+    labels = None if rows is None else labels_of(config, rows)
     if found.head and labels is not None:
         said["beftkit.labels"] = json.dumps(list(labels))
+        if problem_type(config) == MULTI_LABEL:
+            said[PROBLEM_TYPE] = MULTI_LABEL
     return said
 
 
@@ -270,9 +301,13 @@ def _said(
             "--model-config PATH says it"
         )
     if found.head:
-        fresh = f"; PRE has none, or another: {', '.join(found.fresh)}" if found.fresh else ""
+        fresh = ", ".join(found.fresh)
+        if set(found.fresh) >= set(found.head):
+            fresh = "it"
+        fresh = f"; PRE has {fresh} not, or otherwise" if fresh else ""
         notes.append(f"POST's head came along: {', '.join(found.head)}{fresh}")
-    kinds = [", ".join({site.dtype: 1 for site in one.sites}) for one in (left, right)]
+    held = [[s for s in one.sites if s.name in one.checkpoint.tensors] for one in (left, right)]
+    kinds = [", ".join({site.dtype: 1 for site in sites}) for sites in held]  # zeros have none
     if kinds[0] and kinds[0] != kinds[1]:
         notes.append(f"PRE is in {kinds[0]}, POST in {kinds[1]}")
     if found.rounded:

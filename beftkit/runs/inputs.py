@@ -8,12 +8,19 @@ from pathlib import Path
 
 from beftkit.runs.prepare import Prepared
 from beftkit.training import state
-from beftkit.training.digests import UNKNOWN, base_digests, check_same, examples_digest
+from beftkit.training.digests import UNKNOWN, base_digests, check_same, digesting, examples_digest
 
 
-def inputs_of(ready: Prepared) -> dict[str, str]:
-    """Digests by what they are of, before anything trains."""
-    return {**_data_of(ready), **base_digests(ready.model, ready.loaded.fresh)}
+def inputs_of(ready: Prepared, beside: Callable[[], None]) -> dict[str, str]:
+    """Digests by what they are of, before anything trains.
+
+    The base's are made while ``beside`` is called, texts are tokenised and the model is brought to
+    its device.
+    """
+    with digesting(ready.model, ready.loaded.fresh) as base:
+        beside()
+        ready.place()
+        return {**_data_of(ready), **base()}
 
 
 def validation_digest(ready: Prepared) -> str:

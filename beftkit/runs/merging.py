@@ -17,18 +17,9 @@ from beftkit.errors import BeftError, UsageError
 from beftkit.runs import manifest
 from beftkit.runs.based import BaseSaid, compared
 from beftkit.runs.companions import Companions, companions_of, take_along
-from beftkit.runs.locks import LOCK
 from beftkit.runs.merge_result import MergeResult
 from beftkit.runs.merged_card import plain_card
-from beftkit.runs.whole import (
-    check_apart,
-    check_place,
-    check_room,
-    clear_leftovers,
-    folder_beside,
-    make_ready,
-    put,
-)
+from beftkit.runs.whole import MERGED_MODEL, Kind, check_room, made_whole, make_place
 from beftkit.settings.merge import MergeSettings
 from beftkit.settings.predict import ExportSettings
 from beftkit.settings.resolve import resolve
@@ -89,7 +80,7 @@ def merged(
     link: bool = False,
     overwrite: bool = False,
     known: Classified | None = None,
-    what: str = "merged",
+    kind: Kind = MERGED_MODEL,
 ) -> MergeResult:
     """`merge` by settings that name both, or with what is known of them already.
 
@@ -99,19 +90,16 @@ def merged(
         link: as `merge` has it.
         overwrite: likewise.
         known: what was found out of adapter and base; None: as far as it is needed here.
-        what: is done, for messages.
+        kind: of folder, for messages.
     """
     s = settings.model_copy(
         update={"model": meant(settings.model), "adapter": meant(str(settings.adapter))}
     )
     if known is not None:
         s = known.found.settings
-    cleared = clear_leftovers(folder) if folder.parent.is_dir() else []
     there, info = open_adapter(str(s.adapter))
     base = _open_base(s.model, s.revision)
-    check_apart(folder, _inputs(base, there))
-    check_place(folder, overwrite, what)
-    notes = list(cleared)
+    notes = make_place(folder, kind, _inputs(base, there), overwrite=overwrite)
     if known is None and brings_head(base, there, info):
         known = _classified(s)
         s = known.found.settings
@@ -127,26 +115,19 @@ def merged(
     shards = shards_of(base, plan)
     beside = _beside(s, base, there, known)
     check_room(folder, bytes_needed(base, shards, link=link))
-    with folder_beside(folder) as work:
-        try:
-            manifest.begin(work)
-            written = write_shards(base, plan, shards, work, link=link)
-            total = written.bytes + take_along(beside, work)
-            total += _write_rest(work, plan, base, known, s)
-            names = sorted(p.relative_to(work).as_posix() for p in work.rglob("*") if p.is_file())
-            names = [name for name in names if name not in (manifest.NAME, LOCK)]
-            manifest.begin(work, *names)
-            make_ready(work, written.linked)
-            put(work, folder, overwrite, what)
-        except OSError as error:
-            raise BeftError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    with made_whole(folder, kind, overwrite=overwrite) as (work, linked):
+        written = write_shards(base, plan, shards, work, link=link)
+        linked.update(written.linked)
+        total = written.bytes + take_along(beside, work)
+        total += _write_rest(work, plan, base, known, s)
+    listed = manifest.read(folder)
     notes += [*plan.notes, *beside.notes, *_said_of_links(written, link)]
     return replace(
         _result(s, folder, base, plan, shards, known),
         copied=written.copied,
         linked=written.linked,
         bytes_written=total,
-        files=(*names, manifest.NAME),
+        files=(*(listed.files if listed else ()), manifest.NAME),
         notes=tuple(dict.fromkeys(notes)),
     )
 

@@ -274,6 +274,7 @@ def load_with(settings: PredictSettings) -> Predictor:
     from beftkit.objectives.fits import most_tokens
 
     found = named(settings)
+    found.refuse_several()
     standing, labels, told = task_told(found)
     # As in the training, but for what was given here.
     left = {"precision", "dtype"} & found.had.model_fields_set - settings.model_fields_set

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from beftkit.runs.bases import bare as base_name
+from beftkit.runs.made_card import MadeCard, Source, file_digest, labels_said
 from beftkit.runs.said import hub_id
 from beftkit.runs.standing import Standing
 from beftkit.weights.changes import Changes
@@ -75,3 +77,43 @@ def put_tokenizer(
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / name, work / name)
     return dict(metadata), []
+
+
+def sum_card(
+    given: Sequence[str],
+    changes: Sequence[Changes],
+    weights: Sequence[float],
+    scale: float,
+    base: str,
+    metadata: Mapping[str, str],
+) -> MadeCard:
+    """The card of an average, but for what its adapter is.
+
+    Args:
+        given: the adapters as they were given.
+        changes: of each.
+        weights: the factor of each.
+        scale: of the sum.
+        base: as the adapter names it.
+        metadata: the header.
+    """
+    names = [_bare(one) for one in given]
+    of = f"{base_name(base)}, made of {len(given)} adapter{'s' * (len(given) != 1)}"
+    return MadeCard(
+        title=" + ".join(names),
+        opening=f"Bias changes of {of} by beftkit average: each times its weight, summed"
+        f"{'' if scale == 1 else f', and times {scale:g}'}.",
+        base=base,
+        revision=None,
+        sources=[
+            Source(f"weight {weight:g}", name, file_digest(one.checkpoint))
+            for weight, name, one in zip(weights, names, changes, strict=True)
+        ],
+        format="",
+        task_type=None,
+        outputs=None,
+        labels=labels_said(metadata),
+        command=["beftkit", "average", *names, f"--weights={','.join(map(repr, weights))}",
+                 f"--scale={scale!r}", "-o", "out"],
+        given=(*given, base),
+    )  # fmt: skip

@@ -192,9 +192,11 @@ class _Journey:
                 return done.runs[0]
         choice = choose_parts(s, ready.model, seed)
         with out_of_memory(memory_advice(s)):
-            self.notes(ready, choice)
-            known = folder is not None and self.accelerator.is_main_process
-            inputs = inputs_of(ready) if known else {}
+            tell, inputs = partial(self.notes, ready, choice), dict[str, str]()
+            if folder is not None and self.accelerator.is_main_process:
+                inputs = inputs_of(ready, tell)
+            else:
+                tell()
             tuner = make_tuner(ready, choice, s)
             notes = choice.notes + ready.doubts
             if zero := tuner.at_zero():

@@ -1,6 +1,7 @@
 """A folder that is there whole or not at all: made beside its place, and renamed into it.
 
-What a killed process leaves, ``OUT.tmp-*``, is found and cleared by the next that writes there.
+Of models and adapters alike. What a killed process leaves, ``OUT.tmp-*``, is found and cleared by
+the next that writes there.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from beftkit.adapters import BIASES_NAME, CONFIG_NAME
 from beftkit.errors import BeftError, Refusal
 from beftkit.files import umask
 from beftkit.runs import manifest
@@ -24,13 +27,53 @@ _BESIDE = ".tmp-"
 _FORMER = "-former"
 
 
-def check_place(folder: Path, overwrite: bool, what: str = "exported") -> None:
-    """Refuse a folder that holds something, unless it is of ours and to be replaced.
+@dataclass(frozen=True)
+class Kind:
+    """What a folder is made to be.
+
+    Attributes:
+        marks: names of which the manifest of one of ours lists one.
+        what: it is, for messages.
+        done: was done to make it, likewise.
+    """
+
+    marks: tuple[str, ...]
+    what: str
+    done: str
+
+
+MERGED_MODEL = Kind(("config.json",), "model", "merged")
+EXPORTED_MODEL = replace(MERGED_MODEL, done="exported")
+MADE_ADAPTER = Kind((CONFIG_NAME, BIASES_NAME), "adapter", "made so")
+
+
+def make_place(
+    folder: Path, kind: Kind, inputs: Mapping[Path, str], *, overwrite: bool
+) -> list[str]:
+    """Clear what killed processes left of a folder, and refuse it where it must not be made.
 
     Args:
-        folder: the folder to make.
-        overwrite: whether what we made there is replaced.
-        what: was done to make it, for messages.
+        folder: absent, empty, or with ``overwrite`` one of this kind that was made so before.
+        kind: what it will be.
+        inputs: what is read, which must not be written over -> what it is.
+        overwrite: replace a former one.
+
+    Returns:
+        What was cleared, for notes.
+
+    Raises:
+        BeftError: it cannot be made, or holds one of ours.
+        Refusal: it holds something else, or is, holds or lies in an input; or a process that lives
+            is making it.
+    """
+    notes = clear_leftovers(folder)
+    check_apart(folder, inputs)
+    check_place(folder, kind, overwrite=overwrite)
+    return notes
+
+
+def check_place(folder: Path, kind: Kind, *, overwrite: bool) -> None:
+    """Refuse a folder that holds something, unless it is of ours and to be replaced.
 
     Raises:
         BeftError: it says what is there.
@@ -46,24 +89,38 @@ def check_place(folder: Path, overwrite: bool, what: str = "exported") -> None:
         if not folder.is_dir():
             raise BeftError(f"{folder}: is a file; expected a folder to make")
         held = sorted(path.name for path in folder.iterdir())
-    except OSError as error:
-        raise BeftError(f"{folder}: cannot be written ({error.strerror})") from None
+    except BeftError:  # is a ValueError too
+        raise
+    except (OSError, ValueError) as error:
+        raise _unusable(folder, error) from None
     if not held:
         return
     listed = manifest.read(folder)
-    if listed is None or "config.json" not in listed.files:
+    if listed is None or not {*kind.marks} & {*listed.files}:
         raise Refusal(
-            f"{folder}: holds {held[0]} and is no export of ours, so nothing is replaced; give "
-            "another --output"
+            f"{folder}: holds {held[0]}, and no {manifest.NAME} that lists {_a(kind.what)} of "
+            "ours, so nothing is replaced; give another --output"
         )
     if not overwrite:
-        raise BeftError(f"{folder}: holds a model that was {what}; --overwrite replaces it")
-    made = {*manifest.made(folder, "an export"), folder / manifest.NAME}
+        raise BeftError(
+            f"{folder}: holds {_a(kind.what)} that was {kind.done}; --overwrite replaces it"
+        )
+    made = {*manifest.made(folder, _a(kind.what)), folder / manifest.NAME}
     for path in sorted(folder.rglob("*")):
         if path not in made and not path.is_dir():
             raise Refusal(
-                f"{path}: would go with the former export, which did not make it; move it away"
+                f"{path}: would go with the former {kind.what}, which did not make it; move it away"
             )
+
+
+def _a(what: str) -> str:
+    return f"an {what}" if what.startswith("a") else f"a {what}"
+
+
+def _unusable(folder: Path, error: Exception) -> BeftError:
+    """What a system says of a path: a name too long, one with a null byte."""
+    reason = getattr(error, "strerror", None) or "no usable path"
+    return BeftError(f"{folder}: cannot be written ({reason})")
 
 
 def check_apart(folder: Path, inputs: Mapping[Path, str]) -> None:
@@ -71,14 +128,18 @@ def check_apart(folder: Path, inputs: Mapping[Path, str]) -> None:
 
     Args:
         folder: the folder to make.
-        inputs: folders and files that are read -> what they are.
+        inputs: folders and files that are read -> what they are; what is not there is on a hub.
 
     Raises:
         Refusal: it does.
     """
-    out = Path(os.path.realpath(folder))
-    for path, what in inputs.items():
-        real = Path(os.path.realpath(path))
+    try:
+        out = Path(os.path.realpath(folder))
+        reals = {Path(os.path.realpath(one)): one for one in inputs if one.exists()}
+    except (OSError, ValueError) as error:
+        raise _unusable(folder, error) from None
+    for real, path in reals.items():
+        what = inputs[path]
         if real == out:
             raise Refusal(f"{folder}: is the {what} itself; give another --output")
         if out in real.parents:
@@ -98,13 +159,16 @@ def clear_leftovers(folder: Path) -> list[str]:
     notes = []
     try:
         beside = sorted(folder.parent.iterdir())
-    except OSError:
+    except (OSError, ValueError):
         return []
     for path in beside:
         match = pattern.fullmatch(path.name)
         if match is None or path.is_symlink() or not path.is_dir():
             continue
-        names = {one.name for one in path.iterdir()}
+        try:
+            names = {one.name for one in path.iterdir()}
+        except OSError:  # not ours to read, or gone: whoever made it has just ended
+            continue
         ours = not names or names & {LOCK, manifest.NAME}
         if not ours:
             notes.append(f"{path}: is called as ours are, and is none; it was left as it is")
@@ -171,10 +235,34 @@ def make_ready(work: Path, linked: Collection[str] = ()) -> None:
                 os.fsync(file.fileno())
 
 
-def put(work: Path, folder: Path, overwrite: bool, what: str = "exported") -> None:
-    """Rename it into its place, if that may still be taken."""
-    check_place(folder, overwrite, what)  # others may have been here meanwhile
-    take_place(work, folder)
+@contextmanager
+def made_whole(folder: Path, kind: Kind, *, overwrite: bool) -> Iterator[tuple[Path, set[str]]]:
+    """A folder beside its place to write in, which takes that place when this ends well.
+
+    Args:
+        folder: its place, as `make_place` allows it.
+        kind: what it will be.
+        overwrite: replace a former one.
+
+    Yields:
+        Where to write, and a set for the names of files that are others' second names.
+
+    Raises:
+        BeftError: it cannot be written; what was in its place is there as before.
+    """
+    linked: set[str] = set()
+    with folder_beside(folder) as work:
+        try:
+            manifest.begin(work)
+            yield work, linked
+            names = sorted(p.relative_to(work).as_posix() for p in work.rglob("*") if p.is_file())
+            names = [name for name in names if name not in (manifest.NAME, LOCK)]
+            manifest.begin(work, *names)
+            make_ready(work, linked)
+            check_place(folder, kind, overwrite=overwrite)  # others may have been here meanwhile
+            take_place(work, folder)
+        except OSError as error:
+            raise BeftError(f"{folder}: cannot be written ({error.strerror or error})") from None
 
 
 def take_place(work: Path, folder: Path) -> None:

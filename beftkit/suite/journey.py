@@ -14,6 +14,7 @@ from beftkit.settings.paper import PaperSettings
 from beftkit.settings.resolve import resolve
 from beftkit.suite.cells import PaperCell, PaperTable, table_of
 from beftkit.suite.results import PaperResult, PaperRow
+from beftkit.suite.sharing import share_of
 from beftkit.suite.units import Figures, Unit, make, read
 from beftkit.watching import Watcher, never
 
@@ -83,12 +84,6 @@ def paper_with(
 def units_of(table: PaperTable) -> list[Unit]:
     """Cells with seeds, the first seed of every cell first."""
     return [Unit(cell, seed) for seed in table.seeds for cell in table.cells]
-
-
-def share_of(units: Sequence[Unit], settings: PaperSettings) -> list[Unit]:
-    """Those of this part: every n-th."""
-    at, of = settings.share
-    return list(units[at::of])
 
 
 def _there(unit: Unit, base: Path) -> bool:

@@ -14,8 +14,9 @@ from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.paper import PaperSettings
 from beftkit.settings.select import SelectSettings
 from beftkit.suite.cells import table_of
-from beftkit.suite.journey import differences, share_of, units_of
+from beftkit.suite.journey import differences, units_of
 from beftkit.suite.results import PaperPlan, PlannedCell
+from beftkit.suite.sharing import share_of
 from beftkit.suite.units import Unit, read
 
 

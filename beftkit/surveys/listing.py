@@ -32,6 +32,7 @@ SORTS = ("downloads", "likes", "lastModified", "createdAt", "trendingScore")
 #: models a page
 _PAGE = 100
 _PAGE_BYTES = 200_000_000
+_REMARK = re.compile(r"(?:^|\s)#.*")
 #: bytes of a file of references
 _FILE_BYTES = 50_000_000
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -224,7 +225,9 @@ def _text(value: Any) -> str | None:
 
 
 def read_references(source: str | Path) -> list[str]:
-    """The references of a file, one a line (``#`` begins a remark), or a folder's checkpoints.
+    """The references of a file, one a line, or a folder's checkpoints.
+
+    ``#`` begins a remark, at the beginning of a line or behind a blank.
 
     Raises:
         BeftError: there is no such file or folder, or nothing in it.
@@ -245,7 +248,7 @@ def read_references(source: str | Path) -> list[str]:
             raise
         reason = getattr(error, "strerror", None) or "not a usable path"
         raise BeftError(f"{shorten(str(path))}: cannot be read ({reason})") from None
-    found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    found = [one for line in lines if (one := _REMARK.sub("", line).strip())]
     if not found:
         raise BeftError(f"{path}: names no model; expected a reference a line")
     return list(dict.fromkeys(found))

@@ -121,6 +121,14 @@ def _check(base: str, references: Sequence[str] | None, asked: Mapping[str, Any]
         raise UsageError(f"{option('max_bytes', most)}: expected a number of bytes from 0")
     if isinstance(references, str):
         raise UsageError(f"{references}: expected a list of references, not one")
+    if references is not None:
+        usual = {"limit": (200, None), "sort": ("downloads",), "task": (None,)}
+        for name, values in usual.items():
+            if asked[name] not in values:
+                raise UsageError(
+                    f"{option(name, asked[name])}: is of what the hub lists, and the models were "
+                    "named here; leave it out"
+                )
     if references is None and Path(base).exists():
         raise UsageError(
             f"{base}: is here, not on the hub, which therefore lists nothing made from it; name "

@@ -86,11 +86,8 @@ def compute_metrics(
 
 def _own(name: str, predicted: npt.NDArray[Any], expected: npt.NDArray[Any]) -> dict[str, float]:
     """A metric of our own as `evaluate_metric` gives it, without ``evaluate``, whose import takes
-    longer than a short evaluation; and the commonest without scikit-learn, which with what it
-    brings is 70 MB.
+    longer than a short evaluation.
     """
-    if name == "accuracy":
-        return {name: float((expected.astype("int64") == predicted.astype("int64")).mean())}
     from beftkit.tasks.formulas import FUNCTIONS
 
     function, kind = FUNCTIONS[name]

@@ -16,7 +16,7 @@ from beftkit.tasks.classes import find_classes
 from beftkit.tasks.data import Data, Split
 from beftkit.tasks.labels import match_labels, named_by
 from beftkit.tasks.own_language import load_language
-from beftkit.tasks.readers import read_file
+from beftkit.tasks.readers import read_alike
 from beftkit.tasks.table import Table, listed, needed, text_column, values
 from beftkit.tasks.text_files import bare_name
 
@@ -74,20 +74,12 @@ def load_files(
         raise BeftError("no file of examples: give a training or a validation file")
     if kind == "language":
         return load_language(paths, text_columns, name=name, quotes=quotes)
-    chosen: list[str] | None = None
-    tables: dict[str, Table] = {}
-    for split, path in paths.items():
 
-        def choose(present: Sequence[str], path: Path = path) -> Sequence[str]:
-            nonlocal chosen
-            if chosen is None:
-                column = label_column_of(path, present, label_column)
-                chosen = [*_text_columns(path, present, text_columns, column), column]
-            return needed(str(path), chosen)(present)
+    def choose(path: Path, present: Sequence[str]) -> Sequence[str]:
+        column = label_column_of(path, present, label_column)
+        return [*_text_columns(path, present, text_columns, column), column]
 
-        tables[split] = read_file(path, choose, quotes=quotes)
-    assert chosen is not None
-    *fields, column = chosen
+    tables, (*fields, column) = read_alike(paths, choose, quotes=quotes)
     names, ids, notes = _classes(list(tables.values()), column, labels, label_map)
     splits = {
         split: Split(

@@ -13,8 +13,8 @@ from beftkit.tasks.conversations import conversation
 from beftkit.tasks.data import Data, Split
 from beftkit.tasks.metrics import LANGUAGE_METRICS
 from beftkit.tasks.prompts import Prompted
-from beftkit.tasks.readers import read_file
-from beftkit.tasks.table import Table, listed, needed, text_column
+from beftkit.tasks.readers import read_alike
+from beftkit.tasks.table import Table, listed, text_column
 from beftkit.tasks.text_files import bare_name
 
 MESSAGES = "messages"
@@ -48,18 +48,11 @@ def load_language(
         BeftError: what is wrong with the files, with file and line; or it is not clear which
             columns are meant.
     """
-    chosen: list[str] | None = None
-    tables: dict[str, Table] = {}
-    for split, path in paths.items():
 
-        def choose(present: Sequence[str], path: Path = path) -> Sequence[str]:
-            nonlocal chosen
-            if chosen is None:
-                chosen = language_columns(str(path), present, columns)
-            return needed(str(path), chosen)(present)
+    def choose(path: Path, present: Sequence[str]) -> Sequence[str]:
+        return language_columns(str(path), present, columns)
 
-        tables[split] = read_file(path, choose, quotes=quotes)
-    assert chosen is not None
+    tables, chosen = read_alike(paths, choose, quotes=quotes)
     what = _what(chosen, next(iter(tables.values())))
     splits = {split: _split(table, chosen, what) for split, table in tables.items()}
     read = (note for table in tables.values() for note in table.notes)

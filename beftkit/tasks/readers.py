@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from beftkit.errors import BeftError
 from beftkit.tasks.delimited import read_csv
 from beftkit.tasks.records import read_json
-from beftkit.tasks.table import Choose, Table, filled, picked, shortened, unknown
+from beftkit.tasks.table import Choose, Table, filled, needed, picked, shortened, unknown
 from beftkit.tasks.text_files import check_regular, suffix
 
 
@@ -25,6 +26,37 @@ def read_file(path: Path, choose: Choose, *, quotes: bool = True) -> Table:
     if kind == "csv":
         return read_csv(path, choose, "\t" if suffix(path) == ".tsv" else ",", quotes=quotes)
     return read_json(path, choose) if kind == "json" else read_parquet(path, choose)
+
+
+def read_alike(
+    paths: Mapping[str, Path],
+    choose: Callable[[Path, Sequence[str]], Sequence[str]],
+    *,
+    quotes: bool = True,
+) -> tuple[dict[str, Table], list[str]]:
+    """Read the files of all splits, with the columns that the first of them is found to have.
+
+    Args:
+        paths: split -> file.
+        choose: file and names of its columns -> those that are wanted; asked once.
+        quotes: as in `read_file`.
+
+    Returns:
+        split -> its table, and the columns.
+
+    Raises:
+        BeftError: a file that cannot be read, or lacks one of them.
+    """
+    chosen: list[str] = []
+    tables: dict[str, Table] = {}
+    for split, path in paths.items():
+
+        def wanted(present: Sequence[str], path: Path = path) -> Sequence[str]:
+            chosen.extend([] if chosen else choose(path, present))
+            return needed(str(path), chosen)(present)
+
+        tables[split] = read_file(path, wanted, quotes=quotes)
+    return tables, chosen
 
 
 def check_kind(path: Path) -> Literal["csv", "json", "parquet"]:

@@ -8,11 +8,14 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from beftkit.errors import BeftError
 
 _GZIP = b"\x1f\x8b"
+#: a gzip file that unpacks to more bytes than this, and to so many times its size, is no text:
+#: text packs to a fifth, deflate can do a thousandth
+UNPACKED, TIMES = 1 << 30, 100
 #: How files begin that are no text of ours -> what they are, and what to do.
 _OTHERS = (
     (rb"\xff\xfe|\xfe\xff", "UTF-16, not UTF-8 text; convert the file"),
@@ -134,9 +137,7 @@ class TextOnDisk:
             return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 16), b""))
 
     def _decoded(self, newline: str) -> Iterator[str]:
-        with io.TextIOWrapper(
-            cast("BinaryIO", self._opened()), encoding="utf-8-sig", newline=newline
-        ) as file:
+        with io.TextIOWrapper(self._opened(), encoding="utf-8-sig", newline=newline) as file:
             number = 0
             while line := self._told(file.readline, -1):
                 number += 1
@@ -147,18 +148,8 @@ class TextOnDisk:
                     )
                 yield line
 
-    def _opened(self) -> IO[bytes]:
-        try:
-            file = self.path.open("rb")
-            packed = file.read(2) == _GZIP
-            file.seek(0)
-        except OSError as error:
-            raise BeftError(f"{self.path}: cannot be read ({error.strerror})") from None
-        if packed:
-            return cast("IO[bytes]", gzip.GzipFile(fileobj=file))
-        if self.path.suffix.lower() == ".gz" and self.path.stat().st_size:
-            raise _no_gzip(self.path)
-        return file
+    def _opened(self) -> BinaryIO:
+        return _opened(self.path)
 
     def _told(self, read: Callable[[int], Any], size: int) -> Any:
         """What is read, or in one line what is wrong with it."""
@@ -196,11 +187,65 @@ def _check_kind(path: Path, raw: bytes) -> None:
             raise BeftError(f"{path}: {what}")
 
 
+class _Unpacked(io.RawIOBase):
+    """A gzip file as it unpacks, block by block; no more than is likely of a text."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path, self.packed = path, path.stat().st_size
+        self.file, self.gzip, self.seen = file, gzip.GzipFile(fileobj=file), 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, into: Any) -> int:
+        """The next bytes.
+
+        Raises:
+            BeftError: they are too many.
+        """
+        found = self.gzip.read1(len(into))
+        into[: len(found)] = found
+        self.seen += len(found)
+        if self.seen > max(UNPACKED, TIMES * self.packed):
+            raise BeftError(
+                f"{self.path}: unpacks to more than {self.seen >> 20:,} MiB, over {TIMES} times "
+                f"its {self.packed:,} bytes, as no text does; unpack it yourself if it is one"
+            )
+        return len(found)
+
+    def close(self) -> None:
+        """The file too."""
+        super().close()
+        self.file.close()
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A file, unpacked where it is gzip.
+
+    Raises:
+        BeftError: it cannot be read, or is called gzip and is none.
+    """
+    try:
+        file = path.open("rb")
+        packed = file.read(2) == _GZIP
+        file.seek(0)
+        if packed:
+            return cast("BinaryIO", io.BufferedReader(_Unpacked(path, file), 1 << 16))
+        if path.suffix.lower() == ".gz" and path.stat().st_size:
+            raise _no_gzip(path)
+    except OSError as error:
+        raise BeftError(f"{path}: cannot be read ({error.strerror})") from None
+    return file
+
+
 def _no_gzip(path: Path) -> BeftError:
     return BeftError(f"{path}: not gzip, though it is called so; expected a whole .gz file")
 
 
 def _bad_gzip(path: Path, error: Exception) -> BeftError:
+    if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
+        return BeftError(f"{path}: cannot be read ({error.strerror or error})")
     if isinstance(error, EOFError):
         return BeftError(f"{path}: gzip cut off before its end; get the file again")
     return BeftError(f"{path}: damaged gzip ({error}); get the file again")
@@ -208,15 +253,8 @@ def _bad_gzip(path: Path, error: Exception) -> BeftError:
 
 def _unpacked(path: Path) -> bytes:
     check_regular(path)
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise BeftError(f"{path}: cannot be read ({error.strerror})") from None
-    if not raw.startswith(_GZIP):
-        if raw and path.suffix.lower() == ".gz":
-            raise _no_gzip(path)
-        return raw
-    try:
-        return gzip.decompress(raw)
-    except (EOFError, OSError, zlib.error) as error:
-        raise _bad_gzip(path, error) from None
+    with _opened(path) as file:
+        try:
+            return file.read()
+        except (EOFError, OSError, zlib.error) as error:
+            raise _bad_gzip(path, error) from None

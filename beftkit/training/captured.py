@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from beftkit.files import from_plain
 from beftkit.graphs import (
     WARMUPS,
     Graph,
@@ -138,7 +139,7 @@ class CapturedStepper:
         self.updates = 0
 
     def _widths(self) -> Widths:
-        """A function of settings and data alone, so that a run taken up finds the same."""
+        """Those of a run at its beginning; one that is taken up keeps its own."""
         job, s = self.job, self.job.settings
         epochs = math.ceil(self.course.updates / max(self.course.per_epoch, 1))
         looked_at = min(epochs, LOOKED_AT)
@@ -212,7 +213,7 @@ class CapturedStepper:
                 made = capture(
                     lambda: work(width),
                     device=self.device,
-                    warmups=1 if self.graphs else WARMUPS,
+                    warmups=1 if self.recording else WARMUPS,
                     pool=self.pool,
                 )
             chance.check()
@@ -233,11 +234,13 @@ class CapturedStepper:
     @contextmanager
     def _scratch(self) -> Iterator[None]:
         """Put back afterwards all that an update changes."""
+        import numpy as np
         import torch
 
         tensors = [*self._moving()]
         saved = [tensor.detach().clone() for tensor in tensors]
-        chance, generators = random.getstate(), state.random_states(self.job.accelerator)
+        chance, drawn = random.getstate(), np.random.get_state()
+        generators = state.random_states(self.job.accelerator)
         self.stride.zero_()
         try:
             yield
@@ -248,6 +251,7 @@ class CapturedStepper:
             self.job.tuner.write_back()
             state.restore_random(self.job.accelerator, generators)
             random.setstate(chance)
+            np.random.set_state(drawn)
 
     def _moving(self) -> Iterator[Tensor]:
         yield from (*self.values, *self.grads)
@@ -307,19 +311,23 @@ class CapturedStepper:
     # --- its part of the state
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Moments, updates made, and which widths could not be captured."""
+        """Moments, updates made, and the widths: which there are, which could not be captured."""
         tensors = {
             f"adam.{index}.{key}": moment
             for index, value in enumerate(self.values)
             for key, moment in self.adam.state[value].items()
         }
-        return tensors, {"captured": {"updates": self.updates, "eager": sorted(self.eager)}}
+        facts = {"updates": self.updates, "eager": sorted(self.eager), "widths": vars(self.widths)}
+        return tensors, {"captured": facts}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Put back what `state` gave."""
         for index, value in enumerate(self.values):
             for key, moment in state.under(f"adam.{index}.", tensors).items():
                 self.adam.state[value][key].copy_(moment)
-        self.updates = facts["captured"]["updates"]
-        self.eager = {*facts["captured"]["eager"]}
+        kept = facts["captured"]
+        self.updates, self.eager = kept["updates"], {*kept["eager"]}
+        # Not those of now: `--graphs on` after auto, or other costs, would choose others.
+        if (widths := kept.get("widths")) is not None:
+            self.widths = from_plain(Widths, widths)
         self.done.fill_(self.updates)

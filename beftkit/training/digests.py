@@ -7,7 +7,9 @@ bits (gigabytes a second): a change is missed once in four billion, or where it 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import fields
 from hashlib import blake2b
 from pathlib import Path
@@ -48,17 +50,48 @@ def base_digests(model: nn.Module, fresh: Collection[str]) -> dict[str, str]:
         model: on any device, untrained.
         fresh: parameters that were drawn here, and are none of the base's.
     """
-    exact, rest = blake2b(digest_size=16), blake2b(digest_size=16)
-    for name, value in sorted(model.named_parameters()):
-        if name in fresh:
-            continue
-        about = f"{name} {value.dtype} {[*value.shape]}".encode()
+    with digesting(model, fresh) as found:
+        return found()
+
+
+@contextmanager
+def digesting(model: nn.Module, fresh: Collection[str]) -> Iterator[Callable[[], dict[str, str]]]:
+    """As `base_digests`, beside other work: gives what waits for them.
+
+    Threads read the weights where they lie when this begins; a model may be brought to another
+    device meanwhile, but no value is to change before they were waited for. As many threads as
+    torch may have, four at most: memory gives no more.
+    """
+    import torch
+
+    values = [
+        (name, value.detach())
+        for name, value in sorted(model.named_parameters())
+        if name not in fresh
+    ]
+    exact = blake2b(digest_size=16)
+    for name, value in values:
         if value.dim() < 2:
-            exact.update(about)
+            exact.update(_about(name, value))
             exact.update(_raw(value))
-        else:
-            rest.update(about + zlib.crc32(_raw(value)).to_bytes(4, "little"))
-    return {BIASES: exact.hexdigest(), WEIGHTS: rest.hexdigest()}
+    pool = ThreadPoolExecutor(min(torch.get_num_threads(), 4))
+    sums = [
+        (_about(name, value), pool.submit(_sum_of, value))
+        for name, value in values
+        if value.dim() >= 2
+    ]
+    del values
+
+    def found() -> dict[str, str]:
+        rest = blake2b(digest_size=16)
+        for about, one in sums:
+            rest.update(about + one.result().to_bytes(4, "little"))
+        return {BIASES: exact.hexdigest(), WEIGHTS: rest.hexdigest()}
+
+    try:
+        yield found
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def check_same(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
@@ -73,6 +106,14 @@ def check_same(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) 
             f"{folder}: {' and '.join(changed)} differ from those the run was begun with; put them "
             "back, or start afresh with --overwrite"
         )
+
+
+def _about(name: str, value: torch.Tensor) -> bytes:
+    return f"{name} {value.dtype} {[*value.shape]}".encode()
+
+
+def _sum_of(value: torch.Tensor) -> int:
+    return zlib.crc32(_raw(value))
 
 
 def _raw(value: torch.Tensor) -> Any:

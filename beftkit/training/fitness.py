@@ -61,18 +61,23 @@ class Chance:
 
 @contextmanager
 def read_chance(job: Job) -> Iterator[Chance]:
-    """See whether what is recorded draws from Python's generator, or on a GPU from the CPU's.
+    """See whether what is recorded draws from Python's or numpy's generator, or on a GPU from the
+    CPU's.
 
     Some models draw for layers to leave out even where none ever is: that is no hindrance
     (`hindrance` looks at the share), and none of their draws has a say.
     """
+    import numpy as np
     import torch
 
-    chance, python = Chance(), random.getstate()
+    def lots() -> tuple[Any, ...]:
+        return random.getstate(), repr(np.random.get_state(legacy=False))
+
+    chance, drawn = Chance(), lots()
     host = job.accelerator.device.type != "cpu"
     before = torch.get_rng_state() if host else None
     drops = any("layerdrop" in name for name in vars(job.model.config.get_text_config()))
     yield chance
-    chance.moved = random.getstate() != python
+    chance.moved = lots() != drawn
     if before is not None and not drops:
         chance.moved = chance.moved or not bool(torch.equal(before, torch.get_rng_state()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from beftkit.accelerator import sum_over_processes
@@ -78,12 +79,27 @@ class Stepper(Protocol):
 
 def schedule(job: Job, optimizer: Any, steps: int) -> Any:
     """The course of the learning rate over so many updates."""
-    from transformers import get_scheduler
+    from torch.optim.lr_scheduler import LambdaLR
 
     s = job.settings
-    warmup = s.warmup if s.warmup >= 1 else s.warmup * steps
-    name = "linear" if s.schedule == "linear" else "constant_with_warmup"
-    return get_scheduler(name, optimizer, math.ceil(warmup), steps)
+    warmup = math.ceil(s.warmup if s.warmup >= 1 else s.warmup * steps)
+    end = steps if s.schedule == "linear" else None
+    return LambdaLR(optimizer, partial(share_of_rate, warmup=warmup, end=end))
+
+
+def share_of_rate(update: int, *, warmup: int, end: int | None) -> float:
+    """What of the learning rate there is at an update: as transformers' `get_scheduler` has it.
+
+    Written out here since its module imports all of PEFT, where that is installed.
+
+    Args:
+        update: from 0.
+        warmup: updates until all of it is there.
+        end: the update at which it has fallen to 0; None: it stays.
+    """
+    if update < warmup:
+        return update / max(1, warmup)
+    return 1.0 if end is None else max(0.0, (end - update) / max(1, end - warmup))
 
 
 class EagerStepper:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from beftkit.biases.adding import Fold, as_llama, fold_for, switches_for
+from beftkit.biases.adding import NESTED, Fold, as_llama, fold_for, switches_for
 from beftkit.biases.splits import HEADS
 from beftkit.checkpoints import Checkpoint
 from beftkit.errors import BeftError
@@ -70,6 +70,14 @@ def place_added(
     turned, given = switches_for(model_type, leaves)
     if leaves <= given:
         return _switched(base, config, added, turned, given)
+    tower, key = NESTED.get(model_type, ("", ""))
+    text = config.get(key)
+    if isinstance(text, dict) and all(tower in stack.split(".") for stack, _, _ in layers):
+        turned, given = switches_for(str(text.get("model_type")), leaves)
+        if leaves <= given:
+            found = _switched(base, text, added, turned, given)
+            found.config = {key: {**text, **found.config}}
+            return found
     why = ""
     if model_type == "mistral":
         turned, given = switches_for("llama", leaves)
@@ -85,7 +93,8 @@ def place_added(
     fold = fold_for(model_type)
     if fold is not None:
         return _folded(base, config, added, fold, adapter)
-    if not why and any(isinstance(one, dict) and "model_type" in one for one in config.values()):
+    inner = {str(one.get("model_type") or "") for one in config.values() if isinstance(one, dict)}
+    if not why and inner - {"", model_type}:
         why = "a model of several towers, whose configurations lie one in the other"
     rest = sorted(leaves - given)
     raise BeftError(

@@ -14,9 +14,9 @@ from beftkit.adapters import AdapterInfo, Step, Target, all_steps, fewer_layers
 from beftkit.biases import ADDED
 from beftkit.checkpoints import Checkpoint
 from beftkit.errors import BeftError
-from beftkit.scores.statistics import PRECISION, decode
+from beftkit.scores.statistics import decode
 from beftkit.tuning import attach
-from beftkit.weights.opening import open_adapter
+from beftkit.weights.opening import check_stored, open_adapter
 
 if TYPE_CHECKING:
     import torch
@@ -160,19 +160,13 @@ def _place(model: Any, step: Step, info: AdapterInfo) -> _Placed:
 
 def _check(one: _Placed, model: Any, checkpoint: Checkpoint, info: AdapterInfo) -> None:
     """Refuse tensors that cannot be read, or that do not fit their parameter."""
-    stored = checkpoint.tensors
-    for name in one.step.tensors:
-        if name not in stored:
-            raise BeftError(f"{info.reference}: {name} is missing; is the adapter damaged?")
-        if stored[name].dtype not in PRECISION:
-            raise BeftError(
-                f"{info.reference}: {name} is stored as {stored[name].dtype}; expected "
-                f"one of {', '.join(PRECISION)}"
-            )
+    check_stored(checkpoint, one.step.tensors)
     if one.target is not None and one.target.is_meta:
         raise BeftError(
             f"{info.reference}: {one.parameter} of the model is not in memory (offloaded?); load "
             "the whole model onto a device first"
         )
     target = Target.of(model, one.parameter, one.shape, one.transposed)
-    one.step.check_shapes([stored[name].shape for name in one.step.tensors], target, info)
+    one.step.check_shapes(
+        [checkpoint.tensors[name].shape for name in one.step.tensors], target, info
+    )

@@ -11,16 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from beftkit.adapters import AdapterInfo, Kind, Step, all_steps, endings
+from beftkit.adapters import AdapterInfo, Kind, Step, all_steps, endings, storable
 from beftkit.biases import Site, Tensor, plain_name, recognise
 from beftkit.checkpoints import BiasSet, Checkpoint
 from beftkit.errors import BeftError
 from beftkit.scores.statistics import PRECISION, decode
 from beftkit.tuning.choice import POOLER_BIAS
-
-Array = npt.NDArray[np.float64]
+from beftkit.weights.opening import info_of, read_values
+from beftkit.weights.values import Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +46,19 @@ class Changed:
     def module(self) -> str:
         """The path of what owns it."""
         return self.parameter.rpartition(".")[0]
+
+    def same(self, other: Changed) -> bool:
+        """Whether both lead to one value; of the two one may hold a change, one the value."""
+        if np.array_equal(self.change, other.change):
+            return True
+        held, change = (self, other) if self.value is not None else (other, self)
+        if held.value is None or change.value is not None or held.change.size != change.change.size:
+            return False
+        # A change in float32 does not reach every value.
+        pre = (held.value - held.change).astype(np.float32).reshape(-1)
+        reached = pre + change.change.astype(np.float32).reshape(-1)
+        wanted = storable(pre, held.value.astype(np.float32).reshape(-1))
+        return np.array_equal(reached, wanted)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +88,10 @@ class Changes:
         return self.info.reference
 
     def same_head(self, other: Changes) -> bool:
-        """Whether both bring one head, to the bit."""
-        pooled = {n: c.change for n, c in self.pooler.items()}
-        theirs = {n: c.change for n, c in other.pooler.items()}
-        return _equal(self.head, other.head) and _equal(pooled, theirs)
+        """Whether both bring one head, to the bit, in whatever format."""
+        mine, theirs = self.pooler, other.pooler
+        pooled = mine.keys() == theirs.keys() and all(mine[n].same(theirs[n]) for n in mine)
+        return pooled and _equal(self.head, other.head)
 
 
 def read_changes(checkpoint: Checkpoint, base: Callable[[], BiasSet]) -> Changes:
@@ -93,13 +105,10 @@ def read_changes(checkpoint: Checkpoint, base: Callable[[], BiasSet]) -> Changes
         BeftError: no adapter, one of a kind that beftkit does not apply, a tensor that is damaged
             or not finite, a value without a bias of the base.
     """
-    where = checkpoint.reference
-    if checkpoint.adapter is None:
-        raise BeftError(f"{where}: not an adapter; expected one, or the folder of a run")
-    shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
-    info = AdapterInfo.read(where, checkpoint.adapter, shapes, checkpoint.metadata)
-    steps = all_steps(checkpoint.adapter, checkpoint.tensors, info)
-    values = _values(checkpoint, steps)
+    where, info = checkpoint.reference, info_of(checkpoint)
+    settings = checkpoint.adapter or {}
+    steps = all_steps(settings, checkpoint.tensors, info)
+    values = read_values(checkpoint, steps)
     whole = {s.parameter: values[s.tensor] for s in steps if s.kind == "replace"}
     owners = {_owner(name) for name, one in whole.items() if _leaf(name) == "weight"}
     norms = {name for name in owners if whole[f"{name}.weight"].ndim == 1}
@@ -110,7 +119,7 @@ def read_changes(checkpoint: Checkpoint, base: Callable[[], BiasSet]) -> Changes
     ]
     found: dict[str, Changed] = {}
     head: dict[str, Array] = {}
-    conv = bool(checkpoint.adapter.get("fan_in_fan_out"))
+    conv = bool(settings.get("fan_in_fan_out"))
     for step in sorted(steps, key=Step.turn):
         name, owner = step.parameter, _owner(step.parameter)
         if step.kind == "low_rank" or (owner in norms and _leaf(name) == "weight"):
@@ -118,7 +127,7 @@ def read_changes(checkpoint: Checkpoint, base: Callable[[], BiasSet]) -> Changes
         value = values[step.tensor]
         if step.kind == "add":
             pair = low.get(f"{owner}.weight")
-            inputs = shapes[pair.tensors[0]][1] if pair else 0
+            inputs = checkpoint.tensors[pair.tensors[0]].shape[1] if pair else 0
             before = found[name].change if name in found else 0.0
             change = before + value.reshape(-1) * step.scale
             found[name] = Changed(name, "conv1d" if conv else "linear", change, None, inputs)
@@ -207,25 +216,6 @@ def _by_name(name: str, width: int) -> Site | None:
         role, name, stack, indices, leaf, indices[-1], "self", width, "F32",
         inert="unknown", owner=owner if leaf.endswith(".bias") else name,
     )  # fmt: skip
-
-
-def _values(checkpoint: Checkpoint, steps: Iterable[Step]) -> dict[str, Array]:
-    names = list(dict.fromkeys(tensor for step in steps for tensor in step.tensors))
-    for name in names:
-        if name not in checkpoint.tensors:
-            raise BeftError(f"{checkpoint.reference}: {name} is missing; is the adapter damaged?")
-        if checkpoint.tensors[name].dtype not in PRECISION:
-            raise BeftError(
-                f"{checkpoint.reference}: {name} is stored as {checkpoint.tensors[name].dtype}; "
-                f"expected one of {', '.join(PRECISION)}"
-            )
-    found = {}
-    for name, raw in checkpoint.read(names).items():
-        info = checkpoint.tensors[name]
-        found[name] = decode(raw, info.dtype).reshape(info.shape)
-        if not np.isfinite(found[name]).all():
-            raise BeftError(f"{checkpoint.reference}: {name} holds NaN or infinity")
-    return found
 
 
 def _value_of(base: BiasSet, name: str, shape: tuple[int, ...], adapter: str) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 from beftkit.adapters import meant
 from beftkit.biases import ROLES, Site, choose_tower, in_tower, load_table, match_sites
 from beftkit.checkpoints import BiasSet, Checkpoint, load_config, open_checkpoint
-from beftkit.diff.compare import check_finite, check_pairs, refuse_empty
+from beftkit.diff.compare import check_finite, check_pairs, other_families, refuse_empty
 from beftkit.diff.sides import Sides
 from beftkit.errors import BeftError, UsageError
 from beftkit.weights.changes import Changes, read_changes, sites_of
@@ -182,7 +182,9 @@ def _moved_adapter(
                     f"{reference}: {name} has {whole.size} elements, but that bias of its base has "
                     f"{site.width}; is this the adapter's base?"
                 )
-            vectors[site] = site.take(whole)
+            part = site.take(whole)
+            if site.cut is None or part.any() or not whole.any():
+                vectors[site] = part  # of a fused bias no parts that nothing trained
     beside = [name for name in changes.biases if name not in sites]
     if beside:
         notes.append(f"biases outside the layers are not compared (e.g. {beside[0]})")
@@ -206,6 +208,7 @@ def _moved_checkpoint(checkpoint: Checkpoint, sides: Sides) -> _Moved:
     pairs, only_pre, only_post = match_sites(left.sites, right.sites)
     check_pairs(pairs, left, right)
     notes = [*left.recognition.notes, *right.recognition.notes, *check_finite(left, right, False)]
+    notes += other_families(left, right)
     for lacking, where in ((only_pre, sides.pre), (only_post, reference)):
         if lacking:
             notes.append(f"{len(lacking)} biases are in {where} alone, and are not compared")

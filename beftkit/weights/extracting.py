@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from beftkit.adapters import Kind, Tuned, change
 from beftkit.adapters.heads import head_modules
 from beftkit.adapters.reading import plain
-from beftkit.biases import Site, is_bias, plain_name
+from beftkit.biases import Site, in_tower, is_bias, plain_name
 from beftkit.biases.config import model_types
 from beftkit.biases.names import Tensor
 from beftkit.biases.renames import runtime_path
@@ -163,6 +164,23 @@ def loose_pairs(left: BiasSet, right: BiasSet) -> list[tuple[str, str]]:
         if a.shape == b.shape and {a.dtype, b.dtype} <= PRECISION.keys():
             found.append((name, there[other]))
     return found
+
+
+def of_tower(name: str, sites: Sequence[Site], wanted: str) -> bool:
+    """Whether a bias without a role is of a tower: of that whose names begin most like its own.
+
+    Args:
+        name: of the bias, in the file that the sites are of.
+        sites: those of all towers.
+        wanted: as `beftkit.biases.in_tower` takes it.
+    """
+    parts, shared = name.split("."), dict[str, int]()
+    for site in sites:
+        pairs = zip(parts, site.name.split("."), strict=False)
+        alike = len([*takewhile(lambda pair: pair[0] == pair[1], pairs)])
+        shared[site.tower] = max(alike, shared.get(site.tower, 0))
+    most = max(shared.values(), default=0)
+    return any(in_tower(one, wanted) for one, alike in shared.items() if alike == most)
 
 
 def _reached(

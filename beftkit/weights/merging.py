@@ -29,6 +29,7 @@ from beftkit.errors import BeftError
 from beftkit.scores.statistics import PRECISION, decode, rounded
 from beftkit.weights.added import Given, place_added
 from beftkit.weights.heads import HeadOver
+from beftkit.weights.opening import read_values
 from beftkit.weights.places import Places
 from beftkit.weights.plan import HeadFrame, Plan
 from beftkit.weights.products import fill_product
@@ -118,7 +119,7 @@ class _Merge:
                 f"{self.base.reference}: is quantised, and its numbers mean nothing in another "
                 "--dtype; leave it out"
             )
-        given = self._read()
+        given = read_values(self.adapter, self.steps)
         for step in self.steps:
             self._do(step, [given[name] for name in step.tensors])
         place = Given()
@@ -137,8 +138,8 @@ class _Merge:
         notes = [*place.notes, *fewer_layers(touched, there)]
         if dropped:
             notes.append(
-                f"left out {len(dropped)} tensors of the base's own head, which this model has not "
-                f"(e.g. {min(dropped)})"
+                f"left out {len(dropped)} {'tensors' if len(dropped) > 1 else 'tensor'} of the "
+                f"base's own head, which this model has not (e.g. {min(dropped)})"
             )
         if self.merged:
             notes += self._said_of_products()
@@ -149,27 +150,6 @@ class _Merge:
             self.parts, self.new, dropped, self.prefix, self.dtype, config, changed, place,
             self.merged, roundings, tuple(notes),
         )  # fmt: skip
-
-    def _read(self) -> dict[str, Array]:
-        """The adapter's tensors, float64, finite."""
-        stored = self.adapter.tensors
-        names = dict.fromkeys(name for step in self.steps for name in step.tensors)
-        for name in names:
-            if name not in stored:
-                raise BeftError(f"{self.info.reference}: {name} is missing; is it damaged?")
-            if stored[name].dtype not in PRECISION:
-                raise BeftError(
-                    f"{self.info.reference}: {name} is stored as {stored[name].dtype}; expected "
-                    f"one of {', '.join(PRECISION)}"
-                )
-        raw = self.adapter.read(names)
-        found = {n: decode(raw[n], stored[n].dtype).reshape(stored[n].shape) for n in names}
-        for name, array in found.items():
-            if not np.isfinite(array).all():
-                raise BeftError(
-                    f"{self.info.reference}: {name} holds NaN or infinity; nothing was written"
-                )
-        return found
 
     def _do(self, step: Step, given: Sequence[Array]) -> None:
         name = self.places.find(step.parameter)

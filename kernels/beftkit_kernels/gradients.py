@@ -44,8 +44,10 @@ def example_square_sum(
 ) -> SquareSum:
     """Sum over examples of (sum over the example's rows and tokens of the gradient)^2.
 
-    For a larger ``examples`` the sums are the same: with Triton to the bit, with torch to the
-    rounding of float64.
+    In float64: with eps = 2^-53 and M rows times tokens an example, its gradient is within
+    M eps sum |g_t| of the exact one, and a total within (N + 1) eps of the sum of these squares,
+    relatively. For a larger ``examples`` the sums are the same: with Triton to the bit, with torch
+    to that rounding.
 
     Args:
         grad: ``[R, T, D]`` of any strides, the gradient with respect to a layer's output.
