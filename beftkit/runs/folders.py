@@ -247,6 +247,11 @@ def check_resumable(folder: Path, settings: str, given: Mapping[str, Any]) -> No
                 f"{folder}: holds a {kind}, not a {wanted}; `beftkit {command} --output {folder} "
                 "--resume` takes it up"
             )
+    if folder.name.startswith("seed-") and (folder.parent / SETTINGS).is_file():
+        raise BeftError(
+            f"{folder}: is one seed of a run; `beftkit train --output {folder.parent} --resume` "
+            "takes all of them up"
+        )
     if (folder / SELECT / f"{SELECT}.yaml").is_file():
         raise BeftError(
             f"{folder}: its bias was not chosen yet; give the run's settings again, with "

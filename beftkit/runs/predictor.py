@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from beftkit.accelerator import arithmetic, make_accelerator, out_of_memory
+from beftkit.accelerator import arithmetic, check_weights, make_accelerator, out_of_memory
 from beftkit.errors import BeftError, UsageError
 from beftkit.models import Loaded
 from beftkit.objectives import (
@@ -287,6 +287,7 @@ def load_with(settings: PredictSettings) -> Predictor:
             f"--threshold: this model gives {objective.gives}, which have no probability"
         )
     loaded = objective.load(s, 0)
+    check_weights(accelerator, loaded.model)
     notes = (*found.notes, *told, *put_on(loaded, found))
     wanted = s.max_length or found.had.max_length
     wanted = wanted or objective.settings(standing.task).get("max_length") or MAX_LENGTH
