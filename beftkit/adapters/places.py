@@ -44,7 +44,8 @@ def meant(reference: Reference) -> Reference | str:
             f"{reference}: holds a selection, which is many runs; give the folder of one, below "
             f"{folder / 'cells'}"
         )
-    if not _holds(folder, SETTINGS):
+    seed = folder.name.startswith("seed-") and _holds(folder, RESULTS)
+    if not _holds(folder, SETTINGS) and not (seed and _holds(folder.parent, SETTINGS)):
         return reference
     seeds = [one for one in folder.glob("seed-*") if any(_handed_over(one))]
     if seeds:
