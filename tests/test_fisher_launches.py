@@ -36,6 +36,7 @@ class Launches:
 
         class SameMemory:
             def __init__(self, grads: Any, *what: Any, **how: Any) -> None:
+                assert how["once"] is not of.recording, "pinned for a graph, and only then"
                 self.real, self.held = real(grads, *what, **how), None
                 of.made.append(weakref.ref(self))
 

@@ -273,7 +273,8 @@ def test_vectors_at_equal_distances(tiles: tuple[int, ...], dtype: str, engine: 
         found._table = layout.with_tiles(found._table, chosen._replace(even=True))
         assert found._table.tiles.even
         columns_close(found.stats(), pre, post, dtype)
-    others = (pre[:3] + pre[4:], post[1:]), ([*pre[:6], pre[6][:8]], [*post[:6], post[6][:8]])
+    others = [(pre[:3] + pre[4:], post[1:]), (pre[1:], post[:3] + post[4:])]  # one side is not
+    others += [([*pre[:6], pre[6][:8]], [*post[:6], post[6][:8]])]
     for some in (*others, (pre[:1], post[:1])):
         table = Pairs(*some, backend=backend)._table
         assert table is not None and table.places == layout.NOWHERE

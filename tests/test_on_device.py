@@ -112,6 +112,20 @@ def test_nothing_is_copied_but_the_sums(
     assert found.pre.bias_sha256 is None and found.target is not None
 
 
+def test_a_digest_is_made_if_it_is_asked_for(device: str, counted: Counts) -> None:
+    """That of the host, though the sums are the device's."""
+    pre, post = two()
+    wanted = on_host(pre, post)
+    found = beftkit.score(pre.to(device), post.to(device), digest=True)
+    assert counted.back == 1
+    assert found.pre.bias_sha256 == wanted["pre"]["bias_sha256"]
+    assert (
+        found.post.bias_sha256 == wanted["posts"][0]["post"]["bias_sha256"] != found.pre.bias_sha256
+    )
+    [again] = beftkit.score_all(pre, [post], digest=True)
+    assert again.post == found.post
+
+
 def test_nothing_changed(device: str, counted: Counts) -> None:
     pre, _ = two()
     found = beftkit.score(pre.to(device), pre.to(device))

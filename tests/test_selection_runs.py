@@ -16,7 +16,7 @@ import yaml
 
 import beftkit as package
 from tests import tiny_run
-from tests.command import Beftkit, Ran, misused, refused
+from tests.command import Beftkit, Ran, refused
 from tests.forked import Command, start_pair, until
 
 pytestmark = pytest.mark.slow
@@ -221,7 +221,6 @@ def test_auto_selects_and_trains_the_target(place: Path, beside: Path, beftkit: 
     replaced = beftkit(*arguments, "-o", "out", "--overwrite", "-q")
     assert replaced.code == 0, replaced
     assert os.path.exists("out/select/select.json")  # noqa: PTH110
-    misused(beftkit(*arguments[:-2], "--dry-run"), "known only after a probe")
 
 
 def test_a_selection_can_be_verified_later(select: Select) -> None:

@@ -17,9 +17,9 @@ from beftkit.runs import time_fisher, time_run
 from beftkit.runs.pace import Measured, Pace, Stopwatch, mean_width, run_pace
 from beftkit.runs.prepare import prepare
 from beftkit.runs.timing import filled, run_time
-from beftkit.selection import plan_select, time_select
+from beftkit.selection import plan_select, time_auto, time_select
 from beftkit.settings.fisher import FisherSettings
-from beftkit.settings.resolve import resolve, resolve_select, resolve_train
+from beftkit.settings.resolve import resolve, resolve_select, resolve_train, select_for_run
 from beftkit.tasks import plan
 from beftkit.training import stepper
 from beftkit.training.course import Course
@@ -182,8 +182,49 @@ def test_the_command(workplace: Path, beftkit: Beftkit) -> None:
         assert "on cpu, fp32" in ran.out and "memory of the process" in ran.out
     document = json.loads(beftkit("train", "base", *words, "--format", "json").out)
     assert document["command"] == "train" and document["runs"][0]["steps"] == 64
-    ran = beftkit("train", "base", *words, "--bias", "auto")
-    assert ran.code == 2 and "known only after a probe" in ran.err
+
+
+def test_a_bias_that_is_chosen_first(workplace: Path, beftkit: Beftkit) -> None:
+    """The selection's runs and then the target's, of which one candidate stands for all."""
+    s = resolve_train(None, {**OWN, **QUICK, "bias": "auto", "seeds": (0, 1)})
+    before = tree(workplace)
+    found = time_auto(s)
+    wanted = time_select(select_for_run(s)).runs
+    own = [(run.name, run.what, run.steps, run.evaluations) for run in found.runs]
+    assert own[:-2] == [(run.name, run.what, run.steps, run.evaluations) for run in wanted]
+    assert [name for name, *_ in own[-2:]] == ["seed 0", "seed 1"] and len(own) == 6
+    assert "v was timed in its place, of q, k, v" in found.notes[0] and tree(workplace) == before
+    assert found.seconds == pytest.approx(sum(run.seconds for run in found.runs))
+    words = ("--train-file", "train.jsonl", "--device", "cpu", "--bias", "auto")
+    ran = beftkit("train", "base", *words, "--time")
+    assert ran.code == 0 and "train base on train: about" in ran.out and "probe" in ran.out
+
+
+def test_a_plan_of_a_bias_that_is_chosen_first(workplace: Path, beftkit: Beftkit) -> None:
+    words = ("train", "base", "--train-file", "train.jsonl", "--validation-file", "dev.jsonl",
+             "--device", "cpu", "--epochs", "3", "--batch-size", "8", "--lr", "1e-2")  # fmt: skip
+    before = tree(workplace)
+    ran = beftkit(*words, "--bias", "auto", "-o", "out", "--dry-run", "--format", "json")
+    assert ran.code == 0 and tree(workplace) == before
+    found = json.loads(ran.out)
+    alone = json.loads(beftkit(*words, "--bias", "v", "--dry-run", "--format", "json").out)
+    probe = json.loads(beftkit(*words, "--bias", "all", "--dry-run", "--format", "json").out)
+    assert found["settings"]["bias"] == "auto"
+    assert (found["scalars"], found["course"]) == (alone["scalars"], alone["course"])
+    said = f"({probe['scalars']:,} scalars, {probe['course']['updates']} updates and 8 batches"
+    assert (
+        said in found["notes"][0]
+        and "in out/select) and chooses among q, k, v" in found["notes"][0]
+    )
+    shown = beftkit(*words, "--bias", "auto", "--dry-run").out
+    assert "bias auto: a plan, nothing is trained" in shown and "shown for v" in shown
+    # It is what then comes: the probe's updates, and those of what trains.
+    ran = beftkit(*words, "--bias", "auto", "-o", "out", "--format", "json", "-q")
+    assert ran.code == 0, ran
+    done = json.loads(Path("out/select/select.json").read_text())
+    assert done["cells"][0]["runs"]["probe"]["steps"] == probe["course"]["updates"]
+    assert json.loads(ran.out)["runs"][0]["steps"] == found["course"]["updates"]
+    assert json.loads(ran.out)["scalars"] == found["scalars"]
 
 
 def test_steps_are_timed_eagerly_and_that_is_said(workplace: Path, updates: list[int]) -> None:

@@ -76,6 +76,7 @@ def test_two_at_one_time_are_not_in_each_other_s_way(
     """The second comes while the first has all but put its folder in place."""
     make, out = made
     met: list[BaseException] = []
+    came: list[Path] = []
 
     def second() -> None:
         try:
@@ -86,7 +87,8 @@ def test_two_at_one_time_are_not_in_each_other_s_way(
     plain = whole.take_place
 
     def take_place(work: Path, folder: Path) -> None:
-        if not met:
+        if not came:
+            came.append(work)
             thread = threading.Thread(target=second)
             thread.start()
             thread.join()

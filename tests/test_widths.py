@@ -14,7 +14,7 @@ import torch
 
 from beftkit.tasks import encode, plan, widths
 from beftkit.tasks.costs import costs_of
-from beftkit.tasks.widths import ADDED, MOST, Costs, choose_widths
+from beftkit.tasks.widths import ADDED, MOST, Costs, Widths, choose_widths
 
 DATA = os.environ.get("BEFTKIT_DATA")
 #: BERT-base in float32 on a GPU, about
@@ -187,3 +187,22 @@ def test_costs_are_those_that_were_measured() -> None:
     assert found.token * 16 * 104 == pytest.approx(0.013, rel=0.1)
     seen = costs_of(model, half=True, trains=False)
     assert seen.launch < found.launch and seen.token < found.token and seen.first < found.first
+
+
+def test_without_a_limit_padding_is_taken_where_it_is_cheaper() -> None:
+    """As Fisher takes it, whose batches are gone over once; 1000 examples of SST-2's lengths."""
+    counts = dict.fromkeys(range(17, 34), 1.0) | {4: 11.0, 7: 9.0, 9: 8.0, 13: 10.0, 16: 7.0}
+    costs = Costs(launch=0.018, token=8.6e-6, capture=0.058, first=0.11)
+    held, free = (choose_widths(counts, 16, costs, most=most) for most in (ADDED, math.inf))
+
+    def seconds(found: Widths) -> float:
+        total = costs.first + costs.capture * len(found.chosen)
+        for width, number in counts.items():
+            top, captured = found.of(width)
+            each = costs.token * 16 * top
+            total += number * (each if captured else max(each, costs.launch))
+        return total
+
+    assert held.added < ADDED < free.added
+    assert seconds(free) < 0.7 * seconds(held)
+    assert not any(held.of(width)[1] for width in (31, 32, 33)) and free.of(33) == (33, True)

@@ -82,6 +82,7 @@ def train(
     from beftkit.present.training import train_document
     from beftkit.runs import plan_run, time_run
     from beftkit.runs.folders import resolve_run
+    from beftkit.selection import plan_auto, time_auto
     from beftkit.settings.resolve import FIND, asked_to_find
 
     lacking = UsageError("no --output was given; expected the folder that the run shall make")
@@ -92,13 +93,14 @@ def train(
     if find and (dry_run or time):
         raise UsageError("--lr=find: is known only after its sweep; give a rate to look ahead with")
     settings = resolve_run(config, {**flags, "model": model}, resume=resume)
+    auto = settings.bias == "auto"
     if dry_run:
-        planned = plan_run(settings, resume=resume, overwrite=overwrite)
+        planned = (plan_auto if auto else plan_run)(settings, resume=resume, overwrite=overwrite)
         if IS_MAIN:
             show(run_plan_document(planned), format)
         return
     if time:
-        show_time(time_run(settings), format)
+        show_time((time_auto if auto else time_run)(settings), format)
         return
     if settings.output is None:
         raise lacking

@@ -47,12 +47,13 @@ def score(
     allow_inert: bool = False,
     allow_nonfinite: bool = False,
     download: bool = False,
+    digest: bool = False,
 ) -> Scores:
     """Score how far each bias of POST moved from PRE, per site and per role.
 
     Reads the headers and the bias bytes of both checkpoints, nothing else; all arithmetic is in
     float64. A role's figures are means over all its sites. Two models in memory on one GPU are
-    compared there: only sums come back, and there is no digest of their biases.
+    compared there: only sums come back, and there is no digest of their biases unless asked for.
 
     Args:
         pre: a ``.safetensors`` file, an index of shards, a model folder, one on the hub
@@ -70,6 +71,7 @@ def score(
         allow_inert: let a bias that softmax ignores be the target.
         allow_nonfinite: score tensors that hold NaN or infinity as undefined, not as an error.
         download: fetch whole weight files from the hub into its cache, not parts of them.
+        digest: read the biases of two models on one GPU, too, for a digest; others have one.
 
     Returns:
         The scores; ``.target`` is the bias to fine-tune.
@@ -84,7 +86,7 @@ def score(
     """
     options: dict[str, Any] = {"candidates": candidates, "method": method, "tower": tower}
     options |= {"model_config": model_config, "families": families, "download": download}
-    options |= {"allow_inert": allow_inert, "allow_nonfinite": allow_nonfinite}
+    options |= {"allow_inert": allow_inert, "allow_nonfinite": allow_nonfinite, "digest": digest}
     [found] = score_all(pre, [post], **options, expand=False)
     return found
 
@@ -101,6 +103,7 @@ def score_all(
     allow_inert: bool = False,
     allow_nonfinite: bool = False,
     download: bool = False,
+    digest: bool = False,
     expand: bool = True,
 ) -> list[Scores]:
     """Score several POSTs against one PRE, reading them side by side.
@@ -124,7 +127,8 @@ def score_all(
     sides = Sides(pre, given, load_table(families), download)
 
     def one(post: Reference) -> Scores:
-        return _compare(sides, post, tower, allow_nonfinite).ranked(method, candidates, allow_inert)
+        found = _compare(sides, post, tower, allow_nonfinite, digest)
+        return found.ranked(method, candidates, allow_inert)
 
     wanted = expand_runs(posts) if expand else list(posts)
     first = [one(post) for post in wanted[:1]]  # opens PRE, once for all
@@ -196,7 +200,11 @@ class Comparison:
 
 
 def compared(
-    sides: Sides, post: Reference, tower: str | None = None, allow_nonfinite: bool = False
+    sides: Sides,
+    post: Reference,
+    tower: str | None = None,
+    allow_nonfinite: bool = False,
+    digest: bool = False,
 ) -> tuple[Comparison, Callable[[int], npt.NDArray[np.float64]]]:
     """The same under options of many POSTs, and how each bias changed.
 
@@ -205,6 +213,7 @@ def compared(
         post: as for `score`, or an opened `Checkpoint`.
         tower: as for `score`.
         allow_nonfinite: as for `score`.
+        digest: as for `score`.
 
     Returns:
         The comparison; and of which the number of one of its sites gives post - pre, ``[D]``.
@@ -233,15 +242,17 @@ def compared(
     mine, theirs = (tuple(sorted({one.name for one in some})) for some in (only_pre, only_post))
     unscored = sorted({*left.recognition.unscored, *right.recognition.unscored})
     coverage = Coverage(len(pairs), mine, theirs, tuple(unscored))
-    read = measured is None
+    read = measured is None or digest
     who = left.identity(digest=read), right.identity(digest=read)
     what = *who, left.recognition.family, chosen, tuple(sites), coverage
     found = Comparison(*what, changed, rounding, tuple(notes), _bytes_read(left, right))
     return found, partial(_change, pairs, left, right)
 
 
-def _compare(sides: Sides, post: Reference, tower: str | None, allow_nonfinite: bool) -> Comparison:
-    return compared(sides, post, tower, allow_nonfinite)[0]
+def _compare(
+    sides: Sides, post: Reference, tower: str | None, allow_nonfinite: bool, digest: bool = False
+) -> Comparison:
+    return compared(sides, post, tower, allow_nonfinite, digest)[0]
 
 
 def _change(

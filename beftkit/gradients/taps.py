@@ -271,5 +271,6 @@ class Taps:
             if len(self._prepared) >= PREPARED and not self._recording:
                 self._prepared.clear()
             how: dict[str, Any] = {"examples": examples, "per_example": several}
+            how["once"] = not self._recording  # nothing is pinned for what no graph reads
             self._prepared[key] = SquareSums(grads, index, **how, backend=self.backend)
         return self._prepared[key]

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from beftkit.selection.ahead import plan_auto as plan_auto
+    from beftkit.selection.ahead import time_auto as time_auto
     from beftkit.selection.auto import choose_bias as choose_bias
     from beftkit.selection.journey import select as select
     from beftkit.selection.opening import settings_of as settings_of
@@ -24,9 +26,11 @@ _HOMES = {
     "GroupResult": "results",
     "Selection": "results",
     "SelectPlan": "planning",
+    "plan_auto": "ahead",
     "plan_select": "planning",
     "select": "journey",
     "settings_of": "opening",
+    "time_auto": "ahead",
     "time_select": "timing",
 }
 __all__ = [
@@ -35,9 +39,11 @@ __all__ = [
     "SelectPlan",
     "Selection",
     "choose_bias",
+    "plan_auto",
     "plan_select",
     "select",
     "settings_of",
+    "time_auto",
     "time_select",
 ]
 

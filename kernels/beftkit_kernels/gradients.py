@@ -108,7 +108,8 @@ class SquareSums:
     `run` neither waits for the device nor, with Triton, allocates: it can be recorded in a CUDA
     graph, once, whose replays read the gradients where they lay then. Results lie in the same
     memory each time: use them up, or copy them, before the next run. Keep this object as long as
-    such a graph. Not for two streams at a time.
+    such a graph, and as what it launched on another stream than it was made on. Not for two streams
+    at a time.
 
     Args:
         grads: tensors ``[R, T, D]`` like those to come, of which shapes, strides, dtypes, device

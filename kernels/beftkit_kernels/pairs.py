@@ -27,7 +27,7 @@ class Pairs:
 
     The tensors stay where they are and are read anew by each `stats`, so it follows a parameter
     that is changed in place. Only a non-contiguous tensor is copied first, each time. Not for two
-    streams at a time.
+    streams at a time; run on another than it was made on, it has to outlive what it launched.
 
     Args:
         pre: V tensors of any shape, each counts as a vector ``[D]``; or, with ``offsets``, the
