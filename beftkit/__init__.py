@@ -160,11 +160,12 @@ def _train(
     """
     from beftkit.progress import displayed
     from beftkit.runs.folders import resolve_run
+    from beftkit.settings.resolve import asked_to_find
     from beftkit.settings.train import TrainSettings
     from beftkit.watching import Unwatched, never
 
-    find = settings.get("lr") == "find"
-    given: dict[str, Any] = {**settings, "model": model} | ({"lr": None} if find else {})
+    given: dict[str, Any] = {**settings, "model": model}
+    find = asked_to_find(config, settings)
     s = model if isinstance(model, TrainSettings) else resolve_run(config, given, resume=resume)
     from beftkit.runs import train_with  # imports torch: what was mistyped is told before
 
@@ -176,7 +177,8 @@ def _train(
         if find:
             from beftkit.runs.rate_search import find_rate, found_before
 
-            find = not found_before(s, resume=resume)
+            if known := found_before(s, resume=resume):
+                s, find = s.model_copy(update={"lr": known}), False
         if s.bias == "auto":
             from beftkit.selection import choose_bias
 

@@ -279,3 +279,20 @@ def told_by_main(accelerator: Accelerator, call: Callable[[], Any]) -> Any:
     if told[1] is not None:
         raise told[1]
     return told[0]
+
+
+def check_weights(accelerator: Accelerator, model: Any) -> None:
+    """Refuse weights that the arithmetic cannot be mixed with.
+
+    Raises:
+        BeftError: float16 weights under bf16 autocast on a CPU, whose norms take no such mixture.
+    """
+    import torch
+
+    if accelerator.device.type != "cpu" or accelerator.mixed_precision != "bf16":
+        return
+    if any(one.dtype == torch.float16 for one in model.parameters()):
+        raise BeftError(
+            "--precision=bf16: on a CPU it does not go with weights in float16; give "
+            "--dtype=bfloat16 or --dtype=float32, or leave --precision out"
+        )

@@ -235,3 +235,13 @@ def test_mistakes(here: Path, beftkit: Beftkit) -> None:
     refused(beftkit(*train, "--bias", "v"), "and trained (--add-bias)", limit=400)
     with pytest.raises(BeftError, match="has no such bias"):
         package.train("llama", bias="q", add_bias="v", **RUN)
+
+
+def test_the_time_of_all_its_runs_is_told(here: Path, beftkit: Beftkit) -> None:
+    """What is timed first leaves the model without its vectors, for what is timed next."""
+    few = ("--train-size", "16", "--validation-size", "8", "--time", "--format", "json")
+    data = ("--task", "sst2", "--data-dir", "data", "--quiet", *few)
+    assert document(beftkit("train", "llama", *data, "--add-bias", "q,k"))["seconds"] > 0
+    run = ("select", "llama", *data, "--add-bias", "q,k", "--verify", "-o", "timed")
+    names = [one["name"] for one in document(beftkit(*run))["runs"]]
+    assert [name.rpartition(", ")[2] for name in names] == ["probe", "none", "q", "k", "fisher"]

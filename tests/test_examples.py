@@ -43,7 +43,10 @@ def test_what_is_trained_and_evaluated() -> None:
     """By what an example is read as: both texts, the prompt with its answers, the turns."""
     held = {"validation": split("bxx", [0, 1, 1])}
     [note] = example_notes(split("ab", [0, 1]), held, LABELS)
-    assert note.startswith("validation: 1 of 3 examples are training examples as well")
+    assert (
+        note
+        == "validation: 1 of 3 examples are training examples as well, which flatters its metrics"
+    )
     pairs = Split((["a", "b"], ["c", "d"]), np.array([0, 1]))
     crossed = Split((["a", "b"], ["d", "c"]), np.array([0, 1]))
     assert example_notes(pairs, {"validation": crossed}, LABELS) == ()

@@ -54,6 +54,15 @@ CASES: list[tuple[str, dict[str, Any], int, str, str]] = [
     ("train", {"resume": True, "output": "gone", "model": None}, 1,
      "expected the --output of a run", "expected the output of a run"),
     ("train", {**RUN, "seeds": "1,1"}, 2, "--seeds 1,1: expected diff", "seeds='1,1': expected d"),
+    ("train", {**RUN, "bias": "full", "layers": "0"}, 2, "--layers 0: is of biases by their role",
+     "layers='0': is of biases by their role, and bias='full' names none; leave it out"),
+    ("train", {**RUN, "bias": "rand:5", "adapter_format": "lora"}, 2,
+     "--adapter-format lora: --bias rand:5 makes", "adapter_format='lora': bias='rand:5' makes a"),
+    ("train", {**RUN, "bias": "head", "freeze_head": True}, 2,
+     "--bias head and --freeze-head: nothing would", "bias='head' and freeze_head=True: nothing w"),
+    ("train", {**RUN, "precision": "bf16", "dtype": "float16"}, 1,
+     "--precision bf16: on a CPU it does not go with weights in float16; give --dtype bfloat16",
+     "precision='bf16': on a CPU it does not go with weights in float16; give dtype='bfloat16'"),
     ("train", {**RUN, "seeds": "4294967296"}, 2, "--seeds 4294967296: expected different whole",
      "seeds='4294967296': expected different whole numbers from 0 to 4294967295"),
     ("train", {**RUN, "lr": "inf"}, 2, "--lr inf: expected a finite", "lr='inf': expected a fin"),
@@ -185,6 +194,10 @@ def test_adapters_and_runs_where_models_are_wanted(workplace: Path, beftkit: Bef
     ran = beftkit("train", "out/adapter", *own)
     refused(ran, "`beftkit predict` and `beftkit evaluate` take it")
     refused(beftkit("train", "out", *own), "out: holds no model but an adapter, out/adapter")
+    Path("out/seed-1").mkdir()
+    ran = beftkit("train", "--resume", "-o", "out/seed-1")
+    refused(ran, "out/seed-1: is one seed of a run; `beftkit train --output out --resume` takes")
+    Path("out/seed-1").rmdir()
     ran = beftkit("select", "--resume", "-o", "out")
     refused(ran, "out: holds a run, not a selection; `beftkit train --output out --resume` takes")
     Path("out/run.yaml").rename("out/select.yaml")

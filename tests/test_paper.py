@@ -206,6 +206,7 @@ def test_table_3_averages_what_its_runs_changed(tiny: Path, data: Path, tmp_path
     assert found.missing == 0 and not found.failed
     rows = {row.cell: row for row in found.rows}
     assert rows["sst2-mean"].published == 81.3 and rows["rte-other"].published == 46.2
+    assert rows["sst2-low-v"].percent and rows["sst2-mean"].percent is None, "not 0: v trained"
 
     def biases(folder: str) -> dict[str, Any]:
         held = load_file(tmp_path / "cells" / folder / "adapter_model.safetensors")

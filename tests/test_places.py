@@ -58,6 +58,12 @@ def test_what_is_not_one_thing_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "begun" / "run.yaml")
     with pytest.raises(BeftError, match="holds no adapter yet; take it up with `beftkit train -o"):
         meant(tmp_path / "begun")
+    write(tmp_path / "begun" / "all_results.json")
+    with pytest.raises(BeftError, match="a run in which nothing trained, so that there is"):
+        meant(tmp_path / "begun")
+    write(tmp_path / "begun" / "seed-3" / "all_results.json")
+    with pytest.raises(BeftError, match="seed-3: a run in which nothing trained"):
+        meant(tmp_path / "begun" / "seed-3")
     write(tmp_path / "selection" / "select.yaml")
     with pytest.raises(BeftError, match="holds a selection, which is many runs"):
         meant(tmp_path / "selection")

@@ -104,6 +104,9 @@ def test_what_it_is_called_with(answering: Path) -> None:
     for wrong in ([3], ["a", ("b", "c")], [()], [("a", 2)], [None]):
         with pytest.raises(BeftError, match="expected a text as all others, or a tuple of two"):
             predictor(wrong)
+    for wrong in ({"text": "good film"}, None, 3):  # a mapping was answered by its keys
+        with pytest.raises(BeftError, match="expected a text, a tuple of two, or a list of them"):
+            predictor(wrong)
     values = beftkit.load(answering / "values", device="cpu")
     assert repr(values).endswith(", values)") and "value=" not in repr(values(("a", "b")))
     with pytest.raises(BeftError, match=r"one text an example, and .* was trained on two texts"):

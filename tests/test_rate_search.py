@@ -160,3 +160,26 @@ def test_rates_within_noise_of_the_best_are_named(workplace: Path, beftkit: Beft
     assert ran.code == 0 and "Not told apart from it by " in ran.out and " ± " in ran.out
     kept = json.loads(Path("out/provenance.json").read_text())["rates"]["tried"]
     assert all(0 < one["standard_error"] < 0.5 for one in kept)
+
+
+def test_a_file_of_settings_may_ask_for_it(workplace: Path, beftkit: Beftkit) -> None:
+    """A rate beside it wins; what is taken up has the rate that was found."""
+    given = {
+        "model": "base",
+        "train_file": "train.jsonl",
+        "device": "cpu",
+        "epochs": 1,
+        "lr": "find",
+    }
+    Path("own.yaml").write_text(yaml.safe_dump(given))
+    run = ["train", "--config", "own.yaml", "-q", "--format", "json"]
+    for more, swept in ((["-o", "a"], True), (["-o", "b", "--lr", "0.001"], False)):
+        ran = beftkit(*run, *more)
+        assert ran.code == 0, ran
+        assert (json.loads(ran.out)["provenance"]["rates"] is not None) is swept
+    misused(beftkit(*run, "--dry-run"), "--lr find: is known only after its sweep")
+    first = json.loads(Path("a/all_results.json").read_text())["settings"]["lr"]
+    Path("a/all_results.json").unlink()
+    ran = beftkit(*run, "-o", "a", "--resume")
+    assert ran.code == 0 and json.loads(ran.out)["settings"]["lr"] == first
+    assert "rate 1 of" not in beftkit(*run[:3], "-o", "a", "--resume").err

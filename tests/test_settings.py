@@ -56,6 +56,7 @@ def test_every_setting_is_described() -> None:
         ({"task": None, "train_file": "x.csv", "regime": "low"}, "regime: is for tasks"),
         ({"regime": "low", "train_size": 5}, "regime and train_size were both given"),
         ({"model": ""}, "no model was given"),
+        ({"bias": ["q", "v"]}, "bias='q,v': expected a text, several .* with commas; given a list"),
     ],
 )
 def test_what_makes_no_sense_is_refused(given: dict[str, Any], message: str) -> None:

@@ -11,6 +11,8 @@ from beftkit.errors import BeftError
 
 #: in a run's folder: its settings; what it hands over; a selection's settings
 SETTINGS, ADAPTER, MODEL, SELECTION = "run.yaml", "adapter", "model", "select.yaml"
+#: written last, also where nothing trained (a causal model under ``bias: none``)
+RESULTS = "all_results.json"
 Reference = TypeVar("Reference")
 
 
@@ -42,7 +44,8 @@ def meant(reference: Reference) -> Reference | str:
             f"{reference}: holds a selection, which is many runs; give the folder of one, below "
             f"{folder / 'cells'}"
         )
-    if not _holds(folder, SETTINGS):
+    seed = folder.name.startswith("seed-") and _holds(folder, RESULTS)
+    if not _holds(folder, SETTINGS) and not (seed and _holds(folder.parent, SETTINGS)):
         return reference
     seeds = [one for one in folder.glob("seed-*") if any(_handed_over(one))]
     if seeds:
@@ -52,6 +55,11 @@ def meant(reference: Reference) -> Reference | str:
         )
     if any(folder.glob("checkpoint-*")):
         return reference
+    if _holds(folder, RESULTS):
+        raise BeftError(
+            f"{reference}: a run in which nothing trained, so that there is no adapter; give the "
+            f"model that its {SETTINGS} names, which is what was evaluated"
+        )
     raise BeftError(
         f"{reference}: a run that holds no adapter yet; take it up with `beftkit train -o "
         f"{reference} --resume`"

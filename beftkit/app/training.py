@@ -78,15 +78,15 @@ def train(
     --freeze-head; --bias none trains those alone, which is the control to compare with.
     """
     from beftkit.runs.folders import resolve_run
+    from beftkit.settings.resolve import FIND, asked_to_find
 
     lacking = UsageError("no --output was given; expected the folder that the run shall make")
     check_asked(dry_run, time)
     if not (dry_run or time) and flags["output"] is None and config is None:
         raise lacking
-    find = {"lr": flags["lr"]} if flags["lr"] == "find" else {}
+    find = {"lr": FIND} if asked_to_find(config, flags) else {}
     if find and (dry_run or time):
         raise UsageError("--lr=find: is known only after its sweep; give a rate to look ahead with")
-    flags |= {"lr": None} if find else {}
     settings = resolve_run(config, {**flags, "model": model}, resume=resume)
     auto = settings.bias == "auto"
     # Not before: these import torch, and what was mistyped is told at once.

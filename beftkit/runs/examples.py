@@ -57,8 +57,8 @@ def example_notes(
     for name, split in validation.items():
         if again := sum(key in known for key in _keys(split)):
             notes.append(
-                f"{name}: {again} of {len(split)} examples are training examples as well: its "
-                "metrics say too much"
+                f"{name}: {again} of {len(split)} examples are training examples as well, which "
+                "flatters its metrics"
             )
     for name, split in {"train": train, **validation}.items():
         if empty := sum(

@@ -20,7 +20,7 @@ from beftkit.runs.locks import LOCK, check_free, occupied
 from beftkit.runs.manifest import HALF
 from beftkit.runs.results import TrainResult
 from beftkit.runs.trackers import FOLDER as TRACKERS
-from beftkit.settings.resolve import read_yaml, resolve_train, settings_yaml
+from beftkit.settings.resolve import asked_to_find, read_yaml, resolve_train, settings_yaml
 from beftkit.settings.train import TrainSettings
 from beftkit.training.journal import LOG, Progress
 from beftkit.training.state import FOLDER as STATE
@@ -211,12 +211,15 @@ def resolve_run(
 ) -> TrainSettings:
     """A run's settings; one that is taken up has those in its own folder to start from.
 
+    Without a rate where that is to be found, or with the one that the folder has.
+
     Not where the bias is to be chosen: what was filled in later was unknown to the selection.
 
     Raises:
         UsageError: an unknown setting, a value that does not fit, or no model.
         BeftError: nothing to take up in its folder.
     """
+    find = asked_to_find(config, given)
     output = given.get("output")
     if resume and config is None and output is not None:
         saved = Path(output) / SETTINGS
@@ -225,7 +228,7 @@ def resolve_run(
         elif given.get("bias") != "auto":
             config = saved
             check_code(saved, given)
-    return resolve_train(config, given)
+    return resolve_train(config, given, find=find)
 
 
 def check_resumable(folder: Path, settings: str, given: Mapping[str, Any]) -> None:
@@ -244,6 +247,11 @@ def check_resumable(folder: Path, settings: str, given: Mapping[str, Any]) -> No
                 f"{folder}: holds a {kind}, not a {wanted}; `beftkit {command} --output {folder} "
                 "--resume` takes it up"
             )
+    if folder.name.startswith("seed-") and (folder.parent / SETTINGS).is_file():
+        raise BeftError(
+            f"{folder}: is one seed of a run; `beftkit train --output {folder.parent} --resume` "
+            "takes all of them up"
+        )
     if (folder / SELECT / f"{SELECT}.yaml").is_file():
         raise BeftError(
             f"{folder}: its bias was not chosen yet; give the run's settings again, with "

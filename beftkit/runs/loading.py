@@ -197,10 +197,10 @@ def check_words(settings: Loading) -> None:
     if isinstance(s, TrainSettings):
         if s.peft:
             check_peft()
-        if s.bias != "auto":
-            parse_bias(s.bias)
         if s.layers is not None:
             parse_layers(s.layers)
+        if s.bias != "auto":
+            _check_whole(s, parse_bias(s.bias).whole)
     if not isinstance(s, EvaluateSettings) and s.add_bias is not None:
         parse_added(s.add_bias)
     others = {
@@ -235,6 +235,26 @@ def check_template(
         if one:
             raise UsageError(f"--template and {flag} were both given; expected one of them")
     return Asking.of(template or "", choices or "")
+
+
+def _check_whole(settings: TrainSettings, whole: str) -> None:
+    """Refuse what would not be heeded where no bias is named by its role."""
+    s, told = settings, option("bias", settings.bias)
+    if whole in ("full", "rand", "head") and s.layers is not None:
+        raise UsageError(
+            f"{option('layers', s.layers)}: is of biases by their role, and {told} names none; "
+            "leave it out"
+        )
+    if whole in ("full", "rand") and s.adapter_format != "auto":
+        raise UsageError(
+            f"{option('adapter_format', s.adapter_format)}: {told} makes a whole model and no "
+            "adapter; leave it out"
+        )
+    if whole == "head" and s.freeze_head:
+        raise UsageError(
+            f"{told} and --freeze-head: nothing would train; for the model as it is give "
+            "--bias=none --freeze-head"
+        )
 
 
 def class_notes(data: Data) -> tuple[str, ...]:

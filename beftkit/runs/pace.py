@@ -20,6 +20,7 @@ from beftkit.tasks import Encoded, higher_is_better, plan, plan_evaluation
 from beftkit.training.evaluation import evaluate_model
 from beftkit.training.job import Job
 from beftkit.training.trainer import Trainer
+from beftkit.tuning.added import detach
 from beftkit.watching import Unwatched
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def run_pace(ready: Prepared, settings: TrainSettings, what: str) -> Measured:
         "graphs": "off",  # so few would be recordings more than replays: what is said is at most
     }
     with out_of_memory(memory_advice(s)):
-        tuner = make_tuner(ready, choose_parts(s, ready.model, ready.seed), s)
+        choice = choose_parts(s, ready.model, ready.seed)
+        tuner = make_tuner(ready, choice, s)
         before = {name: value.clone() for name, value in tuner.state().items()}
 
         def updates(examples: Encoded, count: int) -> float:
@@ -104,6 +106,8 @@ def run_pace(ready: Prepared, settings: TrainSettings, what: str) -> Measured:
         tuner.load_state(before)
         tuner.close()
         batch_seconds, batches = _evaluation_pace(ready, splits, s.eval_batch_size)
+        for name in choice.added:  # the model is as it was, for whatever is timed next
+            detach(ready.model.get_submodule(name))
     pace = Pace(what, seconds, batch_seconds)
     return Measured(pace, batches, time.perf_counter() - began)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from beftkit.accelerator import arithmetic, make_accelerator, out_of_memory
+from beftkit.accelerator import arithmetic, check_weights, make_accelerator, out_of_memory
 from beftkit.errors import BeftError, UsageError
 from beftkit.models import Loaded
 from beftkit.objectives import (
@@ -113,7 +113,8 @@ class Predictor:
                 trained on.
         """
         one = isinstance(texts, (str, tuple))
-        if not one and not isinstance(texts, Iterable):
+        keyed = isinstance(texts, Mapping)  # iterated it would be its keys
+        if keyed or (not one and not isinstance(texts, Iterable)):
             raise BeftError(f"expected a text, a tuple of two, or a list of them; given {texts!r}")
         examples: Any = [texts] if one else list(texts)
         rows = [(example,) if isinstance(example, str) else example for example in examples]
@@ -286,6 +287,7 @@ def load_with(settings: PredictSettings) -> Predictor:
             f"--threshold: this model gives {objective.gives}, which have no probability"
         )
     loaded = objective.load(s, 0)
+    check_weights(accelerator, loaded.model)
     notes = (*found.notes, *told, *put_on(loaded, found))
     wanted = s.max_length or found.had.max_length
     wanted = wanted or objective.settings(standing.task).get("max_length") or MAX_LENGTH

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from beftkit.accelerator import make_accelerator
+from beftkit.accelerator import check_weights, make_accelerator
 from beftkit.errors import BeftError, UsageError, option
 from beftkit.models import Loaded
 from beftkit.objectives import Objective, for_files, has_head, kind_of, make_objective, objective_of
@@ -145,6 +145,7 @@ def prepare(
     if (how := shots_of(s)) is not None:
         objective.check_shots(how.count)
     loaded = objective.load(s, seed)
+    check_weights(accelerator, loaded.model)
     length = most_tokens(loaded, most_wanted(s, objective))
     if isinstance(s, TrainSettings):
         s = fill_settings(s, loaded.model.config, data)

@@ -15,6 +15,7 @@ from beftkit.runs.loading import load_data
 from beftkit.runs.prepare import training_examples, with_regime
 from beftkit.runs.provenance import RateSearch, RateTried
 from beftkit.runs.training import train_with
+from beftkit.settings.resolve import read_yaml
 from beftkit.settings.train import TrainSettings
 from beftkit.tasks import Data, higher_is_better, subsample
 from beftkit.watching import Unwatched, Watcher
@@ -40,24 +41,23 @@ class _Losses(Unwatched):
             self.lines.append(record)
 
 
-def found_before(settings: TrainSettings, *, resume: bool) -> bool:
-    """Whether the run that is to be taken up has its rate from a sweep.
+def found_before(settings: TrainSettings, *, resume: bool) -> float | None:
+    """The rate that a sweep found for the run that is to be taken up; None: there is no such run.
 
     Raises:
-        BeftError: it was given one.
+        BeftError: it was given its rate.
     """
-    if not resume or settings.output is None or settings.lr is None:
-        return False
-    folder = Path(settings.output)
-    if not (folder / folders.SETTINGS).is_file():
-        return False
+    folder = None if settings.output is None else Path(settings.output)
+    if not resume or folder is None or not (folder / folders.SETTINGS).is_file():
+        return None
     known = provenance.kept(folder)
     if known is not None and known.rates is None:
+        rate = option("lr", read_yaml(folder / folders.SETTINGS).get("lr"))
         raise BeftError(
-            f"{folder}: was begun with {option('lr', settings.lr)}, which no sweep found; resume "
-            "without --lr, or start afresh with --overwrite"
+            f"{folder}: was begun with {rate}, which no sweep found; resume without --lr, or start "
+            "afresh with --overwrite"
         )
-    return True
+    return settings.lr if known is None or known.rates is None else known.rates.lr
 
 
 def find_rate(

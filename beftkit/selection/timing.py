@@ -15,6 +15,7 @@ from beftkit.selection.cells import PROBE, grid, run_settings
 from beftkit.selection.planning import check_verifiable, plan_cells
 from beftkit.selection.sharing import place
 from beftkit.settings.select import SelectSettings
+from beftkit.tuning import adding
 
 
 def time_select(settings: SelectSettings) -> Timing:
@@ -48,7 +49,8 @@ def time_select(settings: SelectSettings) -> Timing:
         for run in cells[0].runs
     }
     if s.fisher:
-        paces["fisher"] = fisher_pace(ready, sites_of(ready.model).names, size)
+        with adding(ready.model, s.add_bias):
+            paces["fisher"] = fisher_pace(ready, sites_of(ready.model).names, size)
     runs = []
     for cell in cells:
         for run, course in cell.runs.items():

@@ -23,6 +23,8 @@ from beftkit.spelling import flag_of
 Loading = TrainSettings | FisherSettings | EvaluateSettings
 #: what loads a model
 Opening = Loading | PredictSettings | ExportSettings
+#: in the place of a run's rate: a sweep finds it (`beftkit.runs.rate_search`)
+FIND = "find"
 #: what a YAML file of settings may hold: levels, and values with every alias written out
 _DEEPEST, _MOST = 20, 10_000
 _Settings = TypeVar("_Settings", bound=Part)
@@ -47,13 +49,31 @@ def _both(
     return held, given
 
 
-def resolve_train(file: str | Path | None, flags: Mapping[str, Any]) -> TrainSettings:
+def asked_to_find(file: str | Path | None, flags: Mapping[str, Any]) -> bool:
+    """Whether a run's rate is to be found: flags say ``lr: find``, or else the YAML file."""
+    if flags.get("lr") is not None:
+        return bool(flags["lr"] == FIND)
+    return bool(file) and read_yaml(file or "").get("lr") == FIND
+
+
+def resolve_train(
+    file: str | Path | None, flags: Mapping[str, Any], *, find: bool = False
+) -> TrainSettings:
     """A run's settings, which need a model.
+
+    Args:
+        file, flags: as of `resolve`.
+        find: the rate is to be found (`asked_to_find`), so where they say that they say none.
 
     Raises:
         UsageError: as `resolve`, or no model.
     """
-    return _with_model(resolve(TrainSettings, file, flags))
+    held, given = _both(TrainSettings, file, flags)
+    for one in (held, given) if find else ():
+        if one.get("lr") == FIND:
+            del one["lr"]
+    found = checked(TrainSettings, {**held, **given}, file, {*held} - {*given})
+    return _with_model(found)
 
 
 def resolve_select(file: str | Path | None, flags: Mapping[str, Any]) -> SelectSettings:

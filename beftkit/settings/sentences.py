@@ -49,6 +49,8 @@ def sentence(problem: Any, kind: type[BaseModel]) -> str:
             message = "expected true or false"
         case "string_type":
             message = "expected a text"
+            if isinstance(given, list | tuple | dict):  # shown as the text that is wanted
+                message += f", several words with commas; given a {type(given).__name__}"
     message = message[:1].lower() + message[1:]
     return f"{option(name, given)}: {message}"
 

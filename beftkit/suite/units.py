@@ -185,4 +185,5 @@ def _of_evaluation(unit: Unit, values: Mapping[str, Any]) -> Figures:
         for name in ("metrics", "standard_errors", "baselines")
     }
     what = named["metrics"], named["metrics"], named["standard_errors"], named["baselines"]
-    return Figures(*what, {}, dict.fromkeys(rows, 0.0), {})
+    share = None if unit.cell.summands else 0.0  # sums are of what others trained
+    return Figures(*what, {}, dict.fromkeys(rows, share), {})
