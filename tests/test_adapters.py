@@ -187,7 +187,7 @@ def test_a_pattern_without_end_is_named(kind: str, key: str) -> None:
     with pytest.raises(BeftError, match=f"{key} .*takes for ever to match") as refused:
         Scales({key: {pattern: 8}}).of(MODULE)
     assert repr(pattern)[:30] in str(refused.value) and "\n" not in str(refused.value)
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 120
 
 
 def test_patterns_mean_what_they_mean_in_peft() -> None:
