@@ -43,6 +43,8 @@ def check_writable(path: str | Path) -> Path:
 def path_or_name(given: object, what: str) -> str:
     """A path, or a name on the hub, as text; anything else is refused.
 
+    A `Path` is never a name on the hub: of one that is not there the text is no such name either.
+
     Args:
         given: what a caller gave.
         what: it is meant to be, for the message.
@@ -51,7 +53,8 @@ def path_or_name(given: object, what: str) -> str:
         UsageError: a list, a model in memory, ...
     """
     if isinstance(given, (str, os.PathLike)) and isinstance(path := os.fspath(given), str):
-        return path
+        clear = isinstance(given, str) or os.path.lexists(path) or Path(path).is_absolute()
+        return path if clear else f"{os.curdir}{os.sep}{path}"
     kind = type(given).__name__
     each = "; each is given by itself" if isinstance(given, (list, tuple)) else ""
     raise UsageError(f"{what}: a path or owner/name is expected, and {kind} was given{each}")

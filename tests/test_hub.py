@@ -240,8 +240,14 @@ def test_a_real_pair_through_the_hub(hub: Hub, tmp_path: Path) -> None:
     assert far.roles["v"].figures["projection"] == pytest.approx(0.528216949957, abs=1e-9)
 
 
-def test_paths_are_never_taken_for_the_hub(hub: Hub) -> None:
+def test_paths_are_never_taken_for_the_hub(hub: Hub, tmp_path: Path) -> None:
     for path in (Path("o/pre"), "pre", "o/pre/model.safetensors", "o/model.safetensors"):
         with pytest.raises(BeftError, match="no such file or folder"):
             api.inspect(path)
+    for take in (
+        lambda: api.extract(Path("o/pre"), Path("o/post"), output=tmp_path / "out"),
+        lambda: api.compare(Path("o/pre"), Path("o/post")),
+    ):
+        with pytest.raises(BeftError, match="no such file or folder"):
+            take()
     assert hub.log == []

@@ -107,6 +107,11 @@ def test_a_folder_has_no_revision(tmp_path: Path) -> None:
     for take in (
         lambda: beftkit.merge(given, tmp_path / "adapter", out, revision="v1"),
         lambda: beftkit.export(tmp_path / "adapter", out, model=given, revision="v1"),
+        lambda: beftkit.train(given, task="sst2", output=out, revision="v1"),
+        lambda: beftkit.select(given, task="sst2", output=out, revision="v1"),
+        lambda: beftkit.fisher_all(given, task="sst2", revision="v1"),
+        lambda: beftkit.runs.evaluate(given, task="sst2", revision="v1"),
+        lambda: beftkit.load(given, revision="v1"),
     ):
         with pytest.raises(BeftError, match="revision='v1': is of models on the hub"):
             take()

@@ -13,6 +13,7 @@ from beftkit.checkpoints import model_reference, open_checkpoint
 from beftkit.errors import BeftError, UsageError
 from beftkit.models import Loaded
 from beftkit.runs.based import BaseSaid, compared
+from beftkit.runs.bases import check_revision
 from beftkit.runs.said import Said
 from beftkit.runs.standing import Standing
 from beftkit.settings.evaluate import EvaluateSettings
@@ -83,6 +84,7 @@ def named(settings: Settings) -> Named[Settings]:
             raise UsageError(
                 f"{s.adapter}: is a whole model; give it as the model, not as --adapter"
             )
+    check_revision(s.model, s.revision)  # with an adapter alone it is the revision of its base
     if s.adapter is None:
         if not s.model:
             raise UsageError("neither a model nor --adapter was given; expected one of them")

@@ -8,6 +8,7 @@ from beftkit.adapters.heads import architecture
 from beftkit.biases import plain_name
 from beftkit.checkpoints import BiasSet, Checkpoint
 from beftkit.checkpoints.hub import parse_reference
+from beftkit.errors import UsageError, option
 from beftkit.runs.said import hub_id
 
 
@@ -77,3 +78,16 @@ def is_far(reference: str) -> bool:
     if hub_id(reference):
         return True
     return not Path(reference).exists() and parse_reference(reference) is not None
+
+
+def check_revision(model: str | None, revision: str | None) -> None:
+    """Refuse a revision of a model that is a folder here, which has none.
+
+    Raises:
+        UsageError: so it is.
+    """
+    if revision is not None and model and Path(model).exists():
+        raise UsageError(
+            f"{option('revision', revision)}: is of models on the hub, and {model} is here; "
+            "leave it out"
+        )

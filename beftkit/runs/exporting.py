@@ -9,8 +9,9 @@ from typing import Any
 from beftkit.adapters import meant
 from beftkit.errors import UsageError
 from beftkit.files import headed, plain_of
+from beftkit.runs.bases import check_revision
 from beftkit.runs.classified import classified
-from beftkit.runs.merging import check_revision, merged
+from beftkit.runs.merging import merged
 from beftkit.runs.whole import EXPORTED_MODEL, make_place
 from beftkit.settings.predict import ExportSettings
 from beftkit.settings.resolve import resolve
@@ -74,7 +75,7 @@ def export(
         Refusal: what lies there is not known as an export of ours.
     """
     s = resolve(ExportSettings, None, {**settings, "adapter": adapter})
-    check_revision(s)
+    check_revision(s.model, s.revision)
     folder = Path(output)
     cleared = make_place(folder, EXPORTED_MODEL, {}, overwrite=overwrite)
     if isinstance(whole := meant(str(adapter)), str) and _is_model(Path(whole)):

@@ -10,6 +10,7 @@ from beftkit.errors import BeftError, Unreachable, UsageError, option
 from beftkit.models import code_of
 from beftkit.objectives import has_head, held_labels, kind_of
 from beftkit.registry import Kind, Task
+from beftkit.runs.bases import check_revision
 from beftkit.runs.examples import check_labels
 from beftkit.settings.evaluate import EvaluateSettings
 from beftkit.settings.fisher import FisherSettings
@@ -57,6 +58,8 @@ def load_data(
     """
     s = settings
     check_words(s)
+    if not isinstance(s, EvaluateSettings):  # that has looked, before its base was filled in
+        check_revision(s.model, s.revision)
     kind, how = kind_of(s)
     if s.task:
         check_task(s, kind)

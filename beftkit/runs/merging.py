@@ -14,9 +14,10 @@ from beftkit.checkpoints.header import shorten
 from beftkit.checkpoints.hub import HubFolder, parse_reference
 from beftkit.checkpoints.local import LocalFile, LocalFolder
 from beftkit.checkpoints.pickles import PICKLES
-from beftkit.errors import BeftError, UsageError, option
+from beftkit.errors import BeftError, UsageError
 from beftkit.runs import manifest
 from beftkit.runs.based import BaseSaid, compared
+from beftkit.runs.bases import check_revision
 from beftkit.runs.companions import Companions, companions_of, take_along
 from beftkit.runs.merge_result import MergeResult
 from beftkit.runs.merged_card import plain_card
@@ -71,22 +72,8 @@ def merge(
     s = resolve(MergeSettings, None, given)
     if not s.model:
         raise UsageError("no base was given; expected a model's folder, or owner/name")
-    check_revision(s)
+    check_revision(s.model, s.revision)
     return merged(s, Path(output), link=link, overwrite=overwrite)
-
-
-def check_revision(settings: ExportSettings) -> None:
-    """Refuse the revision of a base that is a folder here, which has none.
-
-    Raises:
-        BeftError: so it is.
-    """
-    s = settings
-    if s.revision is not None and s.model and Path(s.model).exists():
-        raise BeftError(
-            f"{option('revision', s.revision)}: is of models on the hub, and {s.model} is here; "
-            "leave it out"
-        )
 
 
 def merged(
