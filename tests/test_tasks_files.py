@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from pyarrow import parquet
 
 from beftkit import tasks
 from beftkit.errors import BeftError
+from beftkit.tasks.streams import stream_file
 from tests.task_files import SENTENCES
 
 Columns = dict[str, list[Any]]
@@ -256,3 +259,16 @@ def test_a_long_document(tmp_path: Path) -> None:
     assert data.train is not None
     assert len(data.train.texts[0][0]) == 200_000
     assert csv.field_size_limit(before) == limit
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz"])
+def test_gzip_that_is_damaged_far_behind_its_beginning(name: str, tmp_path: Path) -> None:
+    """Of a file that is read row by row the line feeds are counted before its rows are read."""
+    draw = random.Random(0)
+    words = [f"{draw.random()} {draw.random()}" for _ in range(9000)]
+    lines = [f'{{"text": "{one}"}}' for one in words] if "json" in name else ["text", *words]
+    packed = gzip.compress("\n".join(lines).encode())
+    for damaged, message in ((packed[:-20], "cut off"), (packed[:-8] + bytes(8), "damaged gzip")):
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(BeftError, match=message):
+            stream_file(tmp_path / name, lambda present: ["text"])

@@ -63,3 +63,28 @@ def test_what_is_not_tied_is_merged(tied: bool, saved: str, tmp_path: Path) -> N
     apply_adapter(model, tmp_path / "adapter")
     for one in (loaded(tmp_path / "out"), model.eval()):
         torch.testing.assert_close(logits(one), logits(theirs), rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings=True.*:UserWarning")
+def test_a_classifier_of_xlm_has_no_language_model_head(tmp_path: Path) -> None:
+    sizes = {"num_hidden_layers": 1, "hidden_size": 8, "intermediate_size": 8, "vocab_size": 30}
+    own = transformers.XLMRobertaConfig(**sizes, num_attention_heads=2, num_labels=3)
+    auto = transformers.AutoModelForSequenceClassification
+    draw(auto.from_config(own)).save_pretrained(tmp_path / "base")
+    words = {word: n for n, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"))}
+    transformers.BertTokenizer(vocab=words).save_pretrained(tmp_path / "base")
+    lora = peft.LoraConfig(
+        r=1, bias="all", target_modules=["query"], task_type="SEQ_CLS",
+        modules_to_save=["classifier", "word_embeddings"],
+    )  # fmt: skip
+    model = peft.get_peft_model(auto.from_pretrained(tmp_path / "base"), lora).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += torch.randn_like(parameter) / 10
+    model.save_pretrained(tmp_path / "adapter")
+    beftkit.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "out")
+    ids = torch.tensor([[0, 5, 6, 2]])
+    merged = auto.from_pretrained(tmp_path / "out").eval()
+    torch.testing.assert_close(merged(ids).logits, model(ids).logits, rtol=0, atol=1e-5)

@@ -134,7 +134,8 @@ class TextOnDisk:
     def count(self) -> int:
         """Line feeds in it: about as many as there are rows."""
         with self._opened() as file:
-            return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 16), b""))
+            blocks = iter(lambda: self._told(file.read, 1 << 16), b"")
+            return sum(block.count(b"\n") for block in blocks)
 
     def _decoded(self, newline: str) -> Iterator[str]:
         with io.TextIOWrapper(self._opened(), encoding="utf-8-sig", newline=newline) as file:

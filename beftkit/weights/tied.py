@@ -11,7 +11,8 @@ from beftkit.adapters.heads import architecture
 from beftkit.checkpoints import TensorInfo
 from beftkit.errors import BeftError
 
-_WITH_HEAD = re.compile(r"LM|ForConditionalGeneration|ForPreTraining")
+#: classes with a language model's head; XLM's classifiers have "LM" in their names too
+_WITH_HEAD = re.compile(r"LMHead|LM$|ForConditionalGeneration|ForPreTraining")
 _HEADS = ("lm_head", "embed_out")
 
 
