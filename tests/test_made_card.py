@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
 from huggingface_hub import ModelCard
 
 import beftkit as api
@@ -103,3 +105,24 @@ def test_a_base_on_the_hub_is_named(tmp_path: Path) -> None:
     assert said["base_model"] == "o/base" and said["base_model_relation"] == "adapter"
     assert 'AutoModelForSequenceClassification.from_pretrained("o/base", num_labels=' in text
     assert "beftkit score o/base ADAPTER" in text and "BASE" not in text
+
+
+def test_a_pooler_that_came_along_is_not_the_classifier(tmp_path: Path) -> None:
+    """A masked language model has none: the card's code and the labels are the classifier's."""
+    pre, post = tmp_path / "pre", tmp_path / "post"
+    sizes = {"num_hidden_layers": 1, "hidden_size": 8, "intermediate_size": 8, "vocab_size": 30}
+    own = transformers.BertConfig(**sizes, num_attention_heads=2)
+    transformers.BertForMaskedLM(own).save_pretrained(pre)
+    names = {0: "no", 1: "maybe", 2: "yes"}
+    options = {"id2label": names, "label2id": {name: n for n, name in names.items()}}
+    model = transformers.BertForSequenceClassification.from_pretrained(pre, **options)
+    with torch.no_grad():
+        model.bert.encoder.layer[0].attention.self.value.bias += 1
+    model.save_pretrained(post)
+    found = api.extract(pre, post, "v", output=tmp_path / "out")
+    assert {"classifier", "bert.pooler.dense"} == {*found.head}
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "- Labels: 0 no, 1 maybe, 2 yes" in text
+    code = block(text, "Use", "python")
+    got = ran(code, {"BASE": pre, "ADAPTER": tmp_path / "out"})
+    assert same(got.merge_and_unload(), model)

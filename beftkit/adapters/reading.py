@@ -24,7 +24,8 @@ _WRAPPERS |= {"ln_tuning_layers"}  # norms that PEFT's LN Tuning saves whole
 _WRAPPERS |= set("_orig_mod _fsdp_wrapped_module _checkpoint_wrapped_module".split())
 #: before a whole model's names: PEFT's own, and that of torch's data parallel wrappers
 _PREFIXES = ("base_model.model.", "module.")
-_HEAD = re.compile(
+#: the last matrix of a classifier, a row for each of its outputs
+HEAD_WEIGHT = re.compile(
     r"(?:.*\.)?(?:classifier|score|classification_head)(?:\.out_proj)?\.weight|logits_proj\.weight"
 )
 
@@ -81,7 +82,9 @@ class AdapterInfo:
         def text(key: str) -> str | None:
             return config[key] if isinstance(config.get(key), str) and config[key] else None
 
-        heads = [s for name, s in shapes.items() if _HEAD.fullmatch(plain(name)) and len(s) == 2]
+        heads = [
+            s for name, s in shapes.items() if HEAD_WEIGHT.fullmatch(plain(name)) and len(s) == 2
+        ]
         own = {"format", *OWN_KEYS.values()}
         return cls(
             reference=reference,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from beftkit.adapters import Tuned
 from beftkit.adapters.heads import peft_code, pipeline_tag
+from beftkit.adapters.reading import HEAD_WEIGHT
 from beftkit.checkpoints import Checkpoint, model_reference
 from beftkit.checkpoints.local import LocalFile
 from beftkit.edges import markdown, printable
@@ -172,8 +173,11 @@ def extract_card(
 
 def outputs_of(tuned: Iterable[Tuned]) -> int | None:
     """Rows of the head among these; None: there is none."""
-    heads = [one.post for one in tuned if one.kind == "head" and one.post.ndim == 2]
-    return heads[-1].shape[0] if heads else None
+    matrices = [one for one in tuned if one.kind == "head" and one.post.ndim == 2]
+    # Some heads are of two layers, and a pooler that the base has not comes along with any.
+    heads = [one for one in matrices if HEAD_WEIGHT.fullmatch(one.parameter)]
+    heads = heads or [one for one in matrices if "pooler" not in one.parameter.split(".")]
+    return heads[-1].post.shape[0] if heads else None
 
 
 def labels_said(metadata: Mapping[str, str]) -> list[str]:
