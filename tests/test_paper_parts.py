@@ -36,15 +36,15 @@ def cost(some: list[Unit]) -> float:
 @pytest.mark.parametrize("parts", [1, 3, 4, 500])
 def test_the_parts_of_a_table_are_all_of_it_once(table: str, parts: int) -> None:
     whole = units(table, seeds=(0, 1))
-    shares = [share_of(whole, settings(table, seeds=(0, 1), part=f"{n}/{parts}"))
-              for n in range(1, parts + 1)]  # fmt: skip
+    shares = dealt(whole, parts)
     names = [unit.name for share in shares for unit in share]
     assert len(names) == len(whole) and {*names} == {unit.name for unit in whole}
     order = {unit.name: at for at, unit in enumerate(whole)}
     for share in shares:  # in the table's order: what is averaged comes after what it is made of
         places = [order[unit.name] for unit in share]
         assert places == sorted(places)
-    assert shares == dealt(whole, parts)
+    for n in {*range(1, min(parts, 4) + 1), parts}:
+        assert share_of(whole, settings(table, seeds=(0, 1), part=f"{n}/{parts}")) == shares[n - 1]
 
 
 def test_a_plan_and_what_is_there_change_no_share(tmp_path: Path) -> None:
