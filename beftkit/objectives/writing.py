@@ -213,7 +213,6 @@ class _Rows:
         return not ends.isdisjoint(ids) or STOP in self._decoded(ids)
 
     def _text(self, ids: list[int], ends: frozenset[int]) -> str:
-        ids = ids[:-1] if ids[-1] in ends else ids
         # A row that was done while others went on wrote more, none of which counts.
         end = next((at for at, one in enumerate(ids) if one in ends), len(ids))
         return self._decoded(ids[:end]).partition(STOP)[0].strip()
