@@ -152,18 +152,19 @@ def kept_tensors(model: Any) -> dict[str, torch.Tensor]:
     """
     import torch
 
-    def within(place: str, value: Any) -> dict[str, torch.Tensor]:
-        if isinstance(value, torch.Tensor):
-            return {place: value}
-        parts: Any = enumerate(value) if isinstance(value, list | tuple) else ()
-        parts = value.items() if isinstance(value, dict) else parts
-        found = (within(f"{place}.{key}", one) for key, one in parts)
-        return {name: one for part in found for name, one in part.items()}
-
-    owned = ("_parameters", "_modules")
-    modules = model.named_modules()
+    owned, modules = ("_parameters", "_modules"), model.named_modules()
     held = {n: {k: v for k, v in vars(one).items() if k not in owned} for n, one in modules}
-    return within("", held)
+    found, seen = dict[str, torch.Tensor](), set[int]()  # a list may hold itself
+    waiting: list[tuple[str, Any]] = [*held.items()]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            found[place] = value
+        elif isinstance(value, list | tuple | dict) and id(value) not in seen:
+            seen.add(id(value))
+            parts: Any = value.items() if isinstance(value, dict) else enumerate(value)
+            waiting += [(f"{place}.{key}", one) for key, one in parts]
+    return found
 
 
 def _on_cuda(function: Callable[[], Any], device: torch.device, warmups: int, pool: Any) -> Graph:

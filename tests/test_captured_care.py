@@ -14,7 +14,7 @@ import torch
 
 import beftkit
 from beftkit.errors import BeftError
-from beftkit.graphs import capture
+from beftkit.graphs import capture, kept_tensors
 from beftkit.tasks import plan, plan_evaluation
 from beftkit.tasks.resident import widths_of
 from beftkit.training.captured import CapturedStepper
@@ -46,6 +46,15 @@ def test_tensors_kept_in_lists_and_dicts_are_no_graphs(kept: Any) -> None:
     trainer = ran(net, "on")
     assert {*trainer.stepper.graphs} <= {("scores", 0)}  # type: ignore[attr-defined]
     assert "keep tensors from one call to the next" in trainer.job.watcher.notes[0]  # type: ignore[attr-defined]
+
+
+def test_a_list_that_holds_itself_is_looked_through() -> None:
+    net, kept = torch.nn.Linear(1, 1), torch.zeros(1)
+    loop: list[Any] = [kept]
+    loop.append({"again": loop})
+    net.loop = loop  # type: ignore[assignment]
+    [found] = kept_tensors(net).values()
+    assert found is kept
 
 
 def test_what_a_first_call_makes_is_no_hindrance() -> None:
