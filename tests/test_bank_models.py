@@ -1,4 +1,4 @@
-"""`beftkit.BiasBank` and the model it is given: of another task, or in training mode."""
+"""An adapter put onto a model of another task, in a bank or alone; a bank's in training mode."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from beftkit.errors import BeftError
-from beftkit.weights import BiasBank
+from beftkit.weights import BiasBank, apply_adapter
 from tests.adapted import trained
 from tests.tiny_models import build
 
@@ -38,6 +38,8 @@ def test_an_adapter_of_another_task_is_refused(
     model = kind(base.config)
     with pytest.raises(BeftError, match=f"task type {task}, and this is a {made}.*{said}"):
         BiasBank(model, {"one": tmp_path / "adapter"})
+    with pytest.raises(BeftError, match=f"task type {task}, and this is a {made}.*{said}"):
+        apply_adapter(model, tmp_path / "adapter")
 
 
 def test_one_of_the_model_s_task_or_of_none_is_taken(tmp_path: Path) -> None:
