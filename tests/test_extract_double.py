@@ -39,3 +39,17 @@ def test_what_is_missed_is_what_a_merge_misses(tmp_path: Path, format: str, fine
     said = [note for note in found.notes if "miss POST's value" in note or "finer than" in note]
     assert len(said) == (missed > 0)
     assert all("by a rounding to float32" in note and "base is in float64" in note for note in said)
+
+
+def test_biases_without_a_role_are_counted_too(tmp_path: Path) -> None:
+    """They are among the scalars of which so many are missed: BERT's embeddings have one."""
+    base = moved(build("bert", torch.float64), lambda name: "bias" in name, seed=2)
+    post = moved(base, lambda name: name == "bert.embeddings.LayerNorm.bias")
+    base.save_pretrained(tmp_path / "pre")
+    post.save_pretrained(tmp_path / "post")
+    found = beftkit.extract(tmp_path / "pre", tmp_path / "post", "all", output=tmp_path / "a")
+    wanted, got = post.state_dict(), on_base(base, tmp_path / "a").state_dict()
+    names = [one for one in wanted if one.endswith("bias") and "encoder" in one]
+    names.append("bert.embeddings.LayerNorm.bias")
+    assert found.scalars == sum(wanted[name].numel() for name in names)
+    assert found.unreached == sum(int((got[name] != wanted[name]).sum()) for name in names) > 0

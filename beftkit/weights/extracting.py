@@ -89,7 +89,8 @@ def taken(
         parameter, fused = _runtime_name(b, types, prefix), b.module is None and b.cut is not None
         post = right.vector(b)
         pre = np.zeros_like(post) if a is None else left.vector(a)
-        missed += _reached(pre, post, b.dtype if a is None else a.dtype)
+        dtype = b.dtype if a is None else a.dtype
+        missed += _reached(pre, post, dtype, _of_norm(right.checkpoint, b.name))
         lengths.setdefault(b.role, []).append(post - pre)
         if not fused:
             whole[parameter] = b, _single(pre), _single(post), a is None, b.dtype
@@ -112,7 +113,8 @@ def taken(
     for mine, theirs in others:
         parameter = _named(plain(theirs), prefix)
         pre, post = _read(left.checkpoint, mine), _read(right.checkpoint, theirs)
-        missed += _reached(pre, post, left.checkpoint.tensors[mine].dtype)
+        dtype = left.checkpoint.tensors[mine].dtype
+        missed += _reached(pre, post, dtype, _of_norm(right.checkpoint, theirs))
         values = _single(pre), _single(post)
         found.append(_loose(parameter, theirs, right.checkpoint, values, conv))
         names.append(theirs)
@@ -189,15 +191,30 @@ def of_tower(name: str, sites: Sequence[Site], wanted: str) -> bool:
 
 
 def _reached(
-    pre: npt.NDArray[np.float64], post: npt.NDArray[np.float64], dtype: str
+    pre: npt.NDArray[np.float64], post: npt.NDArray[np.float64], dtype: str, value: bool
 ) -> tuple[int, int, int]:
-    """How many values base and adapter miss, the base's dtype cannot hold, float32 cannot."""
+    """How many values base and adapter miss, the base's dtype cannot hold, float32 cannot.
+
+    Args:
+        pre: of the base.
+        post: what is to be reached.
+        dtype: the base's.
+        value: whether every format holds the value itself, not the change.
+    """
     start, end = _single(pre), _single(post)
     step = change(start, end)
     if dtype == "F64":  # a merge adds in float64, to the base as it is
-        return int((pre + step != post).sum()), 0, int((end != post).sum())
-    sums, held = rounded((start + step).astype(np.float64), dtype), rounded(post, dtype)
+        unheld = int((end != post).sum())
+        return unheld if value else int((pre + step != post).sum()), 0, unheld
+    sums = rounded((end if value else start + step).astype(np.float64), dtype)
+    held = rounded(post, dtype)
     return int((sums != held).sum()), int((held != post).sum()), 0
+
+
+def _of_norm(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether a bias is a norm's, which PEFT saves whole."""
+    info = checkpoint.tensors.get(_weight_of(name))
+    return info is not None and len(info.shape) == 1
 
 
 def _runtime_name(site: Site, types: frozenset[str], prefix: str) -> str:
