@@ -53,7 +53,7 @@ def fisher_method(
     ready = prepare(settings, seed, data=data)
     ready.place()
     add(ready.model, settings.add_bias)
-    measured = sites_of(ready.model)
+    measured = sites_of(ready.model, reference=settings.model)
     what = ready.model, measured.names, ready.train, ready.objective, ready.accelerator
     means, _ = example_means(
         *what, batch_size=settings.examples_a_batch, graphs=settings.graphs, watcher=watcher
