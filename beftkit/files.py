@@ -172,7 +172,7 @@ def lives(process: int) -> bool:
     """Whether a process of this number is among those here."""
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # or no number of a process at all
         return False
     except OSError:
         return True

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from beftkit.files import whole_file, write_whole
+from beftkit.files import lives, whole_file, write_whole
 
 
 def killed_while_writing(path: Path) -> Path:
@@ -97,3 +97,8 @@ def test_a_file_that_was_taken_for_a_leftover_is_begun_again(
     monkeypatch.setattr(fcntl, "flock", late)
     write_whole(tmp_path / "x.json", b"{}")
     assert [one.name for one in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_number_of_no_process_is_none_that_lives() -> None:
+    assert lives(os.getpid())
+    assert not lives(10**30)
