@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from functools import partial
 from itertools import repeat
@@ -17,6 +19,9 @@ from beftkit.errors import BeftError, UsageError
 Result = TypeVar("Result")
 #: of every JSON of ours; 1 (all_results.json and cell.json had none yet) is still read
 SCHEMA = 2
+#: how names of files that are being written begin; the number of the process follows
+_HALF = ".beftkit-"
+_NAMED = re.compile(rf"{re.escape(_HALF)}(\d{{1,9}})-[a-z0-9_]{{8}}")
 
 
 def check_writable(path: str | Path) -> Path:
@@ -82,31 +87,96 @@ def write_whole(path: str | Path, data: bytes) -> None:
 def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
     """A temporary file beside ``path``, which is renamed into place when this ends well.
 
+    What a killed process left so, in the same folder, is cleared.
+
     Raises:
         BeftError: the path cannot be written; nothing is left behind.
     """
-    import tempfile
-
     path = check_writable(path)
     try:
         if path.exists() and not path.is_file():  # /dev/stdout, a pipe: there is no renaming
             with path.open("wb") as file:
                 yield file
             return
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".beftkit-")
-        try:
+        _clear_leftovers(path.parent)
+        with _locked_beside(path.parent) as (descriptor, name):
             with os.fdopen(descriptor, "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())  # before the renaming: a power cut leaves one or the other
             mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask()
-            Path(name).chmod(mode)  # mkstemp's 0600 would surprise
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+            name.chmod(mode)  # mkstemp's 0600 would surprise
+            name.replace(path)
     except OSError as error:
         raise BeftError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+@contextmanager
+def _locked_beside(folder: Path) -> Iterator[tuple[int, Path]]:
+    """A new file, open, and locked for as long as this lasts; it is gone where this fails."""
+    import tempfile
+
+    while True:
+        descriptor, name = tempfile.mkstemp(dir=folder, prefix=f"{_HALF}{os.getpid()}-")
+        # Another may take it for a leftover before it is locked: then there is one more.
+        if (locked := _lock(descriptor)) is None or (locked and Path(name).exists()):
+            break
+        os.close(descriptor)
+    lock = os.dup(descriptor) if locked else None  # a file is closed before it is renamed
+    try:
+        yield descriptor, Path(name)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Take a file's lock, which ends with the process; None: disk or system has no such locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+    return True
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Drop what killed processes left of files that they wrote in a folder, and nothing else.
+
+    That is a plain file under such a name, of a process that is no more (a number that is ours by
+    now is not its any more), whose lock can be had: nobody writes it on another machine either.
+    Where there are no such locks nothing is dropped.
+    """
+    with suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            match = _NAMED.fullmatch(path.name)
+            if match is None or (int(match[1]) != os.getpid() and lives(int(match[1]))):
+                continue
+            with suppress(OSError):
+                flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW
+                descriptor = os.open(path, flags)
+                try:
+                    if stat.S_ISREG(os.fstat(descriptor).st_mode) and _lock(descriptor):
+                        path.unlink()
+                finally:
+                    os.close(descriptor)
+
+
+def lives(process: int) -> bool:
+    """Whether a process of this number is among those here."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):  # or no number of a process at all
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def umask() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,7 +103,7 @@ class Inspection(Shown):
 
 
 def inspect(
-    checkpoint: str | Path,
+    checkpoint: str | Path | Any,
     *,
     model_config: str | Path | None = None,
     families: str | Path | None = None,
@@ -112,21 +113,23 @@ def inspect(
 
     Args:
         checkpoint: a ``.safetensors`` file, an index of shards, a model folder, or one on the hub
-            (``owner/name[@revision]``); the folder of a run that made a whole model; or an adapter
-            that adds biases to its base, of which all are listed then.
+            (``owner/name[@revision]``); the folder of a run that made a whole model; an adapter
+            that adds biases to its base, of which all are listed then; or a module or state dict
+            in memory, on any device.
         model_config: a ``config.json`` to use instead of the one beside the weights.
         families: a TOML file with rows for families that beftkit does not know.
         download: fetch whole weight files from the hub into its cache, not parts of them.
 
     Raises:
-        BeftError: unreadable or damaged, an adapter that adds no bias, or fused biases that need a
-            configuration to be cut.
+        BeftError: unreadable or damaged, an adapter that adds no bias, fused biases that need a
+            configuration to be cut, something that is no checkpoint, or a model in memory without
+            values (on the meta device).
 
     Example:
         >>> inspect("bert-base").layers  # doctest: +SKIP
         {'text': 12}
     """
-    opened = open_checkpoint(meant(path_or_name(checkpoint, "CHECKPOINT")), download=download)
+    opened = _opened(checkpoint, download)
     base = opened if opened.adapter is None else _base(opened, download)
     config = load_config(model_config) if model_config else base.config
     table = load_table(families)
@@ -151,6 +154,14 @@ def inspect(
     roles = tuple(_summary(key, sites, biases) for key, sites in sorted_groups(groups))
     family, unscored = recognition.family, recognition.unscored
     return Inspection(identity, family, layers, roles, unscored, not groups, tuple(notes))
+
+
+def _opened(given: object, download: bool) -> Checkpoint:
+    if isinstance(given, (str, os.PathLike)):
+        return open_checkpoint(meant(path_or_name(given, "CHECKPOINT")), download=download)
+    from beftkit.checkpoints.live import LiveCheckpoint
+
+    return LiveCheckpoint(given)
 
 
 def _base(adapter: Checkpoint, download: bool) -> Checkpoint:

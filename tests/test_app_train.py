@@ -192,7 +192,7 @@ def test_inert_and_truncated_are_said(train: Train) -> None:
         (["--metric", "nope.py"], "no script there"),
         (["--train-size", "99"], "99 examples asked for, but there are 60"),
         (["--text-columns", "title"], "title"),
-        (["--max-length", "1"], "leaves no room"),
+        (["--max-length", "2"], "leaves no room"),
     ],
 )
 def test_mistakes_are_one_line(train: Train, arguments: list[str], message: str) -> None:

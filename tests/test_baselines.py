@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import pytest
 
 from beftkit.accelerator import make_accelerator
 from beftkit.objectives import make_objective
+from beftkit.present.selection import reached_words
 from beftkit.runs.results import TrainResult
 from beftkit.training import evaluation
 from beftkit.training.evaluation import Evaluation, evaluate_model, stayed_note
 from beftkit.training.journal import Progress
 from beftkit.training.state import load_state, save_state
 from tests.command import Beftkit, Ran
+from tests.selections import selection
 
 DATA = ("--train-file", "train.jsonl", "--validation-file", "dev.jsonl", "--device", "cpu")
 STAYED = "never left its baseline: at the last evaluation every example got the same answer"
@@ -147,3 +150,26 @@ def test_no_better_than_the_baseline_is_at_it_whatever_was_predicted() -> None:
     assert not undefined.at_baseline
     assert stayed_note(undefined) == "no better than one answer for all (pearson is not defined)"
     assert Progress().stayed is False
+
+
+def test_a_standard_error_of_zero_is_explained(train: Any, beftkit: Beftkit) -> None:
+    """All validation examples of one class, which is the answer to all of them or to none."""
+    said = "tandard error of 0: all N examples are alike"
+    rows = [one for one in Path("dev.jsonl").read_text().splitlines() if '"pos"' in one]
+    Path("one.jsonl").write_text("\n".join(rows))
+    ran = train("--validation-file", "one.jsonl", "-o", "out")
+    assert ran.code == 0, ran
+    assert " ± 0.0" in ran.out and ran.out.count(said) == 1
+    assert Path("out/adapter/README.md").read_text().count(said) == 1
+    given = ("evaluate", "--adapter", "out/adapter", "--validation-file")
+    assert beftkit(*given, "one.jsonl").out.count(said) == 1
+    assert said not in beftkit(*given, "dev.jsonl").out
+
+
+def test_so_it_is_in_a_selection() -> None:
+    found = selection()
+    [group] = found.groups
+    for error, times in ((0.0, 1), (0.1, 0), (None, 0)):
+        proofs = {bias: replace(row, standard_error=error) for bias, row in group.verified.items()}
+        words = reached_words(found, replace(group, verified=proofs))
+        assert words.count("a standard error of 0: all N examples") == times

@@ -44,6 +44,19 @@ def test_an_accuracy_s_is_binomial() -> None:
     assert found == pytest.approx(stats.binom(277, right).std() / 277, rel=1e-12)
 
 
+def test_an_error_of_zero_is_explained() -> None:
+    """At both ends the formula gives 0; its note's bound is the exact one, rounded up."""
+    for right in (0, 1):
+        found = standard_errors(["accuracy", "macro_f1"], [right] * 40, [1] * 40)
+        assert found["accuracy"] == 0.0
+        [said] = deviations.zero_error_note([None, *found.values()])
+        assert "3 / N of others may differ (95 %)" in said
+    assert deviations.zero_error_note([None, 1e-9]) == deviations.zero_error_note([]) == []
+    for count in (20, 40, 277, 5000):
+        exact = 1 - stats.binomtest(count, count, alternative="greater").proportion_ci(0.95).low
+        assert exact < 3 / count < 1.1 * exact
+
+
 def test_the_same_again_in_bounded_time_and_no_random_number_of_others() -> None:
     random = np.random.get_state()[1].tolist()  # type: ignore[index,union-attr]
     for name, metrics in (("macro_f1", CLASSES[:1] + CLASSES[2:]), ("pearson", METRIC_NAMES[4:])):

@@ -75,8 +75,10 @@ def test_a_model_without_biases(fisher: Fisher, tmp_path: Path) -> None:
         num_key_value_heads=3, intermediate_size=40,
     )  # fmt: skip
     transformers.LlamaModel(config).save_pretrained(tmp_path / "llama")
-    ran = fisher("--tokenizer", "base", model="llama")
-    refused(ran, "no bias", limit=400)
+    for more in ((), ("--dry-run",)):  # called as it was given
+        ran = fisher("--tokenizer", "base", *more, model="llama")
+        refused(ran, "error: llama: ", limit=400)
+        assert "no bias" in ran.err and "in memory" not in ran.err
 
 
 @pytest.mark.slow

@@ -229,3 +229,26 @@ def test_a_run_that_was_refused_before_its_first_update_is_replaced(
     own = put(workplace / "own" / "run.yaml")
     refused(beftkit(*RUN[:-1], "own"), "own: holds a run; --resume")
     assert own.read_text() == PRECIOUS
+
+
+def test_a_selection_of_which_nothing_was_made_is_replaced(
+    workplace: Path, beftkit: Beftkit
+) -> None:
+    """But one with an update in it, a result, or a file of somebody's is not."""
+    run = (*SELECT, "-o", "sel")
+    refused(beftkit(*run, "--max-length", "2"), "no cell came to its end", 400)
+    sel, held = workplace / "sel", "sel: holds a selection; --resume takes it up, --overwrite repl"
+    cell = json.loads((sel / CELL / "cell.json").read_text())
+    done = json.dumps({**cell, "methods": {"projection": {}}})
+    for name, text in {"probe/log.jsonl": "{}", "notes.txt": PRECIOUS, "cell.json": done}.items():
+        path = sel / CELL / name
+        before = path.read_text() if path.exists() else None
+        path.write_text(text)
+        refused(beftkit(*run), held)
+        assert path.read_text() == text
+        path.unlink() if before is None else path.write_text(before)
+    (sel / "cells" / "linked").symlink_to(workplace)
+    refused(beftkit(*run), held)
+    (sel / "cells" / "linked").unlink()
+    assert beftkit(*run).code == 0
+    refused(beftkit(*run), held)

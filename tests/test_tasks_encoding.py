@@ -136,9 +136,15 @@ def test_pad_tokens() -> None:
 def test_texts_without_tokens_and_no_room() -> None:
     with pytest.raises(BeftError, match="example 2 of 3: '' gives no token; leave it out"):
         tasks.encode(split_of(["w1", "", "w2"]), decoder(eos_token="<e>"), max_length=8)
-    for length in (-1, 0, 1, 2):
-        with pytest.raises(BeftError, match=f"max_length={length}"):
-            tasks.encode(split_of(["w1 w2"], ["w3 w4"]), bert(), max_length=length)
+    pair, alone = split_of(["w1 w2"], ["w3 w4"]), split_of(["w1 w2"])
+    for split, lengths in ((pair, (-1, 0, 1, 2, 3)), (alone, (1, 2))):  # special tokens alone too
+        for length in lengths:
+            with pytest.raises(BeftError, match=f"max_length={length}"):
+                tasks.encode(split, bert(), max_length=length)
+    assert tasks.encode(pair, bert(), max_length=4).ids.tolist() == [2, 3, 8, 3]
+    assert tasks.encode(alone, bert(), max_length=3).truncated == 1
+    bare = tasks.encode(alone, decoder(eos_token="<e>"), max_length=1)  # it adds none
+    assert (bare.row_lengths.tolist(), bare.truncated) == ([1], 1)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])

@@ -66,8 +66,12 @@ def architecture(config: Mapping[str, Any] | None) -> str:
 
 def task_type(config: Mapping[str, Any] | None) -> str | None:
     """PEFT's task type of a checkpoint; None: a bare model, or one of another task."""
-    found = architecture(config)
-    return next((kind for end, kind in _TASK_TYPES.items() if found.endswith(end)), None)
+    return task_of_class(architecture(config))
+
+
+def task_of_class(name: str) -> str | None:
+    """PEFT's task type of a model's class; None: a bare model, or one of another task."""
+    return next((kind for end, kind in _TASK_TYPES.items() if name.endswith(end)), None)
 
 
 def problem_type(config: Mapping[str, Any] | None) -> str | None:

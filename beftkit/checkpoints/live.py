@@ -19,9 +19,10 @@ class LiveCheckpoint(Checkpoint):
 
     Args:
         source: a `torch.nn.Module`, whose ``config`` is used if it has one, or a state dict.
+        reference: what it was loaded from, as the user gave it; None: it was given as it is.
     """
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, reference: str | None = None) -> None:
         state = source.state_dict() if hasattr(source, "state_dict") else source
         if not isinstance(state, Mapping) or not all(hasattr(t, "detach") for t in state.values()):
             raise BeftError(
@@ -30,7 +31,7 @@ class LiveCheckpoint(Checkpoint):
         config: Any = getattr(source, "config", None)
         said = config.to_dict() if hasattr(config, "to_dict") else None
         tensors = {name: _info(tensor) for name, tensor in state.items()}
-        super().__init__(f"<{type(source).__name__} in memory>", [], tensors, said)
+        super().__init__(reference or f"<{type(source).__name__} in memory>", [], tensors, said)
         self.state: Mapping[str, torch.Tensor] = state
 
     @property

@@ -138,18 +138,19 @@ def score_all(
         return first + list(pool.map(one, wanted[1:]))
 
 
-def comparison(pre: Reference, post: Reference, *, merged: bool = True) -> Comparison:
+def comparison(pre: Reference, post: Reference) -> Comparison:
     """Read PRE and POST once; the figures are then ranked by as many methods as wanted.
+
+    An adapter's sums stay as they are, where `score` rounds them to PRE's dtype as a merge does.
 
     Args:
         pre: as for `score`.
         post: as for `score`.
-        merged: whether an adapter's sums are rounded to PRE's dtype, as `score` does.
 
     Raises:
         BeftError: as by `score`.
     """
-    return _compare(Sides(pre, None, BUILT_IN, False, merged), post, None, False)
+    return _compare(Sides(pre, None, BUILT_IN, False, merged=False), post, None, False)
 
 
 @dataclass(frozen=True)

@@ -40,17 +40,18 @@ class Measured:
         return list(dict.fromkeys(site.name for site in self.sites))
 
 
-def sites_of(model: Any, tower: str | None = None) -> Measured:
+def sites_of(model: Any, tower: str | None = None, reference: str | None = None) -> Measured:
     """The bias vectors of a model in memory.
 
     Args:
         model: a transformers model.
         tower: which tower of several; by default the text tower.
+        reference: what it was loaded from, for messages; None: it was given in memory.
 
     Raises:
         BeftError: it has no biases in attention blocks, or no such tower.
     """
-    checkpoint = LiveCheckpoint(model)
+    checkpoint = LiveCheckpoint(model, reference)
     held = BiasSet(checkpoint, recognise_checkpoint(checkpoint, checkpoint.config))
     refuse_empty(held)
     chosen, notes = choose_tower([site.tower for site in held.sites], tower)
@@ -58,13 +59,15 @@ def sites_of(model: Any, tower: str | None = None) -> Measured:
     return Measured(held, chosen, sites, (*held.recognition.notes, *notes))
 
 
-def listed_sites(model: Any, tower: str | None = None) -> tuple[Site, ...]:
+def listed_sites(
+    model: Any, tower: str | None = None, reference: str | None = None
+) -> tuple[Site, ...]:
     """As `sites_of`, of a model that may have no weights: where they are alone.
 
     Raises:
         BeftError: the same.
     """
-    checkpoint = LiveCheckpoint(model)
+    checkpoint = LiveCheckpoint(model, reference)
     found = recognise_checkpoint(checkpoint, checkpoint.config)
     if not found.sites:
         raise BeftError(f"{checkpoint.reference}: {bias_free(found)}")

@@ -107,6 +107,23 @@ class Choice(Measured, CausalObjective):
         """Each with the softmax of the scores, which the loss takes for probabilities."""
         return labelled(outputs, self.labels)
 
+    def in_words(
+        self, answers: Sequence[Answer], split: Split, task: Task | None
+    ) -> Sequence[Answer]:
+        """A label that is no more than its answer's template is the text that was asked."""
+        if task is None or task.prompt is None:
+            return answers
+        templates = [one.strip() for one in task.prompt.answers]
+        free = {
+            label: number
+            for number, (label, template) in enumerate(zip(self.labels, templates, strict=True))
+            if label == template
+        }
+        return [
+            replace(one, label=asked.answers[free[one.label]].strip()) if one.label in free else one
+            for one, asked in zip(answers, split.asked, strict=True)
+        ]
+
     def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
         targets = batch.targets
         if self.by_right:

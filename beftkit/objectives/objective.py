@@ -165,6 +165,12 @@ class Objective(ABC):
     def answers(self, outputs: Any) -> list[Answer]:
         """[B]."""
 
+    def in_words(
+        self, answers: Sequence[Answer], split: Split, task: Task | None
+    ) -> Sequence[Answer]:
+        """The answers [N] to what `posed` made, each label as its own example has it."""
+        return answers
+
     @abstractmethod
     def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
         """Losses, float32 [B], differentiable; and `outputs`.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from beftkit.present.document import Block, Document, Lines, Only, Table, numbers, texts
 from beftkit.present.words import fixed
+from beftkit.tasks.deviations import zero_error_note
 
 if TYPE_CHECKING:
     from beftkit.runs import EvaluationResult
@@ -23,6 +24,7 @@ def evaluation_document(found: EvaluationResult) -> Document:
         cells = [name, fixed(value), None if error is None else f"{error:.4f}"]
         cells += [fixed(one.baselines.get(name)) for _ in named]
         body.append(cells)
+    notes = (*found.notes, *zero_error_note(one.standard_errors.values()))
     where = "examples were cut to the maximal length"
     cut = [f"{split}: {count} {where}" for split, count in found.truncated.items() if count]
     row = {"model": found.model, "adapter": found.adapter, "task": found.task, **one.metrics}
@@ -33,11 +35,11 @@ def evaluation_document(found: EvaluationResult) -> Document:
     blocks: list[Block] = [
         Lines([f"{found.model}{over}", f"{found.task}, {examples}{shots}"]),
         Table([*texts("metric", folds=True), *numbers("value"), *spare], body),
-        Only("table", Lines([*cut, *found.notes])),
+        Only("table", Lines([*cut, *notes])),
     ]
     if found.in_context:
         row["shots"] = found.in_context.shots
     row |= {f"{name}_standard_error": value for name, value in one.standard_errors.items()}
     row |= {f"{name}_baseline": value for name, value in one.baselines.items()}
     rows = [{**row, "loss": one.loss, "examples": one.examples}]
-    return Document(found.to_dict(), rows, blocks, found.notes)
+    return Document(found.to_dict(), rows, blocks, notes)

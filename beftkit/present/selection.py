@@ -11,6 +11,7 @@ from beftkit.present.rates import at_own_rates, rates_blocks, unlooked_words
 from beftkit.present.regrets import NAMES, free_words, regret_table, regret_words
 from beftkit.present.verdicts import best_words, score_words, stayed_words, verified_words
 from beftkit.present.words import count, fixed, marks, noted, number
+from beftkit.tasks.deviations import zero_error_note
 
 if TYPE_CHECKING:
     from beftkit.selection import GroupResult, Selection
@@ -130,9 +131,10 @@ def reached_words(found: Selection, group: GroupResult) -> str:
     """What the columns of `verified_table` are."""
     several = max((one.seeds for one in group.verified.values()), default=1) > 1
     spread = "± deviation over seeds; " if several else ""
-    return (
-        f"{found.metric} ({spread}std. error: one standard error at this many validation examples)"
-    )
+    errors = [one.standard_error for one in group.verified.values()]
+    zero = "".join(f"; {note}" for note in zero_error_note(errors))
+    error = f"std. error: one standard error at this many validation examples{zero}"
+    return f"{found.metric} ({spread}{error})"
 
 
 def _grid_table(found: Selection) -> Table:

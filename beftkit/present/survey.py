@@ -17,7 +17,16 @@ from beftkit.surveys.summary import Summary, TaskSummary, role_scores, scored
 #: rows of a table on a terminal; the files have them all
 TASKS, FAR, NEAR, GROUPS = 8, 8, 10, 5
 _MEANING = {str(outcome): words for outcome, words in OUTCOMES.items()}
-_OF_MODEL = ("task", "downloads", "last_modified", "licence", "commit", "listed", "target")
+_OF_MODEL = (
+    "task",
+    "downloads",
+    "last_modified",
+    "licence",
+    "commit",
+    "listed",
+    "target",
+    "other_base",
+)
 
 
 def document(survey: Survey) -> Document:
@@ -162,6 +171,12 @@ def notes(survey: Survey) -> list[str]:
         said.append(
             f"scored models that lack some of the base's biases: {found.partial}; a role's score "
             "is the mean over what they have"
+        )
+    if others := [row.model for row in survey.rows if row.other_base]:
+        names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        said.append(
+            f"adapters that were trained on another base than this one: {len(others)} ({names}); "
+            "their figures may mean nothing, and each counts"
         )
     if left := survey.neighbours.left_out:
         counts = ", ".join(f"{why} {count}" for why, count in Counter(left.values()).items())

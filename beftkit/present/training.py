@@ -10,6 +10,7 @@ from beftkit.present.document import Block, Command, Document, Lines, Only, Tabl
 from beftkit.present.verdicts import listed
 from beftkit.present.words import around, fixed, noted
 from beftkit.runs.results import Run, TrainResult, run_evaluated, run_metrics
+from beftkit.tasks.deviations import zero_error_note
 
 if TYPE_CHECKING:
     from beftkit.training.evaluation import Evaluated
@@ -92,6 +93,8 @@ def _notes(result: TrainResult) -> list[str]:
     notes = []
     if run.last and any(error is not None for error in run.last.standard_errors.values()):
         notes.append("±: one standard error at this many validation examples")
+    found = [one for each in result.runs for one in (each.best, each.last) if one]
+    notes += zero_error_note([error for one in found for error in one.standard_errors.values()])
     if run.scores:
         notes.append(f"projection ratio at the end: {', '.join(_named(run.scores))}")
     notes += dict.fromkeys(note for one in result.runs for note in one.notes)

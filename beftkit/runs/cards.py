@@ -19,6 +19,7 @@ from beftkit.runs.results import Run, TrainResult, run_evaluated, run_metrics
 from beftkit.runs.said import hub_id
 from beftkit.settings.train import TrainSettings
 from beftkit.spelling import flag_of
+from beftkit.tasks.deviations import zero_error_note
 from beftkit.training.evaluation import Evaluated
 from beftkit.tuning.lora import ALPHA, RANK
 
@@ -196,6 +197,9 @@ class _Card:
             yield ""
             if any(error is not None for error in found[-1].standard_errors.values()):
                 yield "± is one standard error at this many validation examples."
+            errors = [error for one in found for error in one.standard_errors.values()]
+            for note in zero_error_note(errors):
+                yield f"{note[0].upper()}{note[1:]}."
             yield (
                 "Best is the best evaluation on the validation split itself, and so flatters; last "
                 f"is the end of training. The adapter holds the {run.kept} state."

@@ -42,7 +42,12 @@ def said_of(
             f"{found.rounded:,} of {found.scalars:,} scalars of POST are finer than the base's "
             "dtype, which rounds them when the adapter is merged"
         )
-    if found.unreached:
+    if found.unreached and any(site.dtype == "F64" for site in held[0]):
+        notes.append(
+            f"{found.unreached:,} of {found.scalars:,} scalars miss POST's value by a rounding to "
+            "float32, which an adapter holds; the base is in float64"
+        )
+    elif found.unreached:
         notes.append(
             f"{found.unreached:,} of {found.scalars:,} scalars miss POST's value by a "
             "rounding, as no float32 change reaches it; --adapter-format biases holds the values"

@@ -181,7 +181,7 @@ def extract(
         format, why = default_format(found.tuned, task)
     notes += [why] if why else []
     if format == "biases":  # values, not changes
-        found = replace(found, unreached=0)
+        found = replace(found, unreached=found.unheld)
     _check_inputs(found, format)
     base, revision = base_named(left.checkpoint, pre, notes)
     metadata = _metadata(left, found, config, bias, pre, post)

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from beftkit.errors import BeftError, Refusal
+from beftkit.files import lives
 
 #: holds process and machine of whoever has the folder, a line each, as filelock's soft lock does
 LOCK = ".beftkit.lock"
@@ -101,17 +102,6 @@ def _taken(folder: Path, said: str) -> str:
         return f"{who}; wait for its end, or give another --output"
     where = "not among the processes here" if host == socket.gethostname() else "another machine"
     return f"{who} ({where}); once it is surely gone, remove {folder / LOCK}"
-
-
-def lives(process: int) -> bool:
-    """Whether a process of this number is among those here."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _read(path: Path) -> str:

@@ -154,7 +154,7 @@ class _Journey:
             open_checkpoint(path)
         self.passes = len(s.head_seeds) + len(snapshots)
         if s.candidate_roles is not None:
-            measured = sites_of(first.model, s.tower)
+            measured = sites_of(first.model, s.tower, s.model)
             settle_candidates(s.candidate_roles, [site.role for site in measured.sites])
         result = [self.over_heads()]
         former: dict[str, Any] = {}
@@ -219,7 +219,7 @@ class _Journey:
         )
         said = [*self.data.notes, *encoded.notes, *self.first.cut(encoded), *notes]
         return fisher_scores(
-            sites_of(ready.model, s.tower),
+            sites_of(ready.model, s.tower, s.model),
             means,
             reduce=s.reduce,
             allow_inert=s.allow_inert,
@@ -240,7 +240,7 @@ class _Journey:
             behind, steps = self.passed * batches, self.passes * batches
             self.watcher.reached(self.passed + 1, self.passes, behind, steps)
         self.passed += 1
-        given = model, sites_of(model, s.tower).names, self.first.train, ready.objective
+        given = model, sites_of(model, s.tower, s.model).names, self.first.train, ready.objective
         if s.variant == "batch-mean":
             how: dict[str, Any] = {"batch_size": s.examples_a_pass, "watcher": self.watcher}
             return published_means(*given, self.accelerator, **how)

@@ -270,7 +270,7 @@ def plan_fisher(settings: FisherSettings) -> FisherPlan:
             f"{s.model}: holds a trained classifier, so no seed draws one; leave out --head-seeds"
         )
     add(found.model, s.add_bias)
-    sites = listed_sites(found.model, s.tower)
+    sites = listed_sites(found.model, s.tower, s.model)
     roles: dict[str, int] = {}
     for site in sites:
         roles[site.role] = roles.get(site.role, 0) + 1

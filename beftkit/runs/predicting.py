@@ -247,7 +247,7 @@ class _Journey:
         else:
             writer.write(rows)
         self.examples += len(rows)
-        self.counts.update(one.label for one in found.answers if one.label is not None)
+        self.counts.update(found.counts)
         names = ("truncated", "empty", "unanswered", "below")
         sums = {name: getattr(self.sums, name) + getattr(found, name) for name in names}
         self.sums = Answered([], **sums)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ class Answered:
         empty: how many had no letter in them.
         unanswered: how many were no text, or gave no token.
         below: how many answers were withheld, their probability below the threshold.
+        counts: how often each label was answered, by its name in `Predictor.labels`.
     """
 
     answers: list[Answer]
@@ -50,6 +52,7 @@ class Answered:
     empty: int = 0
     unanswered: int = 0
     below: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -91,7 +94,10 @@ class Predictor:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names in the order of their numbers; empty where the model gives values."""
+        """Names in the order of their numbers; empty where the model gives values.
+
+        A choice from columns (``{c1}``) is named by its template; its rows have their own texts.
+        """
         return self.objective.labels
 
     def __repr__(self) -> str:
@@ -179,7 +185,13 @@ class Predictor:
         empty = sum(not any(str(field[n]).strip() for field in texts) for n in there)
         shown = [one.above(self.settings.threshold) for one in answers]
         below = sum(a is not b for a, b in zip(answers, shown, strict=True))
-        return Answered(shown, encoded.truncated, empty, count - len(there), below)
+        counts = Counter(one.label for one in shown if one.label is not None)
+        given = [shown[n] for n in there]
+        for n, one in zip(
+            there, self.objective.in_words(given, split, self.standing.task), strict=True
+        ):
+            shown[n] = one
+        return Answered(shown, encoded.truncated, empty, count - len(there), below, counts)
 
     def pipeline(self) -> Any:
         """Transformers' own pipeline over this model and tokenizer, which gives the same answers.

@@ -146,7 +146,7 @@ def time_fisher(settings: FisherSettings) -> Timing:
     ready = prepare(s, s.head_seeds[0])
     ready.place()
     add(ready.model, s.add_bias)
-    names = sites_of(ready.model, s.tower).names
+    names = sites_of(ready.model, s.tower, s.model).names
     how = s.variant, s.buffer_mib << 20, s.gradient_checkpointing
     reset_peak(ready.accelerator.device)
     pace = fisher_pace(ready, names, s.examples_a_pass, *how)

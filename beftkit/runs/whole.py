@@ -17,9 +17,9 @@ from pathlib import Path
 
 from beftkit.adapters import BIASES_NAME, CONFIG_NAME
 from beftkit.errors import BeftError, Refusal
-from beftkit.files import umask
+from beftkit.files import lives, umask
 from beftkit.runs import manifest
-from beftkit.runs.locks import LOCK, check_free, lives, occupied
+from beftkit.runs.locks import LOCK, check_free, occupied
 
 #: what stands before the number of the process in the name of a folder that is being made
 _BESIDE = ".tmp-"

@@ -34,7 +34,7 @@ def change_methods(
     run = result.runs[0]
     pre = model_reference(result.model, result.settings.revision)
     post = Path(str(run.folder)) / str(run.adapter)
-    read = comparison(pre, post, merged=False)  # a probe trains in float32, whatever is stored
+    read = comparison(pre, post)  # unrounded: a probe trains in float32, whatever is stored
     rules = list(settings.candidates), settings.allow_inert
     first, second = (read.ranked(method, *rules) for method in ("projection", "magnitude"))
     tables = {one.method: method_table(one) for one in (first, second)}
@@ -53,7 +53,7 @@ def fisher_method(
     ready = prepare(settings, seed, data=data)
     ready.place()
     add(ready.model, settings.add_bias)
-    measured = sites_of(ready.model)
+    measured = sites_of(ready.model, reference=settings.model)
     what = ready.model, measured.names, ready.train, ready.objective, ready.accelerator
     means, _ = example_means(
         *what, batch_size=settings.examples_a_batch, graphs=settings.graphs, watcher=watcher

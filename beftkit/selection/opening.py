@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from beftkit.errors import BeftError, option
-from beftkit.files import write_whole
-from beftkit.runs import manifest
+from beftkit.files import read_headed, write_whole
+from beftkit.runs import folders, manifest, provenance
 from beftkit.runs.folders import check_code, check_resumable
 from beftkit.runs.locks import LOCK, check_free, occupied
 from beftkit.runs.manifest import HALF
@@ -123,7 +123,7 @@ def _former(
         return None
     if not held:
         return []
-    if not (former and overwrite):
+    if not (former and (overwrite or _unbegun(folder))):
         taken = "holds a selection; --resume takes it up, --overwrite replaces it"
         foreign = f"holds {held[0]} and is no selection's folder; give another --output"
         raise BeftError(f"{folder}: {taken if former else foreign}")
@@ -142,6 +142,24 @@ def _former(
         if path.exists() and path not in made:
             raise manifest.unlisted(path)
     return made
+
+
+def _unbegun(folder: Path) -> bool:
+    """Whether nothing in it is any loss: every run of it was refused before its first update."""
+    if manifest.read(folder) is None:
+        return False
+    begun = (SETTINGS, folders.SETTINGS, provenance.NAME, manifest.NAME, LOCK)
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            return False
+        if path.is_dir() or path.name in begun or path.name.startswith(HALF):
+            continue
+        try:
+            if path.name != CELL or read_headed(path).get("methods"):
+                return False
+        except (OSError, ValueError, RecursionError):
+            return False
+    return True
 
 
 def _check_same(folder: Path, values: Mapping[str, Any]) -> None:

@@ -50,7 +50,9 @@ def time_select(settings: SelectSettings) -> Timing:
     }
     if s.fisher:
         with adding(ready.model, s.add_bias):
-            paces["fisher"] = fisher_pace(ready, sites_of(ready.model).names, size)
+            paces["fisher"] = fisher_pace(
+                ready, sites_of(ready.model, reference=ready.settings.model).names, size
+            )
     runs = []
     for cell in cells:
         for run, course in cell.runs.items():

@@ -25,6 +25,7 @@ NEIGHBOURS = "neighbours.json"
 OF_MODEL = (
     "model", "outcome", "reason", "task", "downloads", "last_modified", "asked", "licence",
     "commit", "listed", "gated", "target", "compared", "of", "bias_sha256",
+    "other_base",
 )  # fmt: skip
 OF_SITE = ("name", "part", "role", "layer", "tower", "attention", "width", "inert")
 #: models a row group: of so many the table is held at once
@@ -33,6 +34,7 @@ _NONE = Neighbours()
 #: what JSON says of a model, where it says something; figures of sites are the table's
 _OF_ROW = tuple(one.name for one in fields(Row) if one.name not in KEPT)
 _WHOLE = ("downloads", "compared", "of", "layer", "width")
+_YES_OR_NO = ("gated", "other_base")
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,7 +102,7 @@ class Survey(Shown):
             raise BeftError("to_pandas needs pandas: pip install 'beftkit[pandas]'") from None
         frame = pandas.DataFrame(columns(self.head, self.rows))
         kinds = {name: "Int64" if name in _WHOLE else "string" for name in (*OF_MODEL, *OF_SITE)}
-        return frame.astype({**kinds, "gated": bool})
+        return frame.astype({**kinds, **dict.fromkeys(_YES_OR_NO, bool)})
 
 
 def read(folder: str | Path) -> Survey:
@@ -158,7 +160,7 @@ def write_parquet(survey: Survey) -> Path:
         raise BeftError(f"{PARQUET} needs pyarrow: pip install pyarrow") from None
     whole, text = pyarrow.int64(), pyarrow.string()
     kinds = {name: whole if name in _WHOLE else text for name in (*OF_MODEL, *OF_SITE)}
-    kinds |= {"gated": pyarrow.bool_()} | dict.fromkeys(KEPT, pyarrow.float64())
+    kinds |= dict.fromkeys(_YES_OR_NO, pyarrow.bool_()) | dict.fromkeys(KEPT, pyarrow.float64())
     said = {name: one for name, one in survey.head.to_dict().items() if name != "sites"}
     schema = pyarrow.schema(list(kinds.items()), metadata={"beftkit": json.dumps(said)})
     path = Path(survey.folder) / PARQUET

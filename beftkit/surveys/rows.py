@@ -151,6 +151,8 @@ class Row:
         change: which row of ``changes.f32`` holds its change; None: none is kept.
         bytes_fetched: from the hub.
         requests: to the hub.
+        other_base: whether it is an adapter that was trained on another base than the survey's, as
+            `score` tells it; ``why`` has the sentence.
     """
 
     model: str
@@ -179,6 +181,7 @@ class Row:
     norm_change: Figures = ()
     magnitude_l1: Figures = ()
     norm_pre: Figures = ()
+    other_base: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a line: those that say something."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from beftkit.adapters import meant
 from beftkit.biases import Site, Table, choose_tower, in_tower
-from beftkit.checkpoints import BiasSet, Checkpoint, open_checkpoint
+from beftkit.checkpoints import BiasSet, Checkpoint, open_checkpoint, other_base
 from beftkit.checkpoints.checkpoint import choose_weights, open_in
 from beftkit.checkpoints.fetch import Offline
 from beftkit.checkpoints.hub import SCHEME, HubFolder, Reference, parse_reference
@@ -174,6 +174,8 @@ class Base:
             + found.coverage.only_post,
             why=tuple(_line(note) for note in ranked.notes),
             bias_sha256=found.post.bias_sha256,
+            other_base=checkpoint.adapter is not None
+            and bool(other_base(checkpoint, self._checkpoint)),
             **kept,
         )
         if not found.changed or found.rounding:

@@ -8,7 +8,7 @@ correlations through how often each example was drawn, so no metric is computed 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,6 +61,20 @@ def standard_errors(
         samples = _Counts(expected.astype("int64"), predicted.astype("int64"))
         found |= {name: _deviation(function(samples)) for name, function in drawn.items()}
     return {name: found[name] for name in names if name in found}
+
+
+def zero_error_note(errors: Iterable[float | None]) -> list[str]:
+    """What to say where a standard error is 0, as sqrt(p (1 - p) / N) is at an accuracy of 0 or 1.
+
+    Where N of N are right, a share of 1 - .05^(1 / N) of others may be wrong at 95 % (Clopper and
+    Pearson 1934), about 3 / N (Hanley and Lippman-Hand 1983, "If nothing goes wrong, is everything
+    all right?").
+
+    Args:
+        errors: standard errors; None where one is not known.
+    """
+    said = "a standard error of 0: all N examples are alike (right, or wrong), and still about"
+    return [f"{said} 3 / N of others may differ (95 %)"] if 0.0 in errors else []
 
 
 class _Counts:

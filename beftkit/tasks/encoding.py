@@ -321,9 +321,10 @@ def _tokenise(
     except Exception as error:  # a Rust panic of tokenizers has no better class
         place = option("max_length", max_length)
         raise BeftError(f"{place}: the tokenizer refuses ({error})") from None
-    if max(map(len, rows["input_ids"])) > max_length:
+    special = tokenizer.num_special_tokens_to_add(pair=len(texts) == 2)
+    if special >= max_length or max(map(len, rows["input_ids"])) > max_length:
         place = option("max_length", max_length)
-        raise BeftError(f"{place} leaves no room beside the special tokens")
+        raise BeftError(f"{place} leaves no room for text beside the special tokens; raise it")
     if tokenizer.is_fast:
         return rows, sum(bool(row.overflowing) for row in rows.encodings)
     whole = tokenizer(*texts, truncation=False, **options)["input_ids"]

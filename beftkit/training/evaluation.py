@@ -33,7 +33,8 @@ class Evaluation:
         seconds: wall time.
         baselines: by name, what one prediction for all examples gets (`Objective.baseline`); None:
             not defined. Empty where the task has no such prediction.
-        standard_errors: by name, one standard error at this many examples; None: not known.
+        standard_errors: by name, one standard error at this many examples; None: not known; 0: all
+            examples are alike (right, or wrong), see `beftkit.tasks.deviations.zero_error_note`.
         constant: every example of a split got the same answer (`Objective.alike`), in all splits.
         baseline_is: in words, what `baselines` are of: ``majority class``, ``always the mean``.
     """

@@ -16,6 +16,7 @@ from beftkit.checkpoints import Checkpoint
 from beftkit.errors import BeftError
 from beftkit.scores.statistics import decode
 from beftkit.tuning import attach
+from beftkit.weights.heads import check_task
 from beftkit.weights.opening import check_stored, open_adapter
 from beftkit.weights.tied import shared
 
@@ -62,7 +63,7 @@ def apply_adapter(
         download: fetch whole files from the hub into its cache.
 
     Raises:
-        BeftError: the adapter is damaged, of another kind, or does not fit this model.
+        BeftError: the adapter is damaged, of another kind or task, or does not fit this model.
     """
     import torch
 
@@ -72,6 +73,7 @@ def apply_adapter(
     for one in placed:
         _check(one, model, checkpoint, info)
     _check_tied(placed, model, info)
+    check_task(model, info)  # tensors that do not fit say more, and come first
     raw = checkpoint.read(dict.fromkeys(name for one in placed for name in one.step.tensors))
     values = {name: decode(data, checkpoint.tensors[name].dtype) for name, data in raw.items()}
     for name, array in values.items():

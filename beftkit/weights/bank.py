@@ -16,6 +16,8 @@ from beftkit.errors import BeftError, UsageError
 from beftkit.spelling import meant as spelled
 from beftkit.tuning.bank import Ambiguous, RowModules, Rows, RowVectors
 from beftkit.weights.changes import Changed, Changes, read_changes
+from beftkit.weights.heads import check_task
+from beftkit.weights.opening import info_of
 
 if TYPE_CHECKING:
     import torch
@@ -30,16 +32,19 @@ class BiasBank:
     ``adapter_names`` and ignores it: every row gets the active adapter.
 
     The model stays as it is; without names it answers as before. Not for several threads at once.
+    Rows are answered in evaluation mode, without dropout, whatever mode the model is in; a model in
+    training mode is back in it afterwards.
 
     Args:
-        model: a transformers model, on any device and of any dtype; put it into evaluation mode.
+        model: a transformers model, on any device and of any dtype.
         adapters: name -> adapter: a folder, a run's, or ``owner/name[@revision]`` on the hub; BEFT,
             LoRA with biases or our own format, trained on this model.
         download: fetch whole files from the hub into its cache.
 
     Raises:
         UsageError: what is given is no model in memory, or no names with adapters.
-        BeftError: an adapter that does not fit, that changes weights, or a bias that no module adds
+        BeftError: an adapter that does not fit, that was trained for another task (a head over
+            tokens on a model of whole texts), that changes weights, or a bias that no module adds
             to its output.
 
     Example:
@@ -91,9 +96,9 @@ class BiasBank:
             raise UsageError(f"{name!r}: expected a name for the adapter, a text")
         if name in self._names:
             raise UsageError(f"{name!r}: is in the bank already; remove it first")
-        changes = read_changes(
-            open_checkpoint(meant(str(adapter)), download=self._download), self._base
-        )
+        checkpoint = open_checkpoint(meant(str(adapter)), download=self._download)
+        check_task(self.model, info_of(checkpoint))
+        changes = read_changes(checkpoint, self._base)
         vectors, modules = self._placed(changes)
         for path, (module, vector) in vectors.items():
             if path not in self._hooks:
@@ -170,13 +175,14 @@ class BiasBank:
 
         Logits are then as the model gives them; where heads have different numbers of labels, rows
         are filled up with minus infinity. Generation works as long as rows are not repeated.
+        Within, the model is in evaluation mode, unless you put it into another there.
 
         Args:
             names: B names; None: the model as it is.
         """
         self._rows.begin(self._variants(names))
         try:
-            with steady_attention(self._device):
+            with _answering(self.model), steady_attention(self._device):
                 yield self.model
             self._check_ran()
         finally:
@@ -194,7 +200,7 @@ class BiasBank:
         }
         self._rows.begin(self._variants(names[:1]), probing=True)
         try:
-            with steady_attention(self._device):
+            with _answering(self.model), steady_attention(self._device):
                 self.model(**one)
         finally:
             self._rows.end()
@@ -308,6 +314,20 @@ class BiasBank:
                 f"{changes.reference}: brings another {path}.weight than the model has; a bank "
                 f"holds biases; {changes.info.mismatch}"
             )
+
+
+@contextmanager
+def _answering(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode; then each module is in the mode in which it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    if any(training for _, training in modes):
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            if module.training != training:
+                module.training = training
 
 
 def _check_head(path: str, module: Any, own: Mapping[str, Any], changes: Changes) -> None:

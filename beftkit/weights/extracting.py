@@ -42,6 +42,7 @@ class Taken:
         unreached: scalars where base and adapter together miss POST's value, after rounding to
             the base's dtype.
         rounded: scalars of POST that the base's dtype cannot hold.
+        unheld: scalars of POST that a float64 base would hold, and a float32 value does not.
     """
 
     tuned: list[Tuned] = field(default_factory=list)
@@ -54,6 +55,7 @@ class Taken:
     read: tuple[str, ...] = ()
     unreached: int = 0
     rounded: int = 0
+    unheld: int = 0
 
 
 def taken(
@@ -82,13 +84,13 @@ def taken(
     conv = _has_conv1d(right.checkpoint)
     whole: dict[str, tuple[Site, Single, Single, bool, str]] = {}
     lengths: dict[str, list[npt.NDArray[np.float64]]] = {}
-    unreached = lost = 0
+    missed = np.zeros(3, np.int64)
     for a, b in pairs:
         parameter, fused = _runtime_name(b, types, prefix), b.module is None and b.cut is not None
         post = right.vector(b)
         pre = np.zeros_like(post) if a is None else left.vector(a)
-        missed, beyond = _reached(pre, post, b.dtype if a is None else a.dtype)
-        unreached, lost = unreached + missed, lost + beyond
+        dtype = b.dtype if a is None else a.dtype
+        missed += _reached(pre, post, dtype, _of_norm(right.checkpoint, b.name))
         lengths.setdefault(b.role, []).append(post - pre)
         if not fused:
             whole[parameter] = b, _single(pre), _single(post), a is None, b.dtype
@@ -110,9 +112,13 @@ def taken(
     names = [site.name for site, *_ in whole.values()]
     for mine, theirs in others:
         parameter = _named(plain(theirs), prefix)
-        values = _single(_read(left.checkpoint, mine)), _single(_read(right.checkpoint, theirs))
+        pre, post = _read(left.checkpoint, mine), _read(right.checkpoint, theirs)
+        dtype = left.checkpoint.tensors[mine].dtype
+        missed += _reached(pre, post, dtype, _of_norm(right.checkpoint, theirs))
+        values = _single(pre), _single(post)
         found.append(_loose(parameter, theirs, right.checkpoint, values, conv))
         names.append(theirs)
+    unreached, lost, unheld = missed.tolist()
     head, brought, fresh = _head(left.checkpoint, right.checkpoint, task, prefix)
     return Taken(
         tuned=[*found, *head],
@@ -126,6 +132,7 @@ def taken(
         read=(*names, *brought),
         unreached=unreached,
         rounded=lost,
+        unheld=unheld,
     )
 
 
@@ -184,13 +191,30 @@ def of_tower(name: str, sites: Sequence[Site], wanted: str) -> bool:
 
 
 def _reached(
-    pre: npt.NDArray[np.float64], post: npt.NDArray[np.float64], dtype: str
-) -> tuple[int, int]:
-    """How many values base and adapter miss, and how many the base's dtype cannot hold."""
-    start = _single(pre)
-    sums = rounded((start + change(start, _single(post))).astype(np.float64), dtype)
-    held = rounded(post, "F32" if dtype == "F64" else dtype)
-    return int((sums != held).sum()), int((held != post).sum())
+    pre: npt.NDArray[np.float64], post: npt.NDArray[np.float64], dtype: str, value: bool
+) -> tuple[int, int, int]:
+    """How many values base and adapter miss, the base's dtype cannot hold, float32 cannot.
+
+    Args:
+        pre: of the base.
+        post: what is to be reached.
+        dtype: the base's.
+        value: whether every format holds the value itself, not the change.
+    """
+    start, end = _single(pre), _single(post)
+    step = change(start, end)
+    if dtype == "F64":  # a merge adds in float64, to the base as it is
+        unheld = int((end != post).sum())
+        return unheld if value else int((pre + step != post).sum()), 0, unheld
+    sums = rounded((end if value else start + step).astype(np.float64), dtype)
+    held = rounded(post, dtype)
+    return int((sums != held).sum()), int((held != post).sum()), 0
+
+
+def _of_norm(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether a bias is a norm's, which PEFT saves whole."""
+    info = checkpoint.tensors.get(_weight_of(name))
+    return info is not None and len(info.shape) == 1
 
 
 def _runtime_name(site: Site, types: frozenset[str], prefix: str) -> str:

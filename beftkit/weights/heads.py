@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 
 from beftkit.adapters import AdapterInfo, layers_of
+from beftkit.adapters.heads import task_of_class
+from beftkit.adapters.tuned import SAVED_BY_TASK
 from beftkit.checkpoints import Checkpoint
 from beftkit.errors import BeftError
 from beftkit.weights.plan import HeadFrame
+
+#: ends of names of transformers' classes with a head: of a bare model any adapter may be
+_WITH_HEAD = re.compile(r"For[A-Z][A-Za-z]*$")
+#: PEFT's task type of adapters of a bare model, which may stand below any head
+_BARE = "FEATURE_EXTRACTION"
+
+
+def check_task(model: object, info: AdapterInfo) -> None:
+    """Refuse an adapter that was trained for another task than a live model's class is of.
+
+    A head over tokens has the names and shapes of one over a whole text, so tensors do not tell.
+
+    Args:
+        model: of transformers; a class of the user's own counts as what it is derived from.
+        info: what the adapter says of itself.
+
+    Raises:
+        BeftError: it names both.
+    """
+    wanted = info.task_type
+    if wanted in (None, _BARE):
+        return
+    names = [one.__name__ for one in type(model).__mro__]
+    found = next(filter(None, map(task_of_class, names)), None)
+    other = wanted in SAVED_BY_TASK and any(map(_WITH_HEAD.search, names))
+    if wanted != found and (found is not None or other):
+        raise BeftError(
+            f"{info.reference}: was trained for PEFT's task type {wanted}, and this is a "
+            f"{names[0]}{f', which is {found}' if found else ''}; give the model with the head "
+            "that it was trained with"
+        )
 
 
 class HeadOver:
