@@ -203,8 +203,10 @@ def test_a_target_s_row_is_one_line(documents: dict[str, Document]) -> None:
     """Two methods' choice is named in fewer letters before any column goes."""
     table = next(one for one in documents["select"].blocks if isinstance(one, Table))
     body = [list(row) for row in table.body]
-    body[0][-1] = "<- projection, Fisher"
+    body[0][-1], body[1][-1], body[2][-1] = "<- projection, Fisher", "<- magnitude", ""
     table = replace(table, body=body)
+    few = [row[-1] for row in fitted(table, 80)[0].body]
+    assert few[:3] == ["<- proj,Fisher", "<- magnitude", ""], "no more than is needed"
     assert fitted(table, 300)[0].body[0][-1] == "<- projection, Fisher"
     for width in (60, 80, 120):
         shown = fitted(table, width)[0]

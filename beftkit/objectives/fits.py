@@ -100,7 +100,9 @@ def fitted(loaded: Loaded, encoded: Encoded, where: str) -> Encoded:
     if (sparse := _made_dense(model)) is not None and int(encoded.lengths.max()) > sparse:
         note = (
             f"{type(model).__name__} attends fully: its sparse attention, of batches wider than"
-            f" {sparse} tokens, reads padding, and a narrower batch switches it off for good"
+            f" {sparse} tokens, reads padding, and a narrower batch switches it off for good; an"
+            " exported or merged model still names it: load that with"
+            ' attention_type="original_full" for the same answers'
         )
         encoded = replace(encoded, notes=(*encoded.notes, note))
     if model.config.model_type not in READ_PADDING:

@@ -75,11 +75,15 @@ def fitted(table: Table, room: int | None) -> tuple[Table, list[str]]:
 
 
 def _shorter(table: Table) -> Table:
+    """Fewer letters in the cells that make their column wider than its others need."""
     body = [list(row) for row in table.body]
     for n, column in enumerate(table.columns):
-        for row in body:
-            for long, short in column.shorter:
-                row[n] = (row[n] or "").replace(long, short) or None
+        cells = [row[n] for row in body]
+        for long, short in column.shorter:
+            cells = [cell and cell.replace(long, short) for cell in cells]
+        room = max(map(_letters, [column.heading, *cells]))
+        for row, cell in zip(body, cells, strict=True):
+            row[n] = row[n] if _letters(row[n]) <= room else cell
     return replace(table, body=body)
 
 
@@ -90,15 +94,19 @@ def _only(table: Table, kept: Sequence[int]) -> Table:
 
 def _least(table: Table, room: int | None) -> int:
     """Letters that a table takes, folded as far as may be where there is not room for all."""
-    from rich.cells import cell_len
-
     columns = zip(table.headings, *(row for row, _ in table.rows()), strict=True)
-    widths = [max(cell_len(printable(cell)) for cell in cells) for cells in columns]
+    widths = [max(map(_letters, cells)) for cells in columns]
     whole = sum(widths) + _GAP * (len(widths) - 1)
     if room is None or whole <= room:
         return whole
     folds = [column.folds for column in table.columns]
     return whole - sum(max(0, one - _FOLDED) for one, may in zip(widths, folds, strict=True) if may)
+
+
+def _letters(cell: str | None) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(printable(cell or ""))
 
 
 def _said(left_out: Sequence[str]) -> str:
