@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from beftkit.tasks import encode, plan, widths
+from beftkit.accelerator import make_accelerator
+from beftkit.gradients import means
+from beftkit.tasks import Encoded, encode, plan, widths
 from beftkit.tasks.costs import costs_of
 from beftkit.tasks.widths import ADDED, MOST, Costs, Widths, choose_widths
 
@@ -208,3 +210,24 @@ def test_without_a_limit_padding_is_taken_where_it_is_cheaper() -> None:
     assert held.added < ADDED < free.added
     assert seconds(free) < 0.7 * seconds(held)
     assert not any(held.of(width)[1] for width in (31, 32, 33)) and free.of(33) == (33, True)
+
+
+def test_fisher_goes_without_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SST-2's widths and about BERT-base's costs, by which training's limit leaves some eager."""
+    tops = [*range(17, 34), *[4] * 11, *[7] * 9, *[9] * 8, *[13] * 10, *[16] * 7]
+    lengths = torch.tensor(tops).repeat_interleave(16)
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    encoded = Encoded(
+        ids=torch.full((int(starts[-1]),), 7, dtype=torch.int32),
+        type_ids=None,
+        starts=starts,
+        first_row=torch.arange(len(lengths) + 1),
+        targets=torch.arange(len(lengths)) % 2,
+        truncated=0,
+        pad_id=0,
+    )
+    costs = Costs(launch=0.018, token=8.6e-6, capture=0.058, first=0.11)
+    monkeypatch.setattr(means, "costs_of", lambda *given, **how: costs)
+    plans = list(torch.arange(len(lengths)).split(16))
+    found = means._widths(None, encoded, plans, make_accelerator("cpu"), "auto")
+    assert found is not None and found.added > ADDED and found.of(33) == (33, True)
