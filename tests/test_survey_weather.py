@@ -17,6 +17,7 @@ import pytest
 
 import beftkit as api
 from beftkit.surveys.rows import ROWS, Row, read_rows
+from beftkit.surveys.survey import LIMIT, MAX_BYTES, SORT
 from tests.builders import write_model
 from tests.command import Beftkit, refused
 from tests.hub_fixtures import ROOT, outside
@@ -244,5 +245,10 @@ def test_the_command(listing: SurveyHub, beftkit: Beftkit) -> None:
     again = beftkit("survey", "out", "-q")
     assert again.code == 0 and again.out == ran.out and again.err == ""
     refused(beftkit("survey", "out", "-o", "other"), "holds a survey, which is shown", code=2)
+    # Refused where it is given, also as what it would be by itself, which --help says.
+    helped = " ".join(beftkit("survey", "--help").out.split())
+    for name, usual in (("limit", LIMIT), ("sort", SORT), ("max-bytes", MAX_BYTES)):
+        assert f"[{usual}]" in helped
+        refused(beftkit("survey", "out", f"--{name}={usual}"), f"without --{name};", code=2)
     ran = beftkit("survey", "repos/pre", "--from", "repos", "-o", "tree", "--format", "csv")
     assert ran.code == 0 and len(read_rows("tree")[1]) == 4

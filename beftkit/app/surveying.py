@@ -41,27 +41,29 @@ def survey(
             "it or below; instead of those that the hub lists.",
         ),
     ] = None,
-    limit: Annotated[int, Option(metavar="N", help="How many of the hub's list; 0: all.")] = 200,
+    limit: Annotated[
+        int | None, Option(metavar="N", help="How many of the hub's list; 0: all.  [200]")
+    ] = None,
     sort: Annotated[
-        str,
+        str | None,
         Option(
             metavar="KEY",
             help="By what the hub sorts, most first: downloads, likes, lastModified, createdAt, "
-            "trendingScore.",
+            "trendingScore.  [downloads]",
         ),
-    ] = "downloads",
+    ] = None,
     task: Annotated[
         str | None,
         Option(metavar="TASK", help="Of the hub's list this task alone: text-classification, ..."),
     ] = None,
     max_bytes: Annotated[
-        int,
+        int | None,
         Option(
             metavar="BYTES",
             help="Of a model, that may be fetched in vain where the hub grants so few requests "
-            "that larger ones save time.",
+            "that larger ones save time.  [64000000]",
         ),
-    ] = 64_000_000,
+    ] = None,
     tower: Annotated[
         str | None, Option(help="Which tower of several: text, vision, text.decoder, all, ...")
     ] = None,
@@ -89,24 +91,26 @@ def survey(
     if shown := is_survey(base):
         others = {
             "output": output is not None, "from": source is not None, "resume": resume,
-            "limit": limit != 200, "sort": sort != "downloads", "task": task is not None,
-            "max-bytes": max_bytes != 64_000_000, "tower": tower is not None,
+            "limit": limit is not None, "sort": sort is not None, "task": task is not None,
+            "max-bytes": max_bytes is not None, "tower": tower is not None,
             "families": families is not None, "download": download,
         }  # fmt: skip
-        if given := [f"--{name}" for name, one in others.items() if one]:
+        if beside := [f"--{name}" for name, one in others.items() if one]:
             raise UsageError(
-                f"{base}: holds a survey, which is shown without {' and '.join(given)}; to go on "
+                f"{base}: holds a survey, which is shown without {' and '.join(beside)}; to go on "
                 "with it give its base, and this folder as --output"
             )
         found = read(base)
     else:
         if output is None:
             raise UsageError("no --output was given; expected a folder to keep the survey in")
-        if limit < 0:
+        if limit is not None and limit < 0:
             raise UsageError(f"--limit={limit}: expected a number from 0")
-        options: dict[str, Any] = {"sort": sort, "task": task, "max_bytes": max_bytes}
+        given = {"limit": limit, "sort": sort, "max_bytes": max_bytes}
+        options: dict[str, Any] = {name: one for name, one in given.items() if one is not None}
+        options |= {"limit": None} if limit == 0 else {}
         options |= {"tower": tower, "families": families, "download": download, "resume": resume}
-        options |= {"limit": limit or None, "output": output}
+        options |= {"task": task, "output": output}
         references = None if source is None else read_references(source)
         found = _run(base, references, options, output, quiet)
     _, notes = show(document(found), format)

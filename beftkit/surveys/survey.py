@@ -33,6 +33,10 @@ _ROWS, _SECONDS = 16, 0.5
 _TELL = 30.0
 
 
+#: of the hub's list: how many, and sorted by what; bytes of a model that may be fetched in vain
+LIMIT, SORT, MAX_BYTES = 200, "downloads", 64_000_000
+
+
 class Interrupted(Exception):
     """The survey was asked to stop by a signal, and has: its rows are kept.
 
@@ -50,10 +54,10 @@ def survey(
     references: Sequence[str] | None = None,
     *,
     output: str | Path,
-    limit: int | None = 200,
-    sort: str = "downloads",
+    limit: int | None = LIMIT,
+    sort: str = SORT,
     task: str | None = None,
-    max_bytes: int = 64_000_000,
+    max_bytes: int = MAX_BYTES,
     tower: str | None = None,
     families: str | Path | None = None,
     download: bool = False,
@@ -122,7 +126,7 @@ def _check(base: str, references: Sequence[str] | None, asked: Mapping[str, Any]
     if isinstance(references, str):
         raise UsageError(f"{references}: expected a list of references, not one")
     if references is not None:
-        usual = {"limit": (200, None), "sort": ("downloads",), "task": (None,)}
+        usual = {"limit": (LIMIT, None), "sort": (SORT,), "task": (None,)}
         for name, values in usual.items():
             if asked[name] not in values:
                 raise UsageError(
